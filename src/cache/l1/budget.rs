@@ -1,0 +1,58 @@
+//! What L1 takes from the allocator, and how its budget is shared out.
+//!
+//! Counted are the blocks and values of entries, the slab, the index and the ghost, each as glibc's `malloc` rounds it.
+//! Not counted: leases and waiting followers, which the number of commands in flight bounds.
+
+use super::Config;
+
+/// Bytes that `malloc(request)` takes: a header of 8, in steps of 16, at least 32 (glibc, 64 bit); from 128 KiB on pages of
+/// their own.
+pub(super) fn malloc_bytes(request: usize) -> usize {
+    match request {
+        0 => 0,
+        MMAP_FROM.. => (request + 16).next_multiple_of(PAGE),
+        _ => (request + 8).next_multiple_of(16).max(32),
+    }
+}
+
+const MMAP_FROM: usize = 128 * 1024;
+const PAGE: usize = 4096;
+
+/// What each shard may do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// A shard's part of the budget.
+    pub share_bytes: usize,
+    /// The largest value that is kept.
+    pub max_value_bytes: usize,
+    /// The largest entry that is kept, all included: a quarter of the share, so that one does not displace all others.
+    pub max_entry_bytes: usize,
+}
+
+impl Limits {
+    pub fn new(config: &Config, shards: usize) -> Limits {
+        let share_bytes = config.budget_bytes / shards;
+        Limits { share_bytes, max_value_bytes: config.max_value_bytes, max_entry_bytes: share_bytes / 4 }
+    }
+}
+
+/// How many shards: a power of two, at most [`MAX_SHARDS`], and unless the configuration names a number, so few that each
+/// holds 100 typical entries and four of the largest.
+pub(super) fn shard_count(config: &Config) -> usize {
+    if let Some(wanted) = config.shards {
+        return wanted.clamp(1, MAX_SHARDS).next_power_of_two();
+    }
+    // Two pages beside the value: rounding, name and slot must not push the largest value over a quarter.
+    let largest = config.max_value_bytes.saturating_add(2 * PAGE);
+    let least_share = (100 * TYPICAL_ENTRY).max(largest.saturating_mul(4));
+    match config.budget_bytes / least_share {
+        0 => 1,
+        fit => 1 << fit.min(MAX_SHARDS).ilog2(),
+    }
+}
+
+pub(super) const MAX_SHARDS: usize = 64;
+const TYPICAL_ENTRY: usize = 200;
+
+#[cfg(test)]
+mod tests;

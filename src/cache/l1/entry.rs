@@ -1,0 +1,334 @@
+//! One cached reply in memory: a slot of 48 bytes and one block of bytes.
+//!
+//! The block of a small reply is `kind, name length, variant length, database` (a byte, then three varints), `name`,
+//! `variant`, `value`. A reply of [`LARGE_BYTES`] or more keeps its value in `Bytes` beside such a block, so that many
+//! clients can be sent it without a copy. Times in a slot are milliseconds in 38 bits: after 8.7 years without a restart
+//! nothing is cached any more.
+
+use bytes::Bytes;
+
+use super::budget::malloc_bytes;
+use super::expiry::Lifetime;
+use super::{Expiry, Query, View, ViewValue};
+use crate::cache::link::LinkId;
+
+/// The end of a list of slots.
+pub(super) const NIL: u32 = u32::MAX;
+
+/// From this size on a reference costs less than a copy.
+pub(super) const LARGE_BYTES: usize = 2048;
+
+/// A place in the slab: an entry, or free. The order of fields leaves no gap.
+pub(super) struct Slot {
+    pub payload: Payload,
+    /// The low half of the name's hash. Names of one tag share a chain.
+    pub tag: u32,
+    /// The filler's epoch when the lease was taken.
+    pub epoch: u32,
+    /// The next entry of the same tag; in a free slot the next free one.
+    pub chain: u32,
+    /// Neighbours in the queue: `newer` towards its head, `older` towards its tail, where eviction looks.
+    pub newer: u32,
+    pub older: u32,
+    pub stamp: Stamp,
+}
+
+const _: () = assert!(size_of::<Slot>() == 48);
+
+impl Slot {
+    pub fn free(next: u32) -> Slot {
+        Slot { payload: Payload::Small(Box::default()), tag: 0, epoch: 0, chain: next, newer: NIL, older: NIL, stamp: Stamp::default() }
+    }
+
+    pub fn is_free(&self) -> bool {
+        self.stamp.queue() == Queue::None
+    }
+
+    pub fn view(&self) -> View<'_> {
+        let head = Head::of(self.payload.block());
+        let value = match &self.payload {
+            _ if head.kind & ABSENT != 0 => ViewValue::Absent(head.rest),
+            Payload::Small(_) => ViewValue::Small(head.rest),
+            Payload::Large(large) => ViewValue::Large(&large.value),
+        };
+        let expiry = match head.kind & EXPIRY {
+            EXPIRY_NEVER => Expiry::Never,
+            EXPIRY_AT => Expiry::At(self.stamp.deadline_ms() * 1000),
+            _ => Expiry::Unknown,
+        };
+        View {
+            value,
+            is_plain: head.kind & PLAIN != 0,
+            expiry,
+            link: self.stamp.link(),
+            inserted_us: self.stamp.inserted_ms() * 1000,
+        }
+    }
+}
+
+/// Name and value of an entry. 16 bytes: the large form hides behind the small one's non-null pointer.
+pub(super) enum Payload {
+    Small(Box<[u8]>),
+    Large(Box<Large>),
+}
+
+const _: () = assert!(size_of::<Payload>() == 16);
+
+pub(super) struct Large {
+    /// As in the small form, with nothing after the variant.
+    block: Box<[u8]>,
+    value: Bytes,
+}
+
+/// What a fill brings, in the form in which it will be kept.
+pub(super) enum Body<'a> {
+    Absent(&'a [u8]),
+    Small(&'a [u8]),
+    Large(Bytes),
+}
+
+impl Body<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            Body::Absent(bytes) | Body::Small(bytes) => bytes.len(),
+            Body::Large(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// Which cached reply: a [`Query`] whose parts are known to fit.
+#[derive(Clone, Copy)]
+pub(super) struct Identity<'a> {
+    pub hash: u64,
+    pub db: u16,
+    pub name: &'a [u8],
+    pub variant: &'a [u8],
+}
+
+impl<'a> Identity<'a> {
+    /// `None`: too long a name or variant, or a database with too high a number, to be cached at all.
+    pub fn of(q: &Query<'a>) -> Option<Identity<'a>> {
+        let fits = q.name.len() <= usize::from(u16::MAX) && q.variant.len() <= usize::from(u16::MAX);
+        let db = u16::try_from(q.db).ok()?;
+        fits.then_some(Identity { hash: q.hash, db, name: q.name, variant: q.variant })
+    }
+
+    pub fn tag(&self) -> u32 {
+        tag(self.hash)
+    }
+}
+
+/// The half of a name's hash that an entry keeps; the shard is chosen by the other half.
+pub(super) fn tag(hash: u64) -> u32 {
+    hash as u32
+}
+
+impl Payload {
+    pub fn new(of: Identity<'_>, body: Body<'_>, is_plain: bool, lifetime: &Lifetime) -> Payload {
+        let mut kind = match lifetime.expiry {
+            Expiry::Never => EXPIRY_NEVER,
+            Expiry::At(_) => EXPIRY_AT,
+            Expiry::Unknown => EXPIRY_UNKNOWN,
+        };
+        if is_plain {
+            kind |= PLAIN;
+        }
+        match body {
+            Body::Absent(frame) => Payload::Small(block(kind | ABSENT, of, frame)),
+            Body::Small(value) => Payload::Small(block(kind, of, value)),
+            Body::Large(value) => Payload::Large(Box::new(Large { block: block(kind, of, &[]), value })),
+        }
+    }
+
+    pub fn matches(&self, of: Identity<'_>) -> bool {
+        let head = Head::of(self.block());
+        head.db == of.db && head.name == of.name && head.variant == of.variant
+    }
+
+    /// What it really takes, the allocator's part included.
+    pub fn weight(&self) -> usize {
+        match self {
+            Payload::Small(block) => malloc_bytes(block.len()),
+            Payload::Large(large) => {
+                malloc_bytes(size_of::<Large>())
+                    + malloc_bytes(large.block.len())
+                    + malloc_bytes(large.value.len())
+                    + malloc_bytes(BYTES_SHARED)
+            }
+        }
+    }
+
+    pub fn head(&self) -> Head<'_> {
+        Head::of(self.block())
+    }
+
+    /// Bytes of the value alone.
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Payload::Small(block) => Head::of(block).rest.len(),
+            Payload::Large(large) => large.value.len(),
+        }
+    }
+
+    fn block(&self) -> &[u8] {
+        match self {
+            Payload::Small(block) => block,
+            Payload::Large(large) => &large.block,
+        }
+    }
+}
+
+/// The parts of a block.
+pub(super) struct Head<'a> {
+    kind: u8,
+    pub db: u16,
+    pub name: &'a [u8],
+    pub variant: &'a [u8],
+    /// The value, if it is in the block.
+    rest: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    fn of(block: &'a [u8]) -> Head<'a> {
+        let Some((&kind, rest)) = block.split_first() else {
+            return Head { kind: 0, db: 0, name: &[], variant: &[], rest: &[] };
+        };
+        let (name_len, rest) = varint(rest);
+        let (variant_len, rest) = varint(rest);
+        let (db, rest) = varint(rest);
+        let (name, rest) = rest.split_at_checked(name_len.into()).unwrap_or((rest, &[]));
+        let (variant, rest) = rest.split_at_checked(variant_len.into()).unwrap_or((rest, &[]));
+        Head { kind, db, name, variant, rest }
+    }
+
+    pub fn is_absent(&self) -> bool {
+        self.kind & ABSENT != 0
+    }
+}
+
+fn block(kind: u8, of: Identity<'_>, value: &[u8]) -> Box<[u8]> {
+    let mut head = [kind; 10];
+    let mut used = 1;
+    for number in [of.name.len() as u16, of.variant.len() as u16, of.db] {
+        used += put_varint(&mut head[used..], number);
+    }
+    // Of exactly its size: a later shrink would ask the allocator a second time.
+    let mut bytes = Vec::with_capacity(used + of.name.len() + of.variant.len() + value.len());
+    for part in [&head[..used], of.name, of.variant, value] {
+        bytes.extend_from_slice(part);
+    }
+    bytes.into_boxed_slice()
+}
+
+fn put_varint(into: &mut [u8], mut number: u16) -> usize {
+    for (i, byte) in into.iter_mut().enumerate() {
+        *byte = number as u8 & 0x7f;
+        number >>= 7;
+        if number == 0 {
+            return i + 1;
+        }
+        *byte |= 0x80;
+    }
+    into.len()
+}
+
+fn varint(bytes: &[u8]) -> (u16, &[u8]) {
+    match bytes {
+        [a, rest @ ..] if *a < 0x80 => (u16::from(*a), rest),
+        [a, b, rest @ ..] if *b < 0x80 => (u16::from(*a & 0x7f) | u16::from(*b) << 7, rest),
+        [a, b, c, rest @ ..] => (u16::from(*a & 0x7f) | u16::from(*b & 0x7f) << 7 | u16::from(*c) << 14, rest),
+        _ => (0, &[]),
+    }
+}
+
+const ABSENT: u8 = 1;
+const PLAIN: u8 = 2;
+const EXPIRY: u8 = 0b1100;
+const EXPIRY_NEVER: u8 = 0;
+const EXPIRY_AT: u8 = 0b0100;
+const EXPIRY_UNKNOWN: u8 = 0b1000;
+
+/// What the `bytes` crate allocates beside the value once it is shared: pointer, capacity, count.
+const BYTES_SHARED: usize = 24;
+
+/// Where an entry waits for its eviction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Queue {
+    /// Free slots only.
+    None,
+    Small,
+    Main,
+}
+
+/// Deadline, time of insert, filler, frequency and queue in 96 bits.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Stamp {
+    deadline_low: u32,
+    inserted_low: u32,
+    /// link 16, high bits of the deadline 6, of the time of insert 6, frequency 2, queue 2.
+    rest: u32,
+}
+
+/// One more than the last time that a slot can hold, and the deadline of what has none.
+pub(super) const END_OF_TIME_MS: u64 = (1 << 38) - 1;
+
+pub(super) const MAX_FREQUENCY: u8 = 3;
+
+impl Stamp {
+    pub fn new(lifetime: &Lifetime, link: LinkId, queue: Queue, frequency: u8) -> Stamp {
+        let (deadline, inserted) = (lifetime.deadline_ms.min(END_OF_TIME_MS), lifetime.inserted_ms.min(END_OF_TIME_MS));
+        let mut stamp = Stamp {
+            deadline_low: deadline as u32,
+            inserted_low: inserted as u32,
+            rest: u32::from(link.index()) | ((deadline >> 32) as u32) << 16 | ((inserted >> 32) as u32) << 22,
+        };
+        stamp.set_queue(queue);
+        stamp.set_frequency(frequency);
+        stamp
+    }
+
+    pub fn deadline_ms(&self) -> u64 {
+        u64::from(self.rest >> 16 & 0x3f) << 32 | u64::from(self.deadline_low)
+    }
+
+    /// `None`: it has no deadline.
+    pub fn deadline_us(&self) -> Option<u64> {
+        Some(self.deadline_ms()).filter(|&ms| ms < END_OF_TIME_MS).map(|ms| ms * 1000)
+    }
+
+    pub fn inserted_ms(&self) -> u64 {
+        u64::from(self.rest >> 22 & 0x3f) << 32 | u64::from(self.inserted_low)
+    }
+
+    pub fn link(&self) -> LinkId {
+        LinkId::from_index(self.rest as u16)
+    }
+
+    pub fn frequency(&self) -> u8 {
+        (self.rest >> 28 & 3) as u8
+    }
+
+    pub fn set_frequency(&mut self, frequency: u8) {
+        self.rest = self.rest & !(3 << 28) | u32::from(frequency.min(MAX_FREQUENCY)) << 28;
+    }
+
+    pub fn queue(&self) -> Queue {
+        match self.rest >> 30 {
+            1 => Queue::Small,
+            2 => Queue::Main,
+            _ => Queue::None,
+        }
+    }
+
+    pub fn set_queue(&mut self, queue: Queue) {
+        let bits = match queue {
+            Queue::None => 0,
+            Queue::Small => 1,
+            Queue::Main => 2,
+        };
+        self.rest = self.rest & !(3 << 30) | bits << 30;
+    }
+}
+
+#[cfg(test)]
+mod tests;

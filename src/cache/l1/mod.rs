@@ -1,0 +1,463 @@
+//! L1: replies in memory, shared by all workers and locked by shard.
+//!
+//! An entry is the reply to one read (a *variant*: the command and its arguments) of one name in one database. Every worker
+//! calls in with the time in microseconds of the process's monotonic clock (never 0); each call is one critical section of
+//! one shard, short and without I/O.
+//!
+//! What it promises (the names of the rules are those of the functions):
+//! - at most one *standing* lease for each reply, and only a standing lease inserts; what voids it voids it for good;
+//! - an entry is a hit only while the link that filled it is in the epoch of the fill and answered a command that was sent
+//!   less than the staleness bound ago, and before its deadline;
+//! - [`L1::push`], [`L1::passed_by`] and [`L1::acked`] name a key, not a reply: all commands and all databases go;
+//! - a client's own order: nobody is shown an entry while requests of his own on that key are unanswered.
+//!
+//! What it does not promise: that a flight ends. The caller completes or abandons each lease, on every path.
+
+mod budget;
+mod entry;
+mod eviction;
+mod expiry;
+mod explain;
+mod lease;
+mod rules;
+mod shard;
+mod slab;
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use crossbeam::utils::CachePadded;
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::link::{LinkId, Links};
+use budget::{Limits, MAX_SHARDS};
+use entry::{Body, Identity, LARGE_BYTES};
+pub use explain::{Explained, Stats};
+use rules::{Rules, Snapshot};
+use shard::{End, Shard};
+
+/// `F` tells the caller who waits for a flight; it is opaque here.
+pub struct L1<F> {
+    shards: Box<[CachePadded<Mutex<Shard<F>>>]>,
+    rules: Rules,
+    limits: Limits,
+    /// The shard that the sweep is in.
+    sweeping: AtomicUsize,
+}
+
+/// What L1 is built with. Durations in microseconds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Of all shards together, the allocator's part and the index included.
+    pub budget_bytes: usize,
+    /// `None`: by the budget. Rounded up to a power of two, at most 64.
+    pub shards: Option<usize>,
+    /// Larger values are not kept.
+    pub max_value_bytes: usize,
+    /// The longest that the absence of a key is believed.
+    pub negative_ttl_us: Option<u64>,
+    /// The longest that any reply is believed; [`Consistency::Eventual`] has nothing else to bound its staleness.
+    pub max_age_us: Option<u64>,
+    /// The staleness bound: how long a silent link goes on vouching.
+    pub bound_us: u64,
+    pub consistency: Consistency,
+}
+
+/// What makes an entry a hit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Consistency {
+    /// Its link vouches for it, and its deadline is not over.
+    Coherent,
+    /// Its deadline is not over.
+    Eventual,
+}
+
+/// Which reply is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// [`name_hash`] of `name`, computed once by the caller.
+    pub hash: u64,
+    pub db: u32,
+    pub name: &'a [u8],
+    /// Empty for `GET`, whose entry is the string itself; otherwise bytes that stand for command and arguments, and the
+    /// entry is the RESP3 reply.
+    pub variant: &'a [u8],
+}
+
+/// Who asks, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// A clock reading not later than the moment at which a read that this call leases is sent.
+    pub now_us: u64,
+    /// The connection on which the asker's requests travel; [`LinkId::PINNED`] takes no lease.
+    pub link: LinkId,
+    pub own: Own,
+    /// Only what was vouched for or read by a command sent after this time will do; 0: anything.
+    pub floor_us: u64,
+}
+
+/// The asker's own unanswered upstream requests that touch the key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Own {
+    Clear,
+    /// All of them wait for this flight.
+    InFlight(FlightId),
+    Blocked,
+}
+
+/// Names a lease while somebody may follow it. Unique in the process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FlightId(u64);
+
+/// Names a lease to the one who has to complete or abandon it. Using it again afterwards does nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LeaseId {
+    id: u64,
+    place: u32,
+    shard: u8,
+}
+
+impl LeaseId {
+    pub fn flight(self) -> FlightId {
+        FlightId(self.id)
+    }
+}
+
+/// Whether a miss may take a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leasing {
+    Allowed,
+    Denied,
+}
+
+/// What becomes of a read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision<R> {
+    /// Answered from L1.
+    Hit(R),
+    /// The follower was put down with a flight on `link`, whose end returns it.
+    Joined { flight: FlightId, link: LinkId },
+    /// The asker leads: it sends the read and `PTTL` on its own connection, in this order.
+    Leased(LeaseId),
+    /// To be sent as it is; the reply is [`L1::passed_by`].
+    Forward,
+}
+
+/// An entry that is hit, as long as its shard is locked.
+#[derive(Debug)]
+pub struct View<'a> {
+    pub value: ViewValue<'a>,
+    /// As given to the fill: the reply has the same bytes in RESP2.
+    pub is_plain: bool,
+    pub expiry: Expiry,
+    pub link: LinkId,
+    /// When it was filled, rounded up to milliseconds.
+    pub inserted_us: u64,
+}
+
+#[derive(Debug)]
+pub enum ViewValue<'a> {
+    /// The key does not exist; the frame that says so.
+    Absent(&'a [u8]),
+    /// To be copied.
+    Small(&'a [u8]),
+    /// 2 KiB or more, to be cloned by reference.
+    Large(&'a Bytes),
+}
+
+/// What is known of the end of the key itself, for `TTL` and its kin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// The key has no TTL, or does not exist.
+    Never,
+    /// Microseconds on the process's clock, never later than the server's deadline.
+    At(u64),
+    /// The key has a TTL, but only the age of the copy, which ends sooner, was kept.
+    Unknown,
+}
+
+/// What a leased read brought.
+#[derive(Clone, Debug)]
+pub struct Fill<'a> {
+    pub value: Value<'a>,
+    /// The reply to `PTTL` as it came: -2 goes with [`Value::Absent`], -1 (no TTL) and milliseconds with the others. Any
+    /// other pair tells of two different moments and is not kept.
+    pub pttl_ms: i64,
+    /// Opaque here.
+    pub is_plain: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum Value<'a> {
+    /// The key does not exist; the frame to answer with.
+    Absent(&'a [u8]),
+    Bytes(&'a [u8]),
+    /// A value that owns exactly its bytes; a slice of a larger buffer would keep all of that in memory, uncounted.
+    Shared(Bytes),
+}
+
+/// Entries under one name; a further one displaces the oldest.
+pub const MAX_REPLIES_A_KEY: usize = 64;
+
+/// The hash of a name, by a seed that each process draws for itself.
+pub fn name_hash(name: &[u8]) -> u64 {
+    SeedableRandomState::with_seed(0, SharedSeed::global_random()).hash_one(Name(name))
+}
+
+/// The bytes alone, without the length that slices put before themselves.
+struct Name<'a>(&'a [u8]);
+
+impl std::hash::Hash for Name<'_> {
+    fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
+        hasher.write(self.0);
+    }
+}
+
+impl<F> L1<F> {
+    pub fn new(config: Config, links: Arc<Links>) -> L1<F> {
+        let count = budget::shard_count(&config);
+        let limits = Limits::new(&config, count);
+        let shards = (0..count).map(|number| CachePadded::new(Mutex::new(Shard::new(number as u8, limits)))).collect();
+        L1 { shards, rules: Rules { links, config }, limits, sweeping: AtomicUsize::new(0) }
+    }
+
+    /// [`name_hash`].
+    pub fn hash(name: &[u8]) -> u64 {
+        name_hash(name)
+    }
+
+    /// Decides a read in one critical section: hit, else join, else lease, else forward. `follower` and `on_hit` run inside
+    /// it: they must be short and not call L1.
+    pub fn decide<R>(
+        &self,
+        q: &Query<'_>,
+        a: &Asker,
+        leasing: Leasing,
+        follower: impl FnOnce() -> F,
+        on_hit: impl FnOnce(View<'_>) -> R,
+    ) -> Decision<R> {
+        let Some(of) = Identity::of(q) else { return Decision::Forward };
+        let mut shard = self.shard(q.hash);
+        if let Some((at, _)) = shard.hit(of, a, &self.rules) {
+            return Decision::Hit(on_hit(shard.touch(at).view()));
+        }
+        if let Some(lease) = shard.leases.standing(of, &self.rules.links) {
+            if !self.rules.may_join(lease, a) {
+                return Decision::Forward;
+            }
+            lease.followers.push(follower());
+            return Decision::Joined { flight: lease.flight(), link: lease.link };
+        }
+        if leasing == Leasing::Denied || a.link == LinkId::PINNED {
+            return Decision::Forward;
+        }
+        Decision::Leased(shard.leases.take(of, a.link, self.rules.links.epoch(a.link), a.now_us))
+    }
+
+    /// A hit or nothing. `on_hit` runs under the lock.
+    pub fn peek<R>(&self, q: &Query<'_>, a: &Asker, on_hit: impl FnOnce(View<'_>) -> R) -> Option<R> {
+        let of = Identity::of(q)?;
+        let mut shard = self.shard(q.hash);
+        let (at, _) = shard.hit(of, a, &self.rules)?;
+        Some(on_hit(shard.touch(at).view()))
+    }
+
+    /// A hit on any reply about the name in that database, best on the one with the empty variant: whether the key exists
+    /// and when it ends. `on_hit` runs under the lock.
+    pub fn peek_any<R>(&self, q: &Query<'_>, a: &Asker, on_hit: impl FnOnce(View<'_>) -> R) -> Option<R> {
+        let of = Identity::of(q)?;
+        let mut shard = self.shard(q.hash);
+        let at = shard.hit_any(of, a, &self.rules)?;
+        Some(on_hit(shard.touch(at).view()))
+    }
+
+    /// Several replies that existed together, or nothing. `a.own` is about all keys. `each` is called in the order of `qs`,
+    /// only if all are hits and a snapshot, and under the locks.
+    pub fn peek_many(&self, qs: &[Query<'_>], a: &Asker, mut each: impl FnMut(usize, View<'_>)) -> bool {
+        // Held together, so that all entries stand at one moment; locked by number, so that nobody waits in a circle.
+        let mut guards: [Option<MutexGuard<'_, Shard<F>>>; MAX_SHARDS] = [const { None }; MAX_SHARDS];
+        let wanted = qs.iter().fold(0u64, |bits, q| bits | 1 << self.shard_of(q.hash));
+        for number in (0..self.shards.len()).filter(|number| wanted >> number & 1 != 0) {
+            guards[number] = Some(self.shards[number].lock());
+        }
+        let mut few = [0; 64];
+        let mut many = Vec::new();
+        let found = match few.get_mut(..qs.len()) {
+            Some(few) => few,
+            None => {
+                many.resize(qs.len(), 0);
+                &mut many[..]
+            }
+        };
+        let mut snapshot = Snapshot::new();
+        for (q, place) in qs.iter().zip(found.iter_mut()) {
+            let Some(of) = Identity::of(q) else { return false };
+            let Some(shard) = guards[self.shard_of(q.hash)].as_mut() else { return false };
+            let Some((at, answered_us)) = shard.hit(of, a, &self.rules) else { return false };
+            snapshot.add(shard.slot(at), answered_us);
+            *place = at;
+        }
+        if self.rules.config.consistency == Consistency::Coherent && !snapshot.holds() {
+            return false;
+        }
+        for (i, (q, &at)) in qs.iter().zip(found.iter()).enumerate() {
+            if let Some(shard) = guards[self.shard_of(q.hash)].as_mut() {
+                each(i, shard.touch(at).view());
+            }
+        }
+        true
+    }
+
+    /// A lease for one key of a read that is forwarded whole. `None` if one stands, and if an entry of `a.link` itself does:
+    /// the forwarded reply, which drops what other links filled, leaves that one in place.
+    pub fn lease_only(&self, q: &Query<'_>, a: &Asker) -> Option<LeaseId> {
+        let of = Identity::of(q)?;
+        let mut shard = self.shard(q.hash);
+        if a.link == LinkId::PINNED || shard.leases.standing(of, &self.rules.links).is_some() {
+            return None;
+        }
+        if shard.find(of).is_some_and(|at| self.rules.is_kept_by(shard.slot(at), a.link, a.now_us)) {
+            return None;
+        }
+        Some(shard.leases.take(of, a.link, self.rules.links.epoch(a.link), a.now_us))
+    }
+
+    /// The reply to the lease's read was parsed: from now on a push of its link is newer than that reply, and voids it.
+    pub fn got(&self, lease: LeaseId) {
+        self.shard_numbered(lease.shard).leases.got(lease);
+    }
+
+    /// The fill has come in: its `PTTL` reply was parsed. Inserts `fill` if the lease stands, and returns the followers.
+    ///
+    /// `now_us` is a clock reading taken after the reply to the read came off the socket: entries of several links pass for
+    /// a snapshot by the times of their inserts.
+    pub fn complete(&self, lease: LeaseId, fill: Option<Fill<'_>>, now_us: u64) -> Vec<F> {
+        // A large value is copied before the lock is taken.
+        let fill = fill.as_ref().map(|fill| (self.body(&fill.value), fill.pttl_ms, fill.is_plain));
+        let mut shard = self.shard_numbered(lease.shard);
+        let Some(lease) = shard.leases.end(lease) else { return Vec::new() };
+        if !lease.stands(&self.rules.links) {
+            shard.refused_voided();
+        } else if let Some((body, pttl_ms, is_plain)) = fill
+            && let Some(lifetime) = expiry::lifetime(&self.rules.config, lease.sent_us, now_us, &body, pttl_ms)
+        {
+            shard.insert(&lease, body, is_plain, &lifetime);
+        }
+        // Whether or not it was inserted, this reply is shown: to what other links know of the name, through other commands
+        // or from before this lease was voided, it is as new as any reply that passes by L1. The insert is this link's own.
+        shard.passed_by(lease.link, lease.hash);
+        lease.followers
+    }
+
+    /// The fill came to nothing, by a loss or an error. Returns the followers.
+    pub fn abandon(&self, lease: LeaseId) -> Vec<F> {
+        self.shard_numbered(lease.shard).leases.end(lease).map_or_else(Vec::new, |lease| lease.followers)
+    }
+
+    /// A push on `link` says that the name changed. To be called before the next frame of that stream is looked at.
+    pub fn push(&self, link: LinkId, hash: u64) {
+        self.shard(hash).push(link, hash);
+    }
+
+    /// A reply to a read of the name, on `link`, is about to be shown without coming from L1.
+    pub fn passed_by(&self, link: LinkId, hash: u64) {
+        self.shard(hash).passed_by(link, hash);
+    }
+
+    /// A write of the name, on `link`, was answered. To be called before the client sees that answer.
+    pub fn acked(&self, link: LinkId, hash: u64) {
+        self.shard(hash).acked(link, hash);
+    }
+
+    /// An operator removes a name. Returns how many entries went.
+    pub fn purge(&self, hash: u64) -> usize {
+        self.shard(hash).purge(hash)
+    }
+
+    /// An operator removes everything that is there when the call begins. Returns how many entries went.
+    pub fn purge_all(&self) -> usize {
+        let mut dropped = 0;
+        for shard in &self.shards {
+            let mut from = 0;
+            loop {
+                let mut shard = shard.lock();
+                if from == 0 {
+                    shard.leases.void_all();
+                }
+                let (seen, gone) = shard.visit(from, SLOTS_A_LOCK, |_| Some(End::Voided));
+                dropped += gone;
+                from += seen as u32;
+                if seen == 0 {
+                    break;
+                }
+            }
+        }
+        dropped
+    }
+
+    /// Looks at the next `slots` places, over all shards in turn, and drops what expired or lost its epoch. Returns how many
+    /// entries went. Called about ten times a second, by any thread.
+    pub fn sweep(&self, now_us: u64, slots: usize) -> usize {
+        let (mut left, mut ends, mut dropped) = (slots, 0, 0);
+        while left > 0 && ends < self.shards.len() {
+            let number = self.sweeping.load(Ordering::Relaxed) % self.shards.len();
+            let (seen, gone) = self.shards[number].lock().sweep(&self.rules, now_us, left.min(SLOTS_A_LOCK));
+            left -= seen.min(left);
+            dropped += gone;
+            if seen == 0 {
+                ends += 1;
+                self.sweeping.store((number + 1) % self.shards.len(), Ordering::Relaxed);
+            }
+        }
+        dropped
+    }
+
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats { shards: self.shards.len(), budget_bytes: self.rules.config.budget_bytes, ..Stats::default() };
+        self.shards.iter().for_each(|shard| stats.add(&shard.lock()));
+        stats
+    }
+
+    /// All that is known of a name, for an operator.
+    pub fn explain(&self, hash: u64, now_us: u64) -> Vec<Explained> {
+        self.shard(hash).explain(hash, now_us, &self.rules)
+    }
+
+    fn body<'a>(&self, value: &'a Value<'_>) -> Body<'a> {
+        match value {
+            Value::Absent(frame) => Body::Absent(frame),
+            Value::Bytes(bytes) if self.is_kept_by_reference(bytes) => Body::Large(Bytes::copy_from_slice(bytes)),
+            Value::Bytes(bytes) => Body::Small(bytes),
+            Value::Shared(bytes) if self.is_kept_by_reference(bytes) => Body::Large(bytes.clone()),
+            Value::Shared(bytes) => Body::Small(bytes),
+        }
+    }
+
+    /// Not what is too large to be kept at all: that is only measured.
+    fn is_kept_by_reference(&self, bytes: &[u8]) -> bool {
+        (LARGE_BYTES..=self.limits.max_value_bytes).contains(&bytes.len())
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<F>> {
+        self.shards[self.shard_of(hash)].lock()
+    }
+
+    fn shard_numbered(&self, number: u8) -> MutexGuard<'_, Shard<F>> {
+        self.shards[usize::from(number) & (self.shards.len() - 1)].lock()
+    }
+
+    /// By the half of the hash that a tag leaves out. The number of shards is a power of two.
+    fn shard_of(&self, hash: u64) -> usize {
+        (hash >> 32) as usize & (self.shards.len() - 1)
+    }
+}
+
+/// Places looked at before a shard is unlocked for others.
+const SLOTS_A_LOCK: usize = 512;
+
+#[cfg(test)]
+mod tests;

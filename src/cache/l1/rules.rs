@@ -1,0 +1,93 @@
+//! When a copy may be shown: the tests for a hit, for joining a flight, and for several entries as one snapshot.
+//!
+//! Nothing here changes anything. All of it runs under the lock of the shard that holds the copy, so that a push which was
+//! applied before the link's latest answer is seen with that answer.
+
+use std::sync::Arc;
+
+use super::entry::Slot;
+use super::expiry::is_over;
+use super::lease::Lease;
+use super::{Asker, Config, Consistency, Own};
+use crate::cache::link::{LinkId, Links};
+
+pub(super) struct Rules {
+    pub links: Arc<Links>,
+    pub config: Config,
+}
+
+/// What an entry is good for, leaving aside who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// It may be shown. `answered_us` is what its filler vouched with.
+    Live { answered_us: u64 },
+    /// Its filler has been silent for too long: not shown, but kept, because the next answer of that link makes it true again.
+    Suspect,
+    /// Its deadline is over.
+    Expired,
+    /// Its filler lost the epoch of the fill: never to be shown again.
+    Dead,
+}
+
+impl Rules {
+    pub fn verdict(&self, slot: &Slot, now_us: u64, floor_us: u64) -> Verdict {
+        let is_expired = is_over(slot.stamp.deadline_ms(), now_us);
+        if self.config.consistency == Consistency::Eventual {
+            return if is_expired { Verdict::Expired } else { Verdict::Live { answered_us: 0 } };
+        }
+        let (answered_us, epoch) = self.links.vouched(slot.stamp.link());
+        if epoch != slot.epoch {
+            Verdict::Dead
+        } else if is_expired {
+            Verdict::Expired
+        } else if answered_us > floor_us && answered_us.saturating_add(self.config.bound_us) > now_us {
+            Verdict::Live { answered_us }
+        } else {
+            Verdict::Suspect
+        }
+    }
+
+    /// Whether the entry is one that `link` itself filled and still watches, so that a reply of `link` leaves it alone.
+    pub fn is_kept_by(&self, slot: &Slot, link: LinkId, now_us: u64) -> bool {
+        slot.stamp.link() == link && self.links.epoch(link) == slot.epoch && !is_over(slot.stamp.deadline_ms(), now_us)
+    }
+
+    /// Whether a request may wait for the reply of a standing lease.
+    pub fn may_join<F>(&self, lease: &Lease<F>, a: &Asker) -> bool {
+        let is_in_order = match a.own {
+            Own::Clear => true,
+            Own::InFlight(flight) => flight == lease.flight(),
+            Own::Blocked => false,
+        };
+        // A flight that hangs is as old as a suspect entry.
+        is_in_order && a.now_us < lease.sent_us.saturating_add(self.config.bound_us) && lease.sent_us > a.floor_us
+    }
+}
+
+/// Whether several entries existed together at one moment.
+///
+/// What one link filled in one epoch did, by the order of its stream. What several filled did if every filler has answered a
+/// command that was sent after the youngest insert: no push came before that answer, so each entry still stood then.
+pub(super) struct Snapshot {
+    filler: Option<(LinkId, u32)>,
+    is_mixed: bool,
+    first_answered_us: u64,
+    last_inserted_us: u64,
+}
+
+impl Snapshot {
+    pub fn new() -> Snapshot {
+        Snapshot { filler: None, is_mixed: false, first_answered_us: u64::MAX, last_inserted_us: 0 }
+    }
+
+    pub fn add(&mut self, slot: &Slot, answered_us: u64) {
+        let filler = (slot.stamp.link(), slot.epoch);
+        self.is_mixed |= *self.filler.get_or_insert(filler) != filler;
+        self.first_answered_us = self.first_answered_us.min(answered_us);
+        self.last_inserted_us = self.last_inserted_us.max(slot.stamp.inserted_ms() * 1000);
+    }
+
+    pub fn holds(&self) -> bool {
+        !self.is_mixed || self.first_answered_us > self.last_inserted_us
+    }
+}

@@ -1,0 +1,387 @@
+//! One lock's worth of L1: index, slab, queues and leases.
+//!
+//! The index leads from a tag to the first of a chain of slots: every reply, of every command and database, to reads of a
+//! name (and of the rare other name with the same tag). A void walks one chain and so reaches all of them; that it reaches
+//! a stranger's now and then costs a fill.
+
+use hashbrown::HashTable;
+
+use super::budget::{Limits, malloc_bytes};
+use super::entry::{Body, Identity, MAX_FREQUENCY, NIL, Payload, Queue, Slot, Stamp, tag};
+use super::eviction::Queues;
+use super::expiry::Lifetime;
+use super::lease::{Lease, Leases};
+use super::rules::{Rules, Verdict};
+use super::slab::Slab;
+use super::{Asker, Explained, MAX_REPLIES_A_KEY, Own};
+use crate::cache::link::LinkId;
+
+pub(super) struct Shard<F> {
+    index: HashTable<u32>,
+    store: Store,
+    pub leases: Leases<F>,
+    limits: Limits,
+    /// The place at which the next sweep of this shard begins.
+    cursor: u32,
+}
+
+/// Everything about entries but the index, which has to be borrowed beside it.
+struct Store {
+    slab: Slab,
+    queues: Queues,
+    payload_bytes: usize,
+    counters: Counters,
+}
+
+/// Since the start.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counters {
+    pub inserts: u64,
+    pub evictions: u64,
+    pub expirations: u64,
+    pub voids: u64,
+    pub refused_too_large: u64,
+    pub refused_voided: u64,
+}
+
+/// Why an entry ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Evicted,
+    Expired,
+    /// An event said that it may be wrong, or its link is lost.
+    Voided,
+    /// A newer reply to the same read takes its place.
+    Replaced,
+}
+
+impl<F> Shard<F> {
+    pub fn new(number: u8, limits: Limits) -> Shard<F> {
+        let store = Store {
+            slab: Slab::new(limits.share_bytes),
+            queues: Queues::new(),
+            payload_bytes: 0,
+            counters: Counters::default(),
+        };
+        Shard { index: HashTable::new(), store, leases: Leases::new(number), limits, cursor: 0 }
+    }
+
+    /// The slot of a reply that may be shown to `a`, with what its filler vouched with. Drops it when it cannot be shown to
+    /// anybody again.
+    pub fn hit(&mut self, of: Identity<'_>, a: &Asker, rules: &Rules) -> Option<(u32, u64)> {
+        if a.own != Own::Clear {
+            return None;
+        }
+        let at = self.find(of)?;
+        self.judge(at, a, rules).map(|answered_us| (at, answered_us))
+    }
+
+    /// The same for any reply to a read of the name in that database, best the one with the empty variant.
+    pub fn hit_any(&mut self, of: Identity<'_>, a: &Asker, rules: &Rules) -> Option<u32> {
+        if let Some((at, _)) = self.hit(Identity { variant: &[], ..of }, a, rules) {
+            return Some(at);
+        }
+        if a.own != Own::Clear {
+            return None;
+        }
+        let mut at = self.first(of.tag())?;
+        loop {
+            let slot = &self.store.slab[at];
+            let next = slot.chain;
+            let head = slot.payload.head();
+            if head.db == of.db && head.name == of.name && self.judge(at, a, rules).is_some() {
+                return Some(at);
+            }
+            if next == NIL {
+                return None;
+            }
+            at = next;
+        }
+    }
+
+    /// Notes a hit and hands out the slot.
+    pub fn touch(&mut self, at: u32) -> &Slot {
+        let slot = &mut self.store.slab[at];
+        let frequency = slot.stamp.frequency();
+        if frequency < MAX_FREQUENCY {
+            slot.stamp.set_frequency(frequency + 1);
+        }
+        slot
+    }
+
+    pub fn slot(&self, at: u32) -> &Slot {
+        &self.store.slab[at]
+    }
+
+    pub fn find(&self, of: Identity<'_>) -> Option<u32> {
+        let mut at = self.first(of.tag())?;
+        loop {
+            let slot = &self.store.slab[at];
+            if slot.payload.matches(of) {
+                return Some(at);
+            }
+            at = slot.chain;
+            if at == NIL {
+                return None;
+            }
+        }
+    }
+
+    /// Stores the reply for which `lease` was taken, in place of an older one. False: it is too large.
+    pub fn insert(&mut self, lease: &Lease<F>, body: Body<'_>, is_plain: bool, lifetime: &Lifetime) -> bool {
+        let of = lease.identity();
+        if body.len() > self.limits.max_value_bytes {
+            self.store.counters.refused_too_large += 1;
+            return false;
+        }
+        let payload = Payload::new(of, body, is_plain, lifetime);
+        let weight = payload.weight();
+        if weight + size_of::<Slot>() > self.limits.max_entry_bytes {
+            self.store.counters.refused_too_large += 1;
+            return false;
+        }
+        let earlier = self.find(of).map(|at| (at, self.store.slab[at].stamp));
+        if let Some((at, _)) = earlier {
+            self.remove(at, End::Replaced);
+        }
+        if !self.make_room(weight) {
+            self.store.counters.refused_too_large += 1;
+            return false;
+        }
+        let (queue, frequency) = match earlier {
+            Some((_, stamp)) => (stamp.queue(), stamp.frequency()),
+            None => (self.store.queues.admit(of.tag()), 0),
+        };
+        let slot = Slot {
+            payload,
+            tag: of.tag(),
+            epoch: lease.epoch,
+            chain: NIL,
+            newer: NIL,
+            older: NIL,
+            stamp: Stamp::new(lifetime, lease.link, queue, frequency),
+        };
+        if !self.link(slot) {
+            return false;
+        }
+        self.store.counters.inserts += 1;
+        // The index or the ghost may have grown.
+        self.make_room(0);
+        true
+    }
+
+    /// A push of `link` names the key: what `link` filled is old, and so is what it has read and not yet inserted. A lease
+    /// whose read is still to be answered stands, for that answer is newer than the push; other links hear for themselves.
+    pub fn push(&mut self, link: LinkId, hash: u64) {
+        self.void_entries(hash, |slot| slot.stamp.link() == link);
+        self.void_leases(hash, |lease| lease.link == link && lease.is_got);
+    }
+
+    /// A reply of `link` is shown without coming from L1: what other links filled or fill may be older than it.
+    pub fn passed_by(&mut self, link: LinkId, hash: u64) {
+        self.void_entries(hash, |slot| slot.stamp.link() != link);
+        self.void_leases(hash, |lease| lease.link != link);
+    }
+
+    /// A write on `link` is about to be acknowledged: no entry can be trusted to be as new, and no foreign lease. A lease of
+    /// `link` itself stands: if its read was executed before the write, the push that follows the acknowledgement on the
+    /// same stream finds it got and voids it; if after, it brings what was written.
+    pub fn acked(&mut self, link: LinkId, hash: u64) {
+        self.void_entries(hash, |_| true);
+        self.void_leases(hash, |lease| lease.link != link);
+    }
+
+    /// Drops all of a name. Returns how many entries went.
+    pub fn purge(&mut self, hash: u64) -> usize {
+        self.void_leases(hash, |_| true);
+        self.void_entries(hash, |_| true)
+    }
+
+    /// Notes a fill that came to nothing because its lease no longer stood.
+    pub fn refused_voided(&mut self) {
+        self.store.counters.refused_voided += 1;
+    }
+
+    /// Looks at `count` places from the cursor on and drops what nobody can be shown again. Returns how many were looked
+    /// at and how many went; none looked at: the end was reached, and the cursor is at the start again.
+    pub fn sweep(&mut self, rules: &Rules, now_us: u64, count: usize) -> (usize, usize) {
+        let from = self.cursor;
+        let (seen, dropped) = self.visit(from, count, |slot| match rules.verdict(slot, now_us, 0) {
+            Verdict::Expired => Some(End::Expired),
+            Verdict::Dead => Some(End::Voided),
+            Verdict::Live { .. } | Verdict::Suspect => None,
+        });
+        self.cursor = if seen == 0 { 0 } else { from + seen as u32 };
+        (seen, dropped)
+    }
+
+    /// Looks at `count` places from `from` on. Returns how many places there were and how many entries went.
+    pub fn visit(&mut self, from: u32, count: usize, doomed: impl Fn(&Slot) -> Option<End>) -> (usize, usize) {
+        let end = self.store.slab.places().min(from.saturating_add(u32::try_from(count).unwrap_or(u32::MAX)));
+        let mut dropped = 0;
+        for at in from..end {
+            let slot = &self.store.slab[at];
+            if !slot.is_free()
+                && let Some(why) = doomed(slot)
+            {
+                self.remove(at, why);
+                dropped += 1;
+            }
+        }
+        (end.saturating_sub(from) as usize, dropped)
+    }
+
+    pub fn explain(&self, hash: u64, now_us: u64, rules: &Rules) -> Vec<Explained> {
+        let mut all: Vec<_> = self.leases.of_name(hash).map(|lease| Explained::of_lease(lease, now_us, rules)).collect();
+        let mut next = self.first(tag(hash));
+        while let Some(at) = next {
+            let slot = &self.store.slab[at];
+            if super::name_hash(slot.payload.head().name) == hash {
+                all.push(Explained::of_entry(slot, now_us, rules));
+            }
+            next = (slot.chain != NIL).then_some(slot.chain);
+        }
+        all
+    }
+
+    pub fn entries(&self) -> usize {
+        self.store.slab.occupied()
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.store.counters
+    }
+
+    pub fn used_bytes(&self) -> usize {
+        let Store { slab, queues, payload_bytes, .. } = &self.store;
+        payload_bytes + slab.bytes() + queues.bytes() + malloc_bytes(self.index.allocation_size())
+    }
+
+    /// `answered_us` of an entry that may be shown; drops one that can no longer be.
+    fn judge(&mut self, at: u32, a: &Asker, rules: &Rules) -> Option<u64> {
+        match rules.verdict(&self.store.slab[at], a.now_us, a.floor_us) {
+            Verdict::Live { answered_us } => return Some(answered_us),
+            Verdict::Suspect => {}
+            Verdict::Expired => self.remove(at, End::Expired),
+            Verdict::Dead => self.remove(at, End::Voided),
+        }
+        None
+    }
+
+    fn first(&self, tag: u32) -> Option<u32> {
+        self.index.find(spread(tag), |&at| self.store.slab[at].tag == tag).copied()
+    }
+
+    /// Evicts until `weight` more bytes fit into the share. False: they cannot.
+    fn make_room(&mut self, weight: usize) -> bool {
+        while self.used_bytes() + weight + if weight > 0 { self.store.slab.growth_bytes() } else { 0 } > self.limits.share_bytes {
+            let Some(at) = self.store.queues.victim(&mut self.store.slab) else { return false };
+            self.remove(at, End::Evicted);
+        }
+        true
+    }
+
+    /// Puts a slot into slab, chain and queue.
+    fn link(&mut self, mut slot: Slot) -> bool {
+        let tag = slot.tag;
+        let first = self.first(tag);
+        slot.chain = first.unwrap_or(NIL);
+        if let Some(first) = first {
+            self.shorten(first);
+        }
+        let weight = slot.payload.weight();
+        let Some(at) = self.store.slab.put(slot) else { return false };
+        self.store.payload_bytes += weight;
+        self.store.queues.push(&mut self.store.slab, at);
+        let slab = &self.store.slab;
+        match self.index.find_mut(spread(tag), |&head| slab[head].tag == tag) {
+            Some(head) => *head = at,
+            None => {
+                self.index.insert_unique(spread(tag), at, |&head| spread(slab[head].tag));
+            }
+        }
+        true
+    }
+
+    /// Drops the oldest of a chain that is full.
+    fn shorten(&mut self, first: u32) {
+        let (mut last, mut length) = (first, 1);
+        while self.store.slab[last].chain != NIL {
+            last = self.store.slab[last].chain;
+            length += 1;
+        }
+        if length >= MAX_REPLIES_A_KEY {
+            self.remove(last, End::Evicted);
+        }
+    }
+
+    fn remove(&mut self, at: u32, why: End) {
+        let tag = self.store.slab[at].tag;
+        self.drop_from_chain(tag, why, |place, _| place == at);
+    }
+
+    fn void_entries(&mut self, hash: u64, doomed: impl Fn(&Slot) -> bool) -> usize {
+        self.drop_from_chain(tag(hash), End::Voided, |_, slot| doomed(slot))
+    }
+
+    fn void_leases(&mut self, hash: u64, doomed: impl Fn(&Lease<F>) -> bool) {
+        self.store.counters.voids += self.leases.void(hash, doomed) as u64;
+    }
+
+    fn drop_from_chain(&mut self, tag: u32, why: End, doomed: impl Fn(u32, &Slot) -> bool) -> usize {
+        let store = &mut self.store;
+        let Ok(mut head) = self.index.find_entry(spread(tag), |&at| store.slab[at].tag == tag) else { return 0 };
+        let (mut first, mut last, mut dropped) = (NIL, NIL, 0);
+        let mut at = *head.get();
+        while at != NIL {
+            let next = store.slab[at].chain;
+            if doomed(at, &store.slab[at]) {
+                store.release(at, why);
+                dropped += 1;
+            } else {
+                match last {
+                    NIL => first = at,
+                    last => store.slab[last].chain = at,
+                }
+                last = at;
+            }
+            at = next;
+        }
+        match last {
+            NIL => drop(head.remove()),
+            last => {
+                store.slab[last].chain = NIL;
+                *head.get_mut() = first;
+            }
+        }
+        dropped
+    }
+}
+
+impl Store {
+    /// Frees a slot that its chain no longer names.
+    fn release(&mut self, at: u32, why: End) {
+        match why {
+            End::Evicted => self.counters.evictions += 1,
+            End::Expired => self.counters.expirations += 1,
+            End::Voided => self.counters.voids += 1,
+            End::Replaced => {}
+        }
+        if matches!(why, End::Expired | End::Voided) {
+            self.queues.ended(&self.slab, at);
+        }
+        self.queues.unlink(&mut self.slab, at);
+        let slot = self.slab.take(at);
+        self.payload_bytes -= slot.payload.weight();
+        debug_assert!(slot.stamp.queue() != Queue::None);
+    }
+}
+
+/// The hash under which the index keeps a tag.
+pub(super) fn spread(tag: u32) -> u64 {
+    // 2^64 divided by the golden ratio: carries the tag into the high bits, which the index compares first.
+    u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests;

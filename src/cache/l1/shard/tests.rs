@@ -1,0 +1,102 @@
+use std::sync::Arc;
+
+use super::super::expiry::lifetime;
+use super::super::{Config, Consistency};
+use super::*;
+use crate::cache::link::Links;
+
+/// A shard, and the rules that it is asked under.
+fn rig() -> (Shard<()>, Rules) {
+    let config = Config {
+        budget_bytes: 1 << 16,
+        shards: Some(1),
+        max_value_bytes: 1 << 12,
+        negative_ttl_us: None,
+        max_age_us: None,
+        bound_us: 1000,
+        consistency: Consistency::Eventual,
+    };
+    (Shard::new(0, Limits::new(&config, 1)), Rules { links: Arc::new(Links::new()), config })
+}
+
+fn fill(shard: &mut Shard<()>, rules: &Rules, hash: u64, name: &[u8], value: &[u8]) {
+    let of = Identity { hash, db: 0, name, variant: b"" };
+    let id = shard.leases.take(of, LinkId::PINNED, 0, 1);
+    let lease = shard.leases.end(id).unwrap();
+    let body = Body::Small(value);
+    let times = lifetime(&rules.config, 1, 2, &body, -1).unwrap();
+    assert!(shard.insert(&lease, body, false, &times));
+}
+
+/// Every chain leads to exactly the occupied slots, and the bytes add up.
+fn check(shard: &Shard<()>) {
+    let mut reached = 0;
+    for &head in shard.index.iter() {
+        let mut at = head;
+        while at != NIL {
+            let slot = &shard.store.slab[at];
+            assert!(!slot.is_free());
+            assert_eq!(slot.tag, shard.store.slab[head].tag);
+            reached += 1;
+            at = slot.chain;
+        }
+    }
+    assert_eq!(reached, shard.entries());
+    let slots = (0..shard.store.slab.places()).map(|at| &shard.store.slab[at]).filter(|slot| !slot.is_free());
+    assert_eq!(slots.map(|slot| slot.payload.weight()).sum::<usize>(), shard.store.payload_bytes);
+    assert!(shard.used_bytes() <= shard.limits.share_bytes);
+}
+
+#[test]
+fn chains_slots_and_bytes_agree_whatever_comes_and_goes() {
+    let (mut shard, rules) = rig();
+    let mut rng = fastrand::Rng::with_seed(3);
+    for round in 0..20_000 {
+        // Few hashes, so that names share chains.
+        let number = rng.u32(0..2000);
+        let hash = u64::from(number % 400);
+        match rng.u8(0..10) {
+            0 => drop(shard.purge(hash)),
+            1 => {
+                let name = number.to_le_bytes();
+                if let Some(at) = shard.find(Identity { hash, db: 0, name: &name, variant: b"" }) {
+                    shard.touch(at);
+                }
+            }
+            _ => fill(&mut shard, &rules, hash, &number.to_le_bytes(), &vec![b'v'; rng.usize(0..200)]),
+        }
+        if round % 500 == 0 {
+            check(&shard);
+        }
+    }
+    check(&shard);
+    let counters = shard.counters();
+    assert!(counters.evictions > 1000 && counters.voids > 100);
+}
+
+#[test]
+fn a_name_that_is_filled_again_after_a_void_is_still_thought_popular() {
+    let (mut shard, rules) = rig();
+    fill(&mut shard, &rules, 9, b"k", b"v");
+    let of = Identity { hash: 9, db: 0, name: b"k", variant: b"" };
+    let at = shard.find(of).unwrap();
+    shard.touch(at);
+    shard.touch(at);
+    shard.acked(LinkId::PINNED, 9);
+    fill(&mut shard, &rules, 9, b"k", b"w");
+    let at = shard.find(of).unwrap();
+    assert_eq!(shard.slot(at).stamp.queue(), Queue::Main);
+}
+
+#[test]
+fn a_reply_that_is_filled_again_in_place_keeps_its_rank() {
+    let (mut shard, rules) = rig();
+    fill(&mut shard, &rules, 9, b"k", b"v");
+    let of = Identity { hash: 9, db: 0, name: b"k", variant: b"" };
+    let at = shard.find(of).unwrap();
+    shard.touch(at);
+    fill(&mut shard, &rules, 9, b"k", b"w");
+    let at = shard.find(of).unwrap();
+    assert_eq!(shard.slot(at).stamp.frequency(), 1);
+    assert_eq!((shard.entries(), shard.counters().evictions), (1, 0));
+}

@@ -1,0 +1,179 @@
+//! The command line: what a user asks of the process, turned into a configuration or into text to print.
+//!
+//! Flags win over the environment, the environment over the file, the file over the defaults. Runs once, on
+//! the main thread, before anything else; apart from reading the configuration file it only looks at what it
+//! is given, and it never prints or exits itself.
+
+use crate::config::{Config, Origin, Problem, Settings, Warning, on_loopback};
+use clap::Parser;
+use clap::error::ErrorKind;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What the process should do.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Serve with this configuration, after logging the warnings.
+    Run(Box<Config>, Vec<Warning>),
+    /// Print this on standard output and end with code 0.
+    Print(String),
+    /// Print this on standard error and end with this code.
+    Exit {
+        /// The code: [`EXIT_USAGE`].
+        code: u8,
+        /// Lines that end with a line break.
+        text: String,
+    },
+}
+
+/// The code of a process that was asked for something it cannot do: a wrong flag or configuration.
+pub const EXIT_USAGE: u8 = 2;
+
+/// Decides what to do from the arguments (the program's name first) and the environment.
+pub fn parse(args: impl IntoIterator<Item = OsString>, env: impl Fn(&str) -> Option<String>) -> Outcome {
+    let flags = match Flags::try_parse_from(args) {
+        Ok(flags) => flags,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Outcome::Print(format!("{}\n", error.to_string().trim_end()));
+        }
+        Err(error) => return refused(error.to_string()),
+    };
+    let mut settings = Settings::default();
+    add_file(&mut settings, &flags, &env);
+    let warnings = settings.add_environment(env);
+    let action = Action::of(&flags);
+    add_flags(&mut settings, flags);
+    match (Config::from_settings(settings), action) {
+        (Err(problems), _) => refused(describe(&problems)),
+        (Ok(config), Action::Run) => Outcome::Run(Box::new(config), warnings),
+        (Ok(config), Action::PrintConfig) => Outcome::Print(config.to_toml()),
+        (Ok(_), Action::CheckConfig) => {
+            let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+            Outcome::Print(format!("{warnings}the configuration is valid\n"))
+        }
+    }
+}
+
+/// A RESP-compatible caching proxy: hot keys from memory, coherently, in front of Redis or Valkey.
+///
+/// Without an upstream it starts a private Redis server on a Unix socket, with its data under ./data, and
+/// fronts that. Every flag has an environment variable: --l1 is NEARCACHE_L1. Flags win over the environment,
+/// the environment over the file.
+#[derive(Parser)]
+#[command(name = "nearcache", version, max_term_width = 100)]
+struct Flags {
+    /// The Redis to front: redis://[[user]:password@]host[:port][/db] or unix:///path
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// The configuration file (TOML); conf/nearcache.toml lists every option
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Serve clients here: host:port, [::1]:port or unix:/path; may be repeated [default: 127.0.0.1:6390]
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// Serve clients on this port of 127.0.0.1; 0 takes a free one
+    #[arg(long, value_name = "N")]
+    port: Option<String>,
+    /// Serve the admin API and metrics here, or off [default: 127.0.0.1:9091]
+    #[arg(long, value_name = "ADDR|off")]
+    admin: Option<String>,
+    /// Worker threads; 0 takes one for each core [default: 0]
+    #[arg(long, value_name = "N")]
+    workers: Option<String>,
+    /// Memory for cached entries [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    l1: Option<String>,
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Say whether the configuration is valid, and end
+    #[arg(long, conflicts_with = "print_config")]
+    check_config: bool,
+    /// Print the configuration in effect, without secrets, and end
+    #[arg(long)]
+    print_config: bool,
+    // Known to the grammar so that they are refused with a reason, and not shown as if they could be used.
+    #[arg(long, value_name = "ADDR|off", hide = true)]
+    dashboard: Option<String>,
+    #[arg(long, value_name = "PATH", hide = true)]
+    l3: Option<String>,
+    #[arg(long, value_name = "SIZE", hide = true)]
+    l3_size: Option<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Action {
+    Run,
+    CheckConfig,
+    PrintConfig,
+}
+
+impl Action {
+    fn of(flags: &Flags) -> Self {
+        if flags.check_config {
+            Self::CheckConfig
+        } else if flags.print_config {
+            Self::PrintConfig
+        } else {
+            Self::Run
+        }
+    }
+}
+
+fn add_file(settings: &mut Settings, flags: &Flags, env: &impl Fn(&str) -> Option<String>) {
+    let (path, place) = match (&flags.config, env("NEARCACHE_CONFIG").filter(|path| !path.is_empty())) {
+        (Some(path), _) => (path.clone(), "--config"),
+        (None, Some(path)) => (PathBuf::from(path), "NEARCACHE_CONFIG"),
+        (None, None) => return,
+    };
+    let name = path.display().to_string();
+    match std::fs::read_to_string(&path) {
+        Ok(text) => settings.add_file(&name, &text),
+        Err(error) => settings.problem(place, format!("cannot read {name}: {error}")),
+    }
+}
+
+fn add_flags(settings: &mut Settings, flags: Flags) {
+    for (flag, key, value) in [
+        ("--upstream", "upstream.url", flags.upstream),
+        ("--admin", "admin", flags.admin),
+        ("--workers", "workers", flags.workers),
+        ("--l1", "cache.l1", flags.l1),
+        ("--log-level", "log.level", flags.log_level),
+        ("--log-format", "log.format", flags.log_format),
+        ("--dashboard", "dashboard", flags.dashboard),
+        ("--l3", "cache.l3", flags.l3),
+        ("--l3-size", "cache.l3_size", flags.l3_size),
+    ] {
+        if let Some(value) = value {
+            settings.set(key, value, Origin::Flag(flag));
+        }
+    }
+    if !flags.listen.is_empty() {
+        settings.add_to_list("listen", flags.listen, Origin::Flag("--listen"));
+    }
+    if let Some(port) = flags.port {
+        settings.add_to_list("listen", [on_loopback(&port)], Origin::Flag("--port"));
+    }
+}
+
+fn describe(problems: &[Problem]) -> String {
+    let count = match problems.len() {
+        1 => "1 problem".to_owned(),
+        many => format!("{many} problems"),
+    };
+    problems.iter().fold(
+        format!("nearcache: the configuration has {count}\n"),
+        |text, problem| text + &format!("  {problem}\n"),
+    )
+}
+
+fn refused(text: String) -> Outcome {
+    Outcome::Exit { code: EXIT_USAGE, text }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Hashes, lists and sets.
+
+use super::super::keys::{EVERY, TIMED, TWO, counted_at};
+use super::super::rule::Replies;
+use super::super::spec::{Cache, Path, Pin, Spec, read, write};
+
+const BLOCKING: Path = Path::Pin(Pin::Blocking);
+
+pub(super) static ROWS: &[Spec] = &[
+    read("hget", 3).kept(Cache::Reply, b"_\r\n"),
+    write("hset", -4),
+    read("hgetall", 2).kept(Cache::Reply, b"%0\r\n"),
+    read("hmget", -3).kept(Cache::Reply, b""),
+    write("hmset", -4),
+    write("hsetnx", 4),
+    write("hdel", -3),
+    write("hincrby", 4),
+    write("hincrbyfloat", 4),
+    read("hkeys", 2).kept(Cache::Reply, b"*0\r\n"),
+    read("hvals", 2).kept(Cache::Reply, b"*0\r\n"),
+    read("hlen", 2).kept(Cache::Reply, b":0\r\n"),
+    read("hexists", 3).kept(Cache::Reply, b":0\r\n"),
+    read("hstrlen", 3).kept(Cache::Reply, b":0\r\n"),
+    read("hrandfield", -2).replying(Replies::PairsIfThird(b"withvalues")),
+    read("hscan", -3),
+    // Redis 7.4 and 8, Valkey 9: fields that expire.
+    write("hexpire", -6),
+    write("hpexpire", -6),
+    write("hexpireat", -6),
+    write("hpexpireat", -6),
+    write("hpersist", -5),
+    read("httl", -5),
+    read("hpttl", -5),
+    read("hexpiretime", -5),
+    read("hpexpiretime", -5),
+    write("hgetex", -5),
+    write("hsetex", -6),
+    write("hgetdel", -5),
+    write("lpush", -3),
+    write("rpush", -3),
+    write("lpushx", -3),
+    write("rpushx", -3),
+    write("lpop", -2).replying(Replies::NullArrayIfCounted),
+    write("rpop", -2).replying(Replies::NullArrayIfCounted),
+    read("lrange", 4).kept(Cache::Reply, b"*0\r\n"),
+    read("llen", 2).kept(Cache::Reply, b":0\r\n"),
+    read("lindex", 3).kept(Cache::Reply, b"_\r\n"),
+    read("lpos", -3).kept(Cache::Reply, b""),
+    write("linsert", 5),
+    write("lrem", 4),
+    write("lset", 4),
+    write("ltrim", 4),
+    write("lmove", 5).keyed(TWO),
+    write("rpoplpush", 3).keyed(TWO),
+    write("lmpop", -4).keyed(counted_at(1)).replying(Replies::NullArray),
+    write("blpop", -3)
+        .keyed(TIMED)
+        .by(BLOCKING)
+        .replying(Replies::NullArray),
+    write("brpop", -3)
+        .keyed(TIMED)
+        .by(BLOCKING)
+        .replying(Replies::NullArray),
+    write("blmove", 6).keyed(TWO).by(BLOCKING).replying(Replies::NullArray),
+    write("brpoplpush", 4)
+        .keyed(TWO)
+        .by(BLOCKING)
+        .replying(Replies::NullArray),
+    write("blmpop", -5)
+        .keyed(counted_at(2))
+        .by(BLOCKING)
+        .replying(Replies::NullArray),
+    write("sadd", -3),
+    write("srem", -3),
+    write("spop", -2),
+    write("smove", 4).keyed(TWO),
+    read("smembers", 2).kept(Cache::Reply, b"~0\r\n"),
+    read("sismember", 3).kept(Cache::Reply, b":0\r\n"),
+    read("smismember", -3).kept(Cache::Reply, b""),
+    read("scard", 2).kept(Cache::Reply, b":0\r\n"),
+    read("srandmember", -2),
+    read("sscan", -3),
+    read("sinter", -2).keyed(EVERY),
+    read("sunion", -2).keyed(EVERY),
+    read("sdiff", -2).keyed(EVERY),
+    read("sintercard", -3).keyed(counted_at(1)),
+    write("sinterstore", -3).keyed(EVERY),
+    write("sunionstore", -3).keyed(EVERY),
+    write("sdiffstore", -3).keyed(EVERY),
+];

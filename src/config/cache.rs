@@ -1,0 +1,122 @@
+//! What is kept in memory, how true it must be, and for how long.
+//!
+//! Read once at start; immutable afterwards.
+
+use super::reader::{Reader, print_bytes, print_length, print_length_or_off};
+use super::{Printed, integer};
+use std::time::Duration;
+
+/// The settings of L1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cache {
+    /// Whether anything is cached at all; default yes.
+    pub enabled: bool,
+    /// Budget of L1, keys, values and overhead together; default 256 MiB, minimum 1 MiB.
+    pub l1_bytes: usize,
+    /// A larger value is never kept; default 1 MiB, minimum 1 B, at most `l1_bytes`.
+    pub max_value_bytes: usize,
+    /// How true a hit must be; default [`Consistency::Coherent`].
+    pub consistency: Consistency,
+    /// The staleness bound T: silence of the upstream after which hits become misses; default 1 s, minimum
+    /// 100 ms.
+    pub bound: Duration,
+    /// No entry is served longer than this after it was read, whatever its own expiry; default none, and 60 s
+    /// for [`Consistency::Eventual`], where nothing else ends an entry; minimum 1 ms.
+    pub max_age: Option<Duration>,
+    /// How long the absence of a key is kept; `None` = not at all; default 60 s, minimum 1 ms.
+    pub negative_ttl: Option<Duration>,
+    /// Number of shards of L1, a power of two; `None` (default) = chosen from the budget.
+    pub shards: Option<usize>,
+}
+
+/// How true a hit must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// No hits: every read goes to the upstream.
+    Strong,
+    /// Own writes and monotonic reads for every client; staleness bounded by the invalidation delay, and by
+    /// `bound` when the link is broken.
+    #[default]
+    Coherent,
+    /// Entries live out their time and are not invalidated by others' writes.
+    Eventual,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            l1_bytes: 256 << 20,
+            max_value_bytes: 1 << 20,
+            consistency: Consistency::Coherent,
+            bound: Duration::from_secs(1),
+            max_age: None,
+            negative_ttl: Some(Duration::from_secs(60)),
+            shards: None,
+        }
+    }
+}
+
+impl Cache {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let default = Self::default();
+        let consistency = reader.choice("cache.consistency", default.consistency, &CONSISTENCIES);
+        let eventual = consistency == Consistency::Eventual;
+        let cache = Self {
+            enabled: reader.flag("cache.enabled", default.enabled),
+            l1_bytes: reader.bytes("cache.l1", default.l1_bytes, 1 << 20),
+            max_value_bytes: reader.bytes("cache.max_value", default.max_value_bytes, 1),
+            consistency,
+            bound: reader.length("cache.bound", default.bound, Duration::from_millis(100)),
+            max_age: reader.length_or_off("cache.max_age", eventual.then_some(EVENTUAL_MAX_AGE), MILLISECOND),
+            negative_ttl: reader.length_or_off("cache.negative_ttl", default.negative_ttl, MILLISECOND),
+            shards: read_shards(reader),
+        };
+        if cache.max_value_bytes > cache.l1_bytes {
+            reader.problem("cache.max_value", "must not be more than cache.l1");
+        }
+        if eventual && cache.max_age.is_none() {
+            reader.problem(
+                "cache.max_age",
+                "must not be off where cache.consistency is \"eventual\"",
+            );
+        }
+        cache
+    }
+
+    pub(super) fn settings(&self) -> Vec<Printed> {
+        let consistency = CONSISTENCIES
+            .iter()
+            .find(|(_, value)| *value == self.consistency)
+            .map_or("", |&(name, _)| name);
+        vec![
+            ("enabled", self.enabled.into()),
+            ("l1", print_bytes(self.l1_bytes)),
+            ("max_value", print_bytes(self.max_value_bytes)),
+            ("consistency", consistency.into()),
+            ("bound", print_length(self.bound)),
+            ("max_age", print_length_or_off(self.max_age)),
+            ("negative_ttl", print_length_or_off(self.negative_ttl)),
+            ("shards", integer(self.shards.unwrap_or(0))),
+        ]
+    }
+}
+
+fn read_shards(reader: &mut Reader) -> Option<usize> {
+    let shards = reader.number("cache.shards", 0, 0, 4096);
+    if shards != 0 && !shards.is_power_of_two() {
+        reader.problem(
+            "cache.shards",
+            format!("must be a power of two, or 0 for automatic, found {shards}"),
+        );
+    }
+    (shards != 0).then_some(shards)
+}
+
+const CONSISTENCIES: [(&str, Consistency); 3] = [
+    ("strong", Consistency::Strong),
+    ("coherent", Consistency::Coherent),
+    ("eventual", Consistency::Eventual),
+];
+const EVENTUAL_MAX_AGE: Duration = Duration::from_secs(60);
+const MILLISECOND: Duration = Duration::from_millis(1);

@@ -1,0 +1,84 @@
+//! Bounds on what clients may take.
+//!
+//! Every queue and buffer that a client can fill has its limit here; limits of size are in bytes. Read once
+//! at start; immutable afterwards.
+
+use super::reader::{Reader, print_bytes, print_length_or_off};
+use super::{Printed, integer};
+use std::time::Duration;
+
+/// Limits for the client side. Each field's default is that of [`Clients::default`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clients {
+    /// Most clients at a time; default 10,000 (as Redis), minimum 1.
+    pub max_clients: usize,
+    /// A client silent for so long is disconnected; zero = never (default, as Redis), minimum 1 s.
+    pub idle_timeout: Duration,
+    /// Interval of TCP keep-alive probes; default 300 s (as Redis), zero = none, minimum 1 s.
+    pub tcp_keepalive: Duration,
+    /// A client that leaves more replies unread than this is disconnected; default 256 MiB, minimum 1 MiB.
+    pub output_limit_bytes: usize,
+    /// All buffers together; default 512 MiB, minimum 16 MiB.
+    pub buffer_budget_bytes: usize,
+    /// A request announced as larger is streamed, not held; default 1 MiB, minimum 16 KiB.
+    pub max_request_held_bytes: usize,
+    /// Most unanswered requests of one client; further ones wait in the socket; default 1024, minimum 1.
+    pub max_inflight_requests: usize,
+    /// Without a password, serve loopback and Unix sockets only; default yes.
+    pub protected_mode: bool,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self {
+            max_clients: 10_000,
+            idle_timeout: Duration::ZERO,
+            tcp_keepalive: Duration::from_secs(300),
+            output_limit_bytes: 256 << 20,
+            buffer_budget_bytes: 512 << 20,
+            max_request_held_bytes: 1 << 20,
+            max_inflight_requests: 1024,
+            protected_mode: true,
+        }
+    }
+}
+
+impl Clients {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let default = Self::default();
+        let second = Duration::from_secs(1);
+        Self {
+            max_clients: reader.number("clients.max_clients", default.max_clients, 1, 1_000_000),
+            idle_timeout: reader
+                .length_or_off("clients.idle_timeout", None, second)
+                .unwrap_or_default(),
+            tcp_keepalive: reader
+                .length_or_off("clients.tcp_keepalive", Some(default.tcp_keepalive), second)
+                .unwrap_or_default(),
+            output_limit_bytes: reader.bytes("clients.output_limit", default.output_limit_bytes, 1 << 20),
+            buffer_budget_bytes: reader.bytes("clients.buffer_budget", default.buffer_budget_bytes, 16 << 20),
+            max_request_held_bytes: reader.bytes("clients.max_request_held", default.max_request_held_bytes, 16 << 10),
+            max_inflight_requests: reader.number(
+                "clients.max_inflight_requests",
+                default.max_inflight_requests,
+                1,
+                1 << 20,
+            ),
+            protected_mode: reader.flag("clients.protected_mode", default.protected_mode),
+        }
+    }
+
+    pub(super) fn settings(&self) -> Vec<Printed> {
+        let optional = |length: Duration| print_length_or_off((!length.is_zero()).then_some(length));
+        vec![
+            ("max_clients", integer(self.max_clients)),
+            ("idle_timeout", optional(self.idle_timeout)),
+            ("tcp_keepalive", optional(self.tcp_keepalive)),
+            ("output_limit", print_bytes(self.output_limit_bytes)),
+            ("buffer_budget", print_bytes(self.buffer_budget_bytes)),
+            ("max_request_held", print_bytes(self.max_request_held_bytes)),
+            ("max_inflight_requests", integer(self.max_inflight_requests)),
+            ("protected_mode", self.protected_mode.into()),
+        ]
+    }
+}

@@ -1,0 +1,157 @@
+//! Settings from environment variables: those of nearcache's own flags, and those that the services of its
+//! first user set already.
+//!
+//! Of two variables for the same option nearcache's own (`NEARCACHE_…`) wins. Variables that will mean
+//! something to a later part are answered with a warning: silence would let an operator believe in them.
+//! Pure but for the function that is asked for a variable.
+
+use super::layers::{Origin, Settings};
+use super::reader::{Reader, parse_flag};
+use super::url::{absent, split_host_port};
+use std::fmt;
+
+/// Something an operator should know that does not keep the proxy from starting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning(String);
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Settings {
+    /// Puts the environment over what is set. An empty variable counts as not set.
+    pub fn add_environment(&mut self, env: impl Fn(&str) -> Option<String>) -> Vec<Warning> {
+        let env = |name: &str| env(name).filter(|value| !value.trim().is_empty());
+        let mut warnings = Vec::new();
+        self.add_borrowed_names(&env);
+        self.add_own_names(&env, &mut warnings);
+        warnings.extend(
+            WITHOUT_EFFECT
+                .into_iter()
+                .filter(|(name, harmless)| {
+                    env(name).is_some_and(|value| harmless.is_none() || parse_flag(&value) != *harmless)
+                })
+                .map(|(name, _)| Warning(format!("{name} is set but has no effect: {NOT_YET}"))),
+        );
+        warnings
+    }
+
+    fn add_borrowed_names(&mut self, env: &impl Fn(&str) -> Option<String>) {
+        if let Some(address) = env("REDIS_ADDR") {
+            let origin = Origin::Environment("REDIS_ADDR");
+            if address.contains("://") {
+                self.set("upstream.url", address, origin);
+            } else {
+                match split_host_port(&address) {
+                    Ok((host, port)) if host.contains(':') => {
+                        self.set("upstream.url", format!("redis://[{host}]:{port}"), origin);
+                    }
+                    Ok((host, port)) => self.set("upstream.url", format!("redis://{host}:{port}"), origin),
+                    Err(why) => self.problem("REDIS_ADDR", format!("\"{address}\": {why}")),
+                }
+            }
+        }
+        if let Some(password) = env("REDIS_PASSWORD") {
+            self.set("upstream.password", password, Origin::Environment("REDIS_PASSWORD"));
+        }
+        if let Some(port) = env("METRICS_PORT") {
+            self.set("admin", on_loopback(&port), Origin::Environment("METRICS_PORT"));
+        }
+        if let Some(level) = env("LOG_LEVEL") {
+            self.set("log.level", level, Origin::Environment("LOG_LEVEL"));
+        }
+        // L1 is the only tier there is: without it nothing is cached, and it needs caching to be on at all.
+        if let Some(value) = env("CACHE_ENABLED") {
+            self.set("cache.enabled", value, Origin::Environment("CACHE_ENABLED"));
+        }
+        if let Some(value) = env("CACHE_L1_ENABLED").filter(|value| parse_flag(value) != Some(true)) {
+            self.set("cache.enabled", value, Origin::Environment("CACHE_L1_ENABLED"));
+        }
+    }
+
+    fn add_own_names(&mut self, env: &impl Fn(&str) -> Option<String>, warnings: &mut Vec<Warning>) {
+        for (name, key) in OWN {
+            if let Some(value) = env(name) {
+                self.set(key, value, Origin::Environment(name));
+            }
+        }
+        if let Some(value) = env("NEARCACHE_LISTEN") {
+            let list = value
+                .split([',', ' '])
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned);
+            self.add_to_list("listen", list, Origin::Environment("NEARCACHE_LISTEN"));
+        }
+        if let Some(port) = env("NEARCACHE_PORT") {
+            // Kubernetes sets this name to a URL in every pod beside a service called nearcache.
+            if port.contains("://") {
+                warnings.push(Warning(format!(
+                    "NEARCACHE_PORT is ignored: \"{port}\" is no port but looks like the link of a Kubernetes service"
+                )));
+            } else {
+                self.add_to_list("listen", [on_loopback(&port)], Origin::Environment("NEARCACHE_PORT"));
+            }
+        }
+    }
+}
+
+/// The address that a port alone stands for: loopback, since a port says nothing about who may come.
+pub fn on_loopback(port: &str) -> String {
+    format!("127.0.0.1:{}", port.trim())
+}
+
+/// Refuses options of parts that do not exist yet, with words of their own rather than as unknown.
+pub(super) fn refuse_absent_parts(reader: &mut Reader) {
+    for (key, part, instead) in ABSENT {
+        if reader.is_set_though_absent(key) {
+            reader.problem(key, absent(part, instead));
+        }
+    }
+}
+
+const OWN: [(&str, &str); 9] = [
+    ("NEARCACHE_UPSTREAM", "upstream.url"),
+    ("NEARCACHE_ADMIN", "admin"),
+    ("NEARCACHE_WORKERS", "workers"),
+    ("NEARCACHE_L1", "cache.l1"),
+    ("NEARCACHE_LOG_LEVEL", "log.level"),
+    ("NEARCACHE_LOG_FORMAT", "log.format"),
+    ("NEARCACHE_DASHBOARD", "dashboard"),
+    ("NEARCACHE_L3", "cache.l3"),
+    ("NEARCACHE_L3_SIZE", "cache.l3_size"),
+];
+
+/// Options of the grammar whose part is missing, and what to do instead.
+const ABSENT: [(&str, &str, &str); 3] = [
+    (
+        "dashboard",
+        "the dashboard",
+        "leave it \"off\" and read /metrics at the admin address",
+    ),
+    ("cache.l3", "the L3 tier", "leave it out and give L1 more memory (--l1)"),
+    (
+        "cache.l3_size",
+        "the L3 tier",
+        "leave it out and give L1 more memory (--l1)",
+    ),
+];
+
+/// Variables without effect, with the truth value that asks for nothing which is missing.
+const WITHOUT_EFFECT: [(&str, Option<bool>); 12] = [
+    ("REDIS_MASTER_ADDR", NO_VALUE),
+    ("REDIS_SLAVE_ADDRS", NO_VALUE),
+    ("SENTINEL_ADDRS", NO_VALUE),
+    ("SENTINEL_MASTER_NAME", NO_VALUE),
+    ("CACHE_L2_ENABLED", Some(true)),
+    ("CACHE_L3_ENABLED", Some(false)),
+    ("CACHE_L3_PATH", NO_VALUE),
+    ("CACHE_DEFAULT_TTL", NO_VALUE),
+    ("CACHE_VM_STATE_TTL", NO_VALUE),
+    ("CACHE_VM_METRICS_TTL", NO_VALUE),
+    ("WEBUI_PORT", NO_VALUE),
+    ("HEALTH_CHECK_INTERVAL", NO_VALUE),
+];
+const NO_VALUE: Option<bool> = None;
+const NOT_YET: &str = "the part of nearcache that would use it does not exist yet";

@@ -1,0 +1,192 @@
+//! The configuration: from what was written (file, environment, flags) to values that can be used.
+//!
+//! Everything past this module may trust what it is given: an out-of-range value, a key nobody knows or an
+//! address that does not resolve has been refused here, with every other problem, before a port is bound.
+//! Runs once, on the main thread, at start. Units: sizes in bytes, lengths of time as [`Duration`](std::time::Duration).
+//!
+//! The walk: [`layers`] puts the settings of all sources over one another and remembers where each came
+//! from; `reader` takes typed values out of them; each section turns its part into its valid form; what
+//! nobody took is unknown and refused.
+
+mod auth;
+mod cache;
+mod clients;
+mod environment;
+mod layers;
+mod listen;
+mod log;
+mod reader;
+mod secret;
+mod shutdown;
+mod upstream;
+mod url;
+
+pub use auth::{Auth, Credentials};
+pub use cache::{Cache, Consistency};
+pub use clients::Clients;
+pub use environment::{Warning, on_loopback};
+pub use layers::{Origin, Problem, Settings};
+pub use listen::ListenAddr;
+pub use log::{Log, LogFormat, LogLevel};
+pub use secret::Secret;
+pub use shutdown::Shutdown;
+pub use upstream::{Endpoint, Upstream, UpstreamTimeouts};
+
+use reader::Reader;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+
+/// The valid configuration, whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients are served; at least one.
+    pub listen: Vec<ListenAddr>,
+    /// Where the admin API is served; `None` = off.
+    pub admin: Option<SocketAddr>,
+    /// Worker threads, one runtime each; 0 = one for each core. See [`Config::worker_threads`].
+    pub workers: usize,
+    /// The Redis behind the proxy.
+    pub upstream: Upstream,
+    /// How long each step with the upstream may take.
+    pub upstream_timeouts: UpstreamTimeouts,
+    /// Most upstream connections that belong to one client each.
+    pub pinned_max: usize,
+    /// Bounds on what clients may take.
+    pub clients: Clients,
+    /// Who may use the proxy.
+    pub auth: Auth,
+    /// What is kept in memory, and for how long.
+    pub cache: Cache,
+    /// What is logged, and how.
+    pub log: Log,
+    /// How the proxy ends.
+    pub shutdown: Shutdown,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 6390)))],
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 9091))),
+            workers: 0,
+            upstream: Upstream::default(),
+            upstream_timeouts: UpstreamTimeouts::default(),
+            pinned_max: Clients::default().max_clients,
+            clients: Clients::default(),
+            auth: Auth::default(),
+            cache: Cache::default(),
+            log: Log::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Turns settings into the valid form, taking the default for what is not set.
+    ///
+    /// # Errors
+    /// All problems found, in the order of the sections.
+    pub fn from_settings(settings: Settings) -> Result<Self, Vec<Problem>> {
+        let mut reader = Reader::new(settings);
+        let config = Self::read(&mut reader);
+        let problems = reader.finish();
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    /// The number of worker threads really wanted: `workers`, or one for each core.
+    #[must_use]
+    pub fn worker_threads(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            some => some,
+        }
+    }
+
+    /// What a client must prove before it is served; `None` = nothing (protected mode applies then).
+    #[must_use]
+    pub fn client_credentials(&self) -> Option<Credentials> {
+        match &self.auth {
+            Auth::None => None,
+            Auth::Password(credentials) => Some(credentials.clone()),
+            Auth::Upstream => self.upstream.credentials(),
+        }
+    }
+
+    /// The effective configuration as TOML that this module reads back; secrets appear as `***`.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        print_settings(&mut out, &self.top_settings());
+        let mut upstream = self.upstream.settings();
+        upstream.push(("pinned_max", integer(self.pinned_max)));
+        upstream.extend(self.upstream_timeouts.settings());
+        for (section, settings) in [
+            ("upstream", upstream),
+            ("clients", self.clients.settings()),
+            ("auth", self.auth.settings()),
+            ("cache", self.cache.settings()),
+            ("log", self.log.settings()),
+            ("shutdown", self.shutdown.settings()),
+        ] {
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(out, "\n[{section}]");
+            print_settings(&mut out, &settings);
+        }
+        out
+    }
+
+    fn read(reader: &mut Reader) -> Self {
+        let default = Self::default();
+        let clients = Clients::read(reader);
+        let upstream = Upstream::read(reader);
+        let config = Self {
+            listen: listen::read_list(reader, default.listen),
+            admin: listen::read_admin(reader, default.admin),
+            workers: reader.number("workers", default.workers, 0, 1024),
+            pinned_max: reader.number("upstream.pinned_max", clients.max_clients, 1, 1_000_000),
+            upstream_timeouts: UpstreamTimeouts::read(reader),
+            auth: Auth::read(reader),
+            cache: Cache::read(reader),
+            log: Log::read(reader),
+            shutdown: Shutdown::read(reader),
+            clients,
+            upstream,
+        };
+        environment::refuse_absent_parts(reader);
+        config
+    }
+
+    fn top_settings(&self) -> Vec<Printed> {
+        let listen = self
+            .listen
+            .iter()
+            .map(|address| toml::Value::from(address.to_string()))
+            .collect();
+        let admin = self.admin.map_or_else(|| OFF.to_owned(), |address| address.to_string());
+        vec![
+            ("listen", toml::Value::Array(listen)),
+            ("admin", admin.into()),
+            ("workers", integer(self.workers)),
+        ]
+    }
+}
+
+/// An option as it is printed: its name within the section, and its value.
+type Printed = (&'static str, toml::Value);
+
+fn print_settings(out: &mut String, settings: &[Printed]) {
+    for (name, value) in settings {
+        let _ = writeln!(out, "{name} = {value}");
+    }
+}
+
+fn integer<N: TryInto<i64>>(number: N) -> toml::Value {
+    toml::Value::Integer(number.try_into().unwrap_or(i64::MAX))
+}
+
+/// How "not at all" is written for an option that may be absent.
+const OFF: &str = "off";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,378 @@
+//! The configuration by itself: what each section accepts, what it refuses, and that all of it is said at once.
+
+use super::{Auth, Config, Consistency, Endpoint, ListenAddr, Origin, Secret, Settings, Upstream};
+use proptest::prelude::*;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[test]
+fn nothing_set_gives_the_defaults() {
+    assert_eq!(Config::from_settings(Settings::default()), Ok(Config::default()));
+}
+
+#[test]
+fn what_is_printed_is_read_back() {
+    assert_eq!(read(&Config::default().to_toml()), Ok(Config::default()));
+    let text = r#"
+        listen = ["[::1]:7000", "unix:/tmp/n.sock"]
+        admin = "off"
+        workers = 3
+        [upstream]
+        url = "unix:///tmp/a b.sock?db=4"
+        [clients]
+        idle_timeout = "90s"
+        tcp_keepalive = "off"
+        protected_mode = false
+        [auth]
+        mode = "none"
+        [cache]
+        consistency = "eventual"
+        negative_ttl = "off"
+        shards = 8
+    "#;
+    let config = read(text).unwrap();
+    assert_eq!(config.cache.max_age, Some(Duration::from_secs(60)));
+    assert_eq!(config.clients.tcp_keepalive, Duration::ZERO);
+    assert_eq!(read(&config.to_toml()), Ok(config));
+}
+
+#[test]
+fn all_problems_are_told_with_their_places() {
+    let text = "listen = 5\ncolour = 1\n[cache]\nbound = \"5ms\"\nbond = \"1s\"\nl1 = 256\n[l9]\nsize = 1\n";
+    let problems = read(text).unwrap_err();
+    let expected = [
+        "test.toml:1: listen: must be a text or a list of texts, found a whole number",
+        "test.toml:6: cache.l1: \"256\" needs a unit (B, KiB, MiB, GiB, TiB)",
+        "test.toml:4: cache.bound: must be at least 100ms, found 5ms",
+        "test.toml:5: cache.bond: unknown option; there are bound, consistency, enabled, l1, max_age, max_value, \
+         negative_ttl, shards",
+        "test.toml:2: colour: unknown option; there are admin, listen, workers",
+        "test.toml:8: l9.size: unknown section [l9]; there are auth, cache, clients, log, shutdown, upstream",
+    ];
+    assert_eq!(problems, expected);
+}
+
+#[test]
+fn every_error_of_syntax_is_told() {
+    let problems = read("workers = = 1\n\n[cache\nl1 = \"1MiB\"\n").unwrap_err();
+    assert!(problems.len() >= 2, "{problems:?}");
+    assert!(problems[0].starts_with("test.toml:1: "), "{problems:?}");
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    for (text, problem) in [
+        ("workers = -1", "workers: must be from 0 to 1024, found -1"),
+        ("workers = \"4\"", "workers: must be a whole number, found \"4\""),
+        ("listen = []", "listen: must name at least one address"),
+        (
+            "listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]",
+            "listen: names 127.0.0.1:1 twice",
+        ),
+        (
+            "listen = [1]",
+            "listen: must be a text or a list of texts, found a list of other things than texts",
+        ),
+        (
+            "[cache]\nshards = 12",
+            "cache.shards: must be a power of two, or 0 for automatic, found 12",
+        ),
+        (
+            "[cache]\nmax_value = \"1GiB\"",
+            "cache.max_value: must not be more than cache.l1",
+        ),
+        (
+            "[cache]\nbound = 1.5",
+            "cache.bound: must be a duration such as \"500ms\", found a number with a fraction",
+        ),
+        (
+            "[cache]\nbound = \"900d\"",
+            "cache.bound: must be at most 366d, found 900d",
+        ),
+        (
+            "[cache]\nconsistency = \"weak\"",
+            "cache.consistency: must be one of strong, coherent, eventual, found \"weak\"",
+        ),
+        (
+            "[cache]\nconsistency = \"eventual\"\nmax_age = \"off\"",
+            "cache.max_age: must not be off where cache.consistency is \"eventual\"",
+        ),
+        (
+            "[clients]\nmax_clients = 0",
+            "clients.max_clients: must be from 1 to 1000000, found 0",
+        ),
+        (
+            "[clients]\nprotected_mode = \"no\"",
+            "clients.protected_mode: must be true or false, found \"no\"",
+        ),
+        (
+            "[clients]\nidle_timeout = \"10ms\"",
+            "clients.idle_timeout: must be at least 1s, found 10ms",
+        ),
+        (
+            "[upstream]\nreconnect_max = \"1ms\"",
+            "upstream.reconnect_max: must not be less than upstream.reconnect_min",
+        ),
+        ("[upstream]\ndata_dir = \"\"", "upstream.data_dir: must not be empty"),
+        (
+            "[log]\nlevel = \"loud\"",
+            "log.level: must be one of error, warn, info, debug, trace, warning, found \"loud\"",
+        ),
+    ] {
+        let problems = read(text).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].ends_with(problem), "{problems:?}");
+    }
+}
+
+#[test]
+fn parts_that_do_not_exist_yet_are_refused_with_a_way_out() {
+    for text in [
+        "dashboard = \"127.0.0.1:8082\"",
+        "[cache]\nl3 = \"/tmp/l3\"",
+        "[cache]\nl3_size = \"4GiB\"",
+        "[upstream]\nurl = \"rediss://h\"",
+        "[upstream]\nurl = \"redis+sentinel://a,b/m\"",
+        "[upstream]\nurl = \"redis+cluster://a,b\"",
+        "[upstream]\nurl = \"rediss+cluster://a,b\"",
+    ] {
+        let problems = read(text).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("does not exist yet; "), "{problems:?}");
+    }
+    assert_eq!(read("dashboard = \"off\""), Ok(Config::default()));
+}
+
+#[test]
+fn upstream_urls_are_taken_apart() {
+    for (url, host, port, user, password, db) in [
+        ("redis://h", "h", 6379, None, None, 0),
+        ("redis://h:1/", "h", 1, None, None, 0),
+        ("redis://10.0.0.5:6380/12", "10.0.0.5", 6380, None, None, 12),
+        ("REDIS://[::1]:7/1", "::1", 7, None, None, 1),
+        ("redis://:p%40%2F@h", "h", 6379, None, Some("p@/"), 0),
+        ("redis://u%3A:p:q@h?db=3", "h", 6379, Some("u:"), Some("p:q"), 3),
+    ] {
+        let expected = Upstream::Url {
+            endpoint: Endpoint::Tcp {
+                host: host.to_owned(),
+                port,
+            },
+            user: user.map(str::to_owned),
+            password: password.map(Secret::new),
+            db,
+        };
+        assert_eq!(upstream(url), Ok(expected), "{url}");
+    }
+    let expected = Upstream::Url {
+        endpoint: Endpoint::Unix(PathBuf::from("/a b/s.sock")),
+        user: Some("u".to_owned()),
+        password: Some(Secret::new("p&")),
+        db: 2,
+    };
+    assert_eq!(
+        upstream("unix:///a%20b/s.sock?db=2&user=u&password=p%26"),
+        Ok(expected.clone())
+    );
+    assert_eq!(upstream("redis+unix:///a b/s.sock?db=2&user=u&pass=p%26"), Ok(expected));
+}
+
+#[test]
+fn wrong_upstream_urls_are_refused_without_repeating_a_password() {
+    for url in [
+        "",
+        "h:6379",
+        "http://h",
+        "redis:h",
+        "redis://",
+        "redis://:6379",
+        "redis://h:0",
+        "redis://h:65536",
+        "redis://h:x",
+        "redis://::1:6379",
+        "redis://[::1",
+        "redis://h/x",
+        "redis://h/-1",
+        "redis://h/4294967295",
+        "redis://user@h",
+        "redis://:@h",
+        "redis://:hush%zz@h",
+        "redis://:hush%4",
+        "redis://u:123/hush@h",
+        "redis://u:1?hush@h",
+        "unix://relative.sock",
+        "unix:///s.sock?user=u",
+    ] {
+        let problems = upstream(url).unwrap_err();
+        assert_eq!(problems.len(), 1, "{url}: {problems:?}");
+        assert!(!problems[0].contains("hush"), "{problems:?}");
+    }
+}
+
+#[test]
+fn the_password_of_the_stronger_source_is_taken() {
+    let password = |url_origin, own_origin| {
+        let mut settings = Settings::default();
+        settings.set("upstream.url", "redis://:of-url@h", url_origin);
+        settings.set("upstream.password", "own", own_origin);
+        let config = Config::from_settings(settings).unwrap();
+        config.upstream.credentials().unwrap().password
+    };
+    let env = || Origin::Environment("E");
+    assert!(password(env(), env()).matches(b"of-url"));
+    assert!(password(Origin::Flag("--f"), env()).matches(b"of-url"));
+    assert!(password(env(), Origin::Flag("--f")).matches(b"own"));
+    let with_user = read("[upstream]\nurl = \"redis://u@h\"\npassword = \"p\"").unwrap();
+    let credentials = with_user.client_credentials().unwrap();
+    assert_eq!(credentials.user, "u");
+    assert!(credentials.password.matches(b"p"));
+}
+
+#[test]
+fn clients_must_show_what_the_configuration_says() {
+    let with_url = |auth: &str| {
+        let text = format!("[upstream]\nurl = \"redis://:up@h\"\n[auth]\n{auth}");
+        read(&text).unwrap().client_credentials()
+    };
+    let upstream = with_url("").unwrap();
+    assert_eq!(upstream.user, "default");
+    assert!(upstream.password.matches(b"up"));
+    assert_eq!(with_url("mode = \"none\""), None);
+    let own = with_url("mode = \"password\"\nuser = \"u\"\npassword = \"own\"").unwrap();
+    assert_eq!(own.user, "u");
+    assert!(own.password.matches(b"own") && !own.password.matches(b"owned"));
+    assert_eq!(Config::default().client_credentials(), None);
+}
+
+#[test]
+fn a_password_that_would_be_ignored_is_refused() {
+    for (text, problem) in [
+        (
+            "[auth]\npassword = \"p\"",
+            "must be \"password\" where auth.user or auth.password is set",
+        ),
+        (
+            "[auth]\nmode = \"none\"\nuser = \"u\"",
+            "must be \"password\" where auth.user or auth.password is set",
+        ),
+        (
+            "[auth]\nmode = \"password\"",
+            "\"password\" needs auth.password, not empty",
+        ),
+        (
+            "[auth]\nmode = \"password\"\npassword = \"\"",
+            "\"password\" needs auth.password, not empty",
+        ),
+        ("[upstream]\npassword = \"p\"", "has no upstream to go with"),
+        (
+            "[upstream]\nurl = \"redis://h\"\ndata_dir = \"d\"",
+            "has no effect together with upstream.url",
+        ),
+    ] {
+        let problems = read(text).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains(problem), "{problems:?}");
+    }
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    let text = "[upstream]\nurl = \"redis://u:hush@h/1\"\n[auth]\nmode = \"password\"\npassword = \"hush\"\n";
+    let config = read(text).unwrap();
+    assert!(matches!(config.auth, Auth::Password(_)));
+    for printed in [format!("{config:?}"), config.to_toml(), config.upstream.to_string()] {
+        assert!(!printed.contains("hush"), "{printed}");
+        assert!(printed.contains("***"), "{printed}");
+    }
+}
+
+#[test]
+fn listen_addresses_are_read_in_every_form() {
+    let tcp = |text: &str| ListenAddr::Tcp(text.parse().unwrap());
+    for (text, address) in [
+        ("127.0.0.1:0", tcp("127.0.0.1:0")),
+        ("[::]:6390", tcp("[::]:6390")),
+        ("unix:/run/n.sock", ListenAddr::Unix(PathBuf::from("/run/n.sock"))),
+        ("unix:///run/n.sock", ListenAddr::Unix(PathBuf::from("/run/n.sock"))),
+    ] {
+        assert_eq!(ListenAddr::parse(text), Ok(address.clone()), "{text}");
+        assert_eq!(ListenAddr::parse(&address.to_string()), Ok(address));
+    }
+    match ListenAddr::parse("localhost:6390") {
+        Ok(ListenAddr::Tcp(address)) => assert!(address.ip().is_loopback() && address.port() == 6390),
+        other => panic!("{other:?}"),
+    }
+    let too_long = format!("unix:/{}", "x".repeat(107));
+    for text in [
+        "",
+        "6390",
+        "h:",
+        ":6390",
+        "h:65536",
+        "::1:6390",
+        "[::1]",
+        "unix:",
+        "unix:/dir/",
+        &too_long,
+    ] {
+        assert!(ListenAddr::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn several_ports_that_are_to_be_found_are_no_repetition() {
+    let config = read("listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]").unwrap();
+    assert_eq!(config.listen.len(), 2);
+}
+
+#[test]
+fn only_eventual_hits_need_an_age() {
+    let max_age = |text: &str| read(text).unwrap().cache.max_age;
+    assert_eq!(max_age(""), None);
+    assert_eq!(max_age("[cache]\nmax_age = \"5s\""), Some(Duration::from_secs(5)));
+    assert_eq!(
+        read("[cache]\nconsistency = \"strong\"").unwrap().cache.consistency,
+        Consistency::Strong
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_file_makes_the_reader_panic(text in "(\\[?[a-z.\"]{1,9}\\]? ?=? ?[0-9a-zA-Z\"\\[\\]{}., -]{0,9}\n){0,6}") {
+        let _ = read(&text);
+    }
+
+    #[test]
+    fn no_url_makes_the_reader_panic(url in "(redis|unix)://[a-z0-9:@/?%&=\\[\\]é]{0,24}") {
+        let _ = upstream(&url);
+    }
+
+    #[test]
+    fn an_upstream_without_secrets_is_read_back(
+        host in "[a-z0-9.-]{1,12}",
+        port in 1u16..,
+        db in 0u32..1000,
+        path in "(/[a-zA-Z0-9 %?&é]{1,8}){1,3}",
+    ) {
+        for endpoint in [Endpoint::Tcp { host, port }, Endpoint::Unix(PathBuf::from(path))] {
+            let original = Upstream::Url { endpoint, user: None, password: None, db };
+            prop_assert_eq!(upstream(&original.to_string()), Ok(original));
+        }
+    }
+}
+
+fn read(text: &str) -> Result<Config, Vec<String>> {
+    let mut settings = Settings::default();
+    settings.add_file("test.toml", text);
+    from(settings)
+}
+
+fn upstream(url: &str) -> Result<Upstream, Vec<String>> {
+    let mut settings = Settings::default();
+    settings.set("upstream.url", url, Origin::Flag("--upstream"));
+    from(settings).map(|config| config.upstream)
+}
+
+fn from(settings: Settings) -> Result<Config, Vec<String>> {
+    Config::from_settings(settings).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}

@@ -1,0 +1,235 @@
+//! The URL of an upstream, in the forms the Redis clients agree on.
+//!
+//! `redis://[[user]:password@]host[:port][/db]` (the IANA registration of the scheme) and
+//! `unix:///path[?db=…&user=…&password=…]`. What other clients read in two ways is refused rather than
+//! guessed. Pure functions; errors are words for the person who wrote the URL and never repeat a password.
+
+use super::{Endpoint, Secret};
+use std::fmt;
+use std::path::PathBuf;
+
+/// The parts of an upstream URL.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct UpstreamUrl {
+    pub endpoint: Endpoint,
+    /// May stand without a password, which then comes from elsewhere.
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub db: u32,
+}
+
+impl UpstreamUrl {
+    /// Takes a URL apart.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let Some((scheme, rest)) = url.split_once(':') else {
+            return Err(NOT_A_URL.to_owned());
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "redis" => Self::parse_tcp(rest.strip_prefix("//").ok_or(NOT_A_URL)?),
+            "unix" | "redis+unix" => Self::parse_unix(rest.strip_prefix("//").unwrap_or(rest)),
+            scheme if scheme.starts_with("rediss") => Err(absent("TLS", "use redis://host:port or unix:///path")),
+            "redis+sentinel" | "sentinel" => Err(absent(
+                "Sentinel",
+                "use redis://host:port with the address of the primary",
+            )),
+            "redis+cluster" | "cluster" => Err(absent("Cluster", "use redis://host:port with a standalone server")),
+            _ => Err(NOT_A_URL.to_owned()),
+        }
+    }
+
+    fn parse_tcp(rest: &str) -> Result<Self, String> {
+        let (rest, query) = split_query(rest);
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user_info, host_port) = match authority.rsplit_once('@') {
+            Some((user_info, host_port)) => (Some(user_info), host_port),
+            None => (None, authority),
+        };
+        let (user, password) = user_info.map_or(Ok((None, None)), parse_user_info)?;
+        let (host, port) = split_host_port(host_port)?;
+        let mut parsed = Self {
+            endpoint: Endpoint::Tcp { host, port },
+            user,
+            password,
+            db: 0,
+        };
+        let path = path.trim_end_matches('/');
+        if !path.is_empty() {
+            parsed.db = parse_db(path)?;
+        }
+        parsed.apply_query(query)?;
+        Ok(parsed)
+    }
+
+    fn parse_unix(rest: &str) -> Result<Self, String> {
+        let (path, query) = split_query(rest);
+        let path = String::from_utf8(percent_decode(path)?).map_err(|_| "the path is not UTF-8".to_owned())?;
+        if !path.starts_with('/') {
+            return Err("a Unix socket needs an absolute path: unix:///path/to/redis.sock".to_owned());
+        }
+        let mut parsed = Self {
+            endpoint: Endpoint::Unix(PathBuf::from(path)),
+            user: None,
+            password: None,
+            db: 0,
+        };
+        parsed.apply_query(query)?;
+        Ok(parsed)
+    }
+
+    fn apply_query(&mut self, query: Option<&str>) -> Result<(), String> {
+        let is_unix = matches!(self.endpoint, Endpoint::Unix(_));
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match name {
+                "db" => self.db = parse_db(value)?,
+                "user" | "username" if is_unix => self.user = Some(decode_text(value)?).filter(|user| !user.is_empty()),
+                "pass" | "password" if is_unix => self.password = Some(Secret::new(percent_decode(value)?)),
+                _ => return Err(UNKNOWN_PARAMETER.to_owned()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads `host:port`, `[v6]:port`, `host` or `[v6]`; the port defaults to 6379.
+pub(super) fn split_host_port(text: &str) -> Result<(String, u16), String> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, after) = rest.split_once(']').ok_or("an IPv6 address is written [::1]:port")?;
+        match after.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if after.is_empty() => (host, None),
+            None => return Err("an IPv6 address is written [::1]:port".to_owned()),
+        }
+    } else {
+        match text.split_once(':') {
+            Some((_, port)) if port.contains(':') => {
+                return Err("an IPv6 address is written in brackets: [::1]:port".to_owned());
+            }
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        }
+    };
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("the host is missing".to_owned());
+    }
+    let port = match port {
+        None | Some("") => DEFAULT_PORT,
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|&port| port != 0)
+            .ok_or_else(|| "the port must be a number from 1 to 65535".to_owned())?,
+    };
+    Ok((host.to_owned(), port))
+}
+
+/// Writes the URL that [`UpstreamUrl::parse`] reads, the password masked.
+pub(super) fn write_url(
+    f: &mut fmt::Formatter<'_>,
+    endpoint: &Endpoint,
+    user: Option<&str>,
+    password: Option<&Secret>,
+    db: u32,
+) -> fmt::Result {
+    match endpoint {
+        Endpoint::Tcp { .. } => {
+            f.write_str("redis://")?;
+            if let Some(password) = password {
+                write!(f, "{}:{password}@", percent_encode(user.unwrap_or_default()))?;
+            }
+            write!(f, "{endpoint}")?;
+            if db != 0 {
+                write!(f, "/{db}")?;
+            }
+        }
+        Endpoint::Unix(path) => {
+            write!(f, "unix://{}", percent_encode(&path.to_string_lossy()))?;
+            let mut parameters = Vec::new();
+            if db != 0 {
+                parameters.push(format!("db={db}"));
+            }
+            if let Some(password) = password {
+                parameters.extend(user.map(|user| format!("user={}", percent_encode(user))));
+                parameters.push(format!("password={password}"));
+            }
+            for (index, parameter) in parameters.iter().enumerate() {
+                write!(f, "{}{parameter}", if index == 0 { '?' } else { '&' })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The words for a part that the grammar knows and the product does not have.
+pub(super) fn absent(part: &str, instead: &str) -> String {
+    format!("{part}: this part of nearcache does not exist yet; {instead}")
+}
+
+fn split_query(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('?') {
+        Some((before, query)) => (before, Some(query)),
+        None => (text, None),
+    }
+}
+
+fn parse_user_info(user_info: &str) -> Result<(Option<String>, Option<Secret>), String> {
+    let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
+    let user = decode_text(user)?;
+    let password = percent_decode(password)?;
+    if user.is_empty() && password.is_empty() {
+        return Err(EMPTY_USER_INFO.to_owned());
+    }
+    Ok((
+        (!user.is_empty()).then_some(user),
+        (!password.is_empty()).then(|| Secret::new(password)),
+    ))
+}
+
+fn parse_db(text: &str) -> Result<u32, String> {
+    text.parse::<u32>()
+        .ok()
+        .filter(|&db| i32::try_from(db).is_ok())
+        .ok_or_else(|| NOT_A_DATABASE.to_owned())
+}
+
+fn decode_text(text: &str) -> Result<String, String> {
+    String::from_utf8(percent_decode(text)?).map_err(|_| "the user is not UTF-8".to_owned())
+}
+
+/// RFC 3986, section 2.1.
+fn percent_decode(text: &str) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err("a % must be followed by two hexadecimal digits (write %25 for a % itself)".to_owned());
+        };
+        out.push(u8::try_from(high * 16 + low).unwrap_or_default());
+    }
+    Ok(out)
+}
+
+/// Encodes all but the unreserved characters of RFC 3986 and `/`, which only a path contains here.
+fn percent_encode(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    })
+}
+
+const DEFAULT_PORT: u16 = 6379;
+const NOT_A_URL: &str = "is not an upstream URL (redis://[[user]:password@]host[:port][/db] or unix:///path)";
+/// These do not quote what they found: it may be a part of a password that should have been encoded.
+const UNKNOWN_PARAMETER: &str =
+    "has an unknown parameter after the ? (known: db; for a Unix socket also user, password; a ? in a password is %3F)";
+const NOT_A_DATABASE: &str = "does not name the database by a whole number (a / in a password is written %2F)";
+const EMPTY_USER_INFO: &str = "has nothing before the @: write redis://user:password@host or redis://:password@host";

@@ -1,0 +1,436 @@
+//! A session while its client has an upstream connection of its own: both directions are forwarded as they are, with
+//! back-pressure, until the state that needed the connection has ended. What the bytes mean is followed by
+//! [`Pinned`]; nothing else is decided here.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
+use crate::command::Pin as State;
+use crate::proxy::client::Access;
+use crate::proxy::pinned::{Forwarding, Pinned};
+use crate::proxy::request::Reason;
+use crate::resp::limits::{Limits, ProtocolError};
+use crate::resp::reply::FrameScanner;
+use crate::resp::request::{Args, Scan};
+use crate::resp::stream::Streamed;
+use crate::upstream::pool::{Lent, PoolError};
+
+/// How the pinned part of a session has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The client is back on the shared path.
+    Back,
+    Closed,
+}
+
+/// Frames up to this size are looked at whole; larger ones are forwarded as they come.
+const WHOLE_FRAME_BYTES: usize = 64 << 10;
+/// Input that is read ahead while requests wait, so that the client's end is noticed.
+const READ_AHEAD_BYTES: usize = 64 << 10;
+const TURNS: usize = 16;
+
+/// Runs the client's requests over a connection of its own, the one at the start of `session.input` first.
+pub async fn run(session: &mut Session, reason: Reason) -> Ended {
+    let (version, db) = {
+        let state = session.client.state.borrow();
+        (state.version, state.db)
+    };
+    let lent = match session.worker.pool.take(version, db).await {
+        Ok(lent) => lent,
+        Err(error) => return refuse(session, &reason, &error),
+    };
+    session.worker.counters().pinned_total.add(1);
+    let read_timeout = session.worker.shared.config.upstream_timeouts.read;
+    let mut pipe = Pipe {
+        lent,
+        pinned: Pinned::default(),
+        has_started: false,
+        is_stalled: true,
+        to_server: Vec::new(),
+        written: 0,
+        streamed: None,
+        held: Vec::new(),
+        frames: FrameScanner::default(),
+        scanned: 0,
+        is_streaming: false,
+        broken: None,
+        read_timeout,
+        timer: Box::pin(tokio::time::sleep(read_timeout)),
+    };
+    session.client.meta.is_pinned.store(true, Relaxed);
+    let ended = std::future::poll_fn(|cx| pipe.poll(cx, session)).await;
+    session.client.meta.is_pinned.store(false, Relaxed);
+    let Pipe { mut lent, pinned, held, .. } = pipe;
+    if ended == Ended::Back && !pinned.is_dirty && held.is_empty() {
+        let state = session.client.state.borrow();
+        (lent.version, lent.db) = (state.version, state.db);
+        session.worker.pool.give_back(lent);
+    }
+    ended
+}
+
+/// No connection: the request that asked for one gets the error.
+fn refuse(session: &mut Session, reason: &Reason, error: &PoolError) -> Ended {
+    let text = match error {
+        PoolError::Exhausted(_) => format!("ERR nearcache: {error}"),
+        PoolError::Dial(error) => session.worker.shared.unavailable(error),
+    };
+    session.worker.counters().l2_errors_total.add(1);
+    session.client.state.borrow_mut().error(&text);
+    session.scanner.reset();
+    session.spans.clear();
+    let scan = session.scanner.scan(&session.input, &Limits::AUTHENTICATED, &mut session.spans);
+    session.spans.clear();
+    match scan {
+        Ok(Scan::Complete { len } | Scan::Inline { len, .. } | Scan::Nothing { len }) => {
+            session.input.drain(..len);
+            // What was pipelined behind MULTI must not be executed outside of a transaction.
+            if *reason == Reason::State(State::Multi) && !session.input.is_empty() {
+                session.client.state.borrow_mut().is_closing = true;
+            }
+        }
+        // A request too large to hold cannot be skipped.
+        _ => session.client.state.borrow_mut().is_closing = true,
+    }
+    Ended::Back
+}
+
+struct Pipe {
+    lent: Lent,
+    pinned: Pinned,
+    /// The request that asked for the connection was forwarded.
+    has_started: bool,
+    /// Requests in the session's input have not been looked at, or must wait.
+    is_stalled: bool,
+    to_server: Vec<u8>,
+    written: usize,
+    /// A request too large to hold is under way.
+    streamed: Option<Streamed>,
+    /// Bytes of the server that are not forwarded yet.
+    held: Vec<u8>,
+    frames: FrameScanner,
+    scanned: usize,
+    /// Part of a frame is forwarded already.
+    is_streaming: bool,
+    /// A protocol error that is told once everything before it is answered.
+    broken: Option<ProtocolError>,
+    read_timeout: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Pipe {
+    fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
+        session.client.remember(cx);
+        for _ in 0..TURNS {
+            if session.client.meta.is_killed() {
+                return Poll::Ready(Ended::Closed);
+            }
+            let mut has_progress = false;
+            if self.is_stalled {
+                let before = session.input.len();
+                self.requests(session);
+                has_progress |= session.input.len() != before;
+            }
+            match self.write_server(cx) {
+                Ok(progress) => has_progress |= progress,
+                Err(_) => return Poll::Ready(self.server_lost(cx, session, "it does not accept data any more")),
+            }
+            match self.read_server(cx, session) {
+                Ok(progress) => has_progress |= progress,
+                Err(why) => return Poll::Ready(self.server_lost(cx, session, &why)),
+            }
+            if session.flush(cx).is_err() || !session.account() {
+                return Poll::Ready(Ended::Closed);
+            }
+            if let Some(ended) = self.state(session) {
+                return Poll::Ready(ended);
+            }
+            match self.read_client(cx, session) {
+                Ok(progress) => has_progress |= progress,
+                Err(()) => return Poll::Ready(Ended::Closed),
+            }
+            if !has_progress {
+                return self.check_silence(cx, session);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Whether the pinned part is over.
+    fn state(&mut self, session: &mut Session) -> Option<Ended> {
+        if session.client.state.borrow().is_closing {
+            // A drain lets the reply come that is due; a blocked client would wait for ever.
+            let is_due = self.pinned.is_waiting() && !self.pinned.may_be_silent();
+            let is_written = session.client.state.borrow_mut().outbox.ready().is_empty();
+            return (is_written && !is_due).then_some(Ended::Closed);
+        }
+        let is_idle = self.written == self.to_server.len() && self.streamed.is_none() && !self.is_streaming;
+        if self.has_started && is_idle && self.pinned.is_over() {
+            return Some(Ended::Back);
+        }
+        if session.is_ended && !self.pinned.is_waiting() && !self.is_stalled {
+            return Some(Ended::Closed);
+        }
+        None
+    }
+
+    /// Forwards complete requests from the session's input.
+    fn requests(&mut self, session: &mut Session) {
+        let worker = Rc::clone(&session.worker);
+        let facts = worker.facts();
+        let most = worker.shared.config.clients.max_inflight_requests;
+        let most_held = worker.shared.config.clients.max_request_held_bytes as u64;
+        let input = std::mem::take(&mut session.input);
+        let mut consumed = 0;
+        self.is_stalled = false;
+        loop {
+            let rest = &input[consumed..];
+            if let Some(streamed) = &mut self.streamed {
+                if self.to_server.len() - self.written >= HIGH_WATER_BYTES {
+                    self.is_stalled = !rest.is_empty();
+                    break;
+                }
+                match streamed.advance(rest, &Limits::AUTHENTICATED) {
+                    Ok((n, is_complete)) => {
+                        self.to_server.extend_from_slice(&rest[..n]);
+                        consumed += n;
+                        if !is_complete {
+                            break;
+                        }
+                        let args = streamed.args();
+                        let spec = args.first().and_then(Option::as_ref).and_then(|name| facts.table.find(name));
+                        self.pinned.large_request(&worker, &session.client, spec, args);
+                        self.streamed = None;
+                        self.has_started = true;
+                        continue;
+                    }
+                    Err(error) => {
+                        self.broken = Some(error);
+                        break;
+                    }
+                }
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let is_first = !self.has_started;
+            if self.has_started && self.pinned.is_over()
+                || self.pinned.waiting() >= most
+                || self.to_server.len() - self.written >= HIGH_WATER_BYTES
+            {
+                self.is_stalled = true;
+                break;
+            }
+            let is_unauthenticated = session.client.state.borrow().access == Access::Unauthenticated;
+            let (len, raw) = match session.scanner.scan(rest, limits(is_unauthenticated), &mut session.spans) {
+                Ok(Scan::Complete { len }) => (len, None),
+                Ok(Scan::Inline { len, args }) => (len, Some(encode_inline(&args))),
+                Ok(Scan::Nothing { len }) => {
+                    consumed += len;
+                    session.spans.clear();
+                    continue;
+                }
+                Ok(Scan::Incomplete { need }) if need > most_held => {
+                    if !is_first && self.pinned.is_waiting() && !self.pinned.is_sticky() {
+                        self.is_stalled = true;
+                        break;
+                    }
+                    self.streamed = Some(Streamed::begin(session.scanner.clone(), rest, &session.spans));
+                    self.to_server.extend_from_slice(rest);
+                    consumed = input.len();
+                    session.scanner.reset();
+                    session.spans.clear();
+                    break;
+                }
+                Ok(Scan::Incomplete { .. }) => break,
+                Err(error) => {
+                    self.broken = Some(error);
+                    consumed = input.len();
+                    break;
+                }
+            };
+            let (raw, spans) = match &raw {
+                None => (&rest[..len], &session.spans[..]),
+                Some((raw, spans)) => (&raw[..], &spans[..]),
+            };
+            let args = Args { buf: raw, spans };
+            let forwarding = self.pinned.request(&worker, &session.client, facts.table.find(args.arg(0)), args);
+            if forwarding == Forwarding::Forward {
+                self.to_server.extend_from_slice(raw);
+                worker.counters().requests_total.add(1);
+                self.timer.as_mut().reset(Instant::now() + self.read_timeout);
+            }
+            session.spans.clear();
+            if forwarding == Forwarding::Wait {
+                self.is_stalled = true;
+                break;
+            }
+            self.has_started = true;
+            consumed += len;
+        }
+        if self.broken.is_some() && (!self.pinned.is_waiting() || self.pinned.may_be_silent())
+            && let Some(error) = self.broken.take()
+        {
+            session.refuse(&error);
+        }
+        session.input = input;
+        if consumed == session.input.len() {
+            session.input = Vec::new();
+        } else {
+            session.input.drain(..consumed);
+        }
+        self.is_stalled |= self.broken.is_some();
+    }
+
+    fn read_client(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<bool, ()> {
+        if session.is_ended || session.client.state.borrow().is_closing {
+            return Ok(false);
+        }
+        let most = if self.is_stalled { READ_AHEAD_BYTES } else { usize::MAX };
+        if session.input.len() >= most || self.to_server.len() - self.written >= HIGH_WATER_BYTES {
+            return Ok(false);
+        }
+        let mut buffer = session.worker.take_read_buffer();
+        let read = session.stream.poll_read_into(cx, &mut buffer);
+        let result = match read {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(_)) => Err(()),
+            // As in Redis a client that is gone is not waited for; one that only wants its replies is.
+            Poll::Ready(Ok(0)) if self.pinned.is_blocked() || self.pinned.is_sticky() || !self.pinned.is_waiting() => Err(()),
+            Poll::Ready(Ok(0)) => {
+                session.is_ended = true;
+                Ok(true)
+            }
+            Poll::Ready(Ok(n)) => {
+                session.worker.counters().bytes_in_total.add(n as u64);
+                session.input.extend_from_slice(&buffer[..n]);
+                if !self.is_stalled {
+                    self.requests(session);
+                }
+                Ok(true)
+            }
+        };
+        session.worker.return_read_buffer(buffer);
+        result
+    }
+
+    fn write_server(&mut self, cx: &mut Context<'_>) -> std::io::Result<bool> {
+        let mut has_progress = false;
+        while self.written < self.to_server.len() {
+            match self.lent.stream.poll_write_some(cx, &self.to_server[self.written..]) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) => {
+                    self.written += n;
+                    has_progress = true;
+                    self.timer.as_mut().reset(Instant::now() + self.read_timeout);
+                }
+                Poll::Ready(Err(e)) => return Err(e),
+            }
+        }
+        if self.written == self.to_server.len() && self.written > 0 {
+            self.to_server = Vec::new();
+            self.written = 0;
+        }
+        Ok(has_progress)
+    }
+
+    fn read_server(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<bool, String> {
+        if session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES {
+            return Ok(false);
+        }
+        let mut buffer = session.worker.take_read_buffer();
+        let read = self.lent.stream.poll_read_into(cx, &mut buffer);
+        let result = match read {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(e)) => Err(e.to_string()),
+            Poll::Ready(Ok(0)) => Err("it closed the connection".to_owned()),
+            Poll::Ready(Ok(n)) => {
+                self.timer.as_mut().reset(Instant::now() + self.read_timeout);
+                self.held.extend_from_slice(&buffer[..n]);
+                self.take_frames(session).map(|()| true)
+            }
+        };
+        session.worker.return_read_buffer(buffer);
+        result
+    }
+
+    fn take_frames(&mut self, session: &mut Session) -> Result<(), String> {
+        let mut start = 0;
+        loop {
+            let (consumed, is_complete) =
+                self.frames.advance(&self.held[self.scanned..]).map_err(|e| format!("it sent what is no RESP: {e}"))?;
+            self.scanned += consumed;
+            let frame = &self.held[start..self.scanned];
+            if is_complete {
+                let whole = (!self.is_streaming).then_some(frame);
+                self.is_streaming = false;
+                self.pinned.frame(&session.worker, &session.client, whole);
+            } else if self.is_streaming || frame.len() > WHOLE_FRAME_BYTES {
+                self.is_streaming = true;
+            } else {
+                break;
+            }
+            session.client.state.borrow_mut().outbox.ready().bytes.extend_from_slice(frame);
+            start = self.scanned;
+            if !is_complete {
+                break;
+            }
+        }
+        self.held.drain(..start);
+        self.scanned -= start;
+        if self.held.is_empty() {
+            self.held = Vec::new();
+        }
+        // Replies may have ended what requests waited for.
+        self.is_stalled |= !session.input.is_empty() || self.broken.is_some();
+        Ok(())
+    }
+
+    /// The server is gone: a client with a state is closed, as Redis would close it; one that only waited for a reply is told.
+    fn server_lost(&mut self, cx: &mut Context<'_>, session: &mut Session, why: &str) -> Ended {
+        session.worker.counters().l2_errors_total.add(1);
+        let is_told = self.has_started
+            && !self.pinned.is_quitting
+            && !self.pinned.is_sticky()
+            && !self.pinned.is_blocked()
+            && !self.is_streaming
+            && self.streamed.is_none();
+        self.pinned.is_dirty = true;
+        if !is_told {
+            let _ = session.flush(cx);
+            return Ended::Closed;
+        }
+        let text = format!(
+            "ERR nearcache: upstream {} was lost before the reply: {why}; a write may or may not have been executed",
+            session.worker.shared.upstream_name
+        );
+        for _ in 0..self.pinned.waiting() {
+            session.client.state.borrow_mut().error(&text);
+        }
+        Ended::Back
+    }
+
+    fn check_silence(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
+        if self.pinned.may_be_silent() && self.written == self.to_server.len() {
+            return Poll::Pending;
+        }
+        if session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES {
+            // The client is slow, not the server.
+            return Poll::Pending;
+        }
+        match self.timer.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => {
+                let why = format!("no answer within the read timeout of {} ms", self.read_timeout.as_millis());
+                Poll::Ready(self.server_lost(cx, session, &why))
+            }
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! One client's session on the shared path: one read, decide what it brought, one write. A task of the client's worker.
+//!
+//! Requests are scanned where they were read, in a buffer that all sessions of the worker share; only what is incomplete
+//! or has to wait is copied into the session's own. So an idle client costs no buffer.
+
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+
+use super::pipe::{self, Ended};
+use crate::clock;
+use crate::net::Stream;
+use crate::proxy::client::{Access, Client};
+use crate::proxy::request::{self, Reason, Step};
+use crate::proxy::worker::Worker;
+use crate::resp::encode;
+use crate::resp::limits::{Limits, ProtocolError};
+use crate::resp::request::{Args, Scan, Scanner, Span};
+use crate::upstream::facts::Facts;
+
+/// Replies that wait for the socket beyond which no further requests are taken.
+pub const HIGH_WATER_BYTES: usize = 256 << 10;
+/// Reads in one turn before other clients of the worker get theirs.
+const READS_A_TURN: usize = 4;
+
+pub struct Session {
+    pub worker: Rc<Worker>,
+    pub client: Rc<Client>,
+    pub stream: Stream,
+    /// What was read and not yet dealt with: starts at the first byte of a request.
+    pub input: Vec<u8>,
+    /// Where the scan of that request is.
+    pub scanner: Scanner,
+    pub spans: Vec<Span>,
+    /// A complete request in `input` has to wait.
+    is_stalled: bool,
+    /// The client has sent its last byte.
+    pub is_ended: bool,
+}
+
+enum Event {
+    Closed,
+    Pin(Reason),
+}
+
+/// How far the input was dealt with.
+enum Status {
+    NeedsMore,
+    Stalled,
+    Pin(Reason),
+    Closing,
+}
+
+/// Serves the client until it is gone.
+pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: Stream) {
+    let mut session = Session {
+        worker,
+        client,
+        stream,
+        input: Vec::new(),
+        scanner: Scanner::default(),
+        spans: Vec::new(),
+        is_stalled: false,
+        is_ended: false,
+    };
+    loop {
+        match std::future::poll_fn(|cx| session.poll(cx)).await {
+            Event::Closed => break,
+            Event::Pin(reason) => match Box::pin(pipe::run(&mut session, reason)).await {
+                Ended::Back => session.is_stalled = true,
+                Ended::Closed => break,
+            },
+        }
+    }
+    let is_within_budget = session.worker.account(&session.client, 0);
+    debug_assert!(is_within_budget);
+    session.client.state.borrow_mut().outbox = Default::default();
+}
+
+impl Session {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.client.remember(cx);
+        for _ in 0..READS_A_TURN {
+            if self.client.meta.is_killed() || self.flush(cx).is_err() {
+                return Poll::Ready(Event::Closed);
+            }
+            if self.is_stalled {
+                let input = std::mem::take(&mut self.input);
+                if let Some(event) = self.take(input, None) {
+                    return Poll::Ready(event);
+                }
+                if self.flush(cx).is_err() {
+                    return Poll::Ready(Event::Closed);
+                }
+            }
+            if !self.account() || self.is_finished() {
+                return Poll::Ready(Event::Closed);
+            }
+            if self.is_stalled || self.is_ended || self.client.state.borrow().is_closing {
+                return Poll::Pending;
+            }
+            let mut buffer = self.worker.take_read_buffer();
+            let read = self.stream.poll_read_into(cx, &mut buffer);
+            let event = match read {
+                Poll::Pending => {
+                    self.worker.return_read_buffer(buffer);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(_)) => Some(Event::Closed),
+                Poll::Ready(Ok(0)) => {
+                    self.is_ended = true;
+                    None
+                }
+                Poll::Ready(Ok(n)) => self.arrived(&buffer[..n]),
+            };
+            self.worker.return_read_buffer(buffer);
+            if let Some(event) = event {
+                return Poll::Ready(event);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Nothing more will be sent to this client, or is wanted by it.
+    fn is_finished(&self) -> bool {
+        if !self.is_ended && !self.client.state.borrow().is_closing {
+            return false;
+        }
+        let mut state = self.client.state.borrow_mut();
+        // QUIT and protocol errors end the session with the replies that are due; so does a client that only listens.
+        state.outbox.is_all_answered() && state.outbox.ready().is_empty() && (!self.is_stalled || state.is_closing)
+    }
+
+    fn arrived(&mut self, bytes: &[u8]) -> Option<Event> {
+        self.worker.counters().bytes_in_total.add(bytes.len() as u64);
+        if self.input.is_empty() {
+            self.take(Vec::new(), Some(bytes))
+        } else {
+            let mut input = std::mem::take(&mut self.input);
+            input.extend_from_slice(bytes);
+            self.take(input, None)
+        }
+    }
+
+    /// Deals with `fresh`, or with `held` if nothing is fresh, and keeps the rest.
+    fn take(&mut self, mut held: Vec<u8>, fresh: Option<&[u8]>) -> Option<Event> {
+        let started_us = clock::now_us();
+        self.client.meta.active_us.store(started_us, Relaxed);
+        let (consumed, status) = self.requests(fresh.unwrap_or(&held), started_us);
+        match fresh {
+            Some(fresh) => self.input.extend_from_slice(&fresh[consumed..]),
+            None if consumed == held.len() => {}
+            None => {
+                held.drain(..consumed);
+                self.input = held;
+            }
+        }
+        self.is_stalled = false;
+        match status {
+            Status::NeedsMore => None,
+            Status::Stalled => {
+                self.is_stalled = true;
+                None
+            }
+            Status::Closing => {
+                self.input = Vec::new();
+                None
+            }
+            Status::Pin(reason) => Some(Event::Pin(reason)),
+        }
+    }
+
+    fn requests(&mut self, buf: &[u8], started_us: u64) -> (usize, Status) {
+        let worker = Rc::clone(&self.worker);
+        let facts = worker.facts();
+        let most = worker.shared.config.clients.max_inflight_requests;
+        let hits_before = worker.counters().l1_hits_total.value();
+        worker.lend_buffer(self.client.state.borrow_mut().outbox.ready());
+        let mut consumed = 0;
+        let mut requests = 0;
+        let status = loop {
+            let limits = {
+                let mut state = self.client.state.borrow_mut();
+                if state.is_closing {
+                    break Status::Closing;
+                }
+                if consumed == buf.len() {
+                    break Status::NeedsMore;
+                }
+                if state.outbox.waiting() >= most || state.outbox.ready().len() >= HIGH_WATER_BYTES {
+                    break Status::Stalled;
+                }
+                limits(state.access == Access::Unauthenticated)
+            };
+            let step = match self.scanner.scan(&buf[consumed..], limits, &mut self.spans) {
+                Ok(Scan::Complete { len }) => {
+                    let (raw, rest) = buf[consumed..].split_at(len);
+                    let args = Args { buf: raw, spans: &self.spans };
+                    requests += 1;
+                    let step = request::handle(&worker, &self.client, &facts, args, raw, rest, started_us);
+                    (len, step)
+                }
+                Ok(Scan::Inline { len, args }) => {
+                    requests += 1;
+                    (len, self.inline(&facts, &args, started_us))
+                }
+                Ok(Scan::Nothing { len }) => (len, Step::DONE),
+                Ok(Scan::Incomplete { need }) => {
+                    if need > worker.shared.config.clients.max_request_held_bytes as u64 {
+                        match request::pin(&self.client, Reason::Large) {
+                            Step::Pin(reason) => break Status::Pin(reason),
+                            _ => break Status::Stalled,
+                        }
+                    }
+                    break Status::NeedsMore;
+                }
+                Err(error) => {
+                    self.refuse(&error);
+                    consumed = buf.len();
+                    break Status::Closing;
+                }
+            };
+            self.spans.clear();
+            match step {
+                (len, Step::Done { also }) => consumed += len + also,
+                (_, Step::Wait) => break Status::Stalled,
+                (_, Step::Pin(reason)) => break Status::Pin(reason),
+            }
+        };
+        let counters = worker.counters();
+        counters.requests_total.add(requests);
+        let hits = counters.l1_hits_total.value() - hits_before;
+        if hits > 0 {
+            counters.l1_durations.add((clock::now_us() - started_us) / hits, hits);
+        }
+        (consumed, status)
+    }
+
+    fn inline(&mut self, facts: &Facts, args: &[Vec<u8>], now_us: u64) -> Step {
+        let (raw, spans) = encode_inline(args);
+        request::handle(&self.worker, &self.client, facts, Args { buf: &raw, spans: &spans }, &raw, &[], now_us)
+    }
+
+    /// A protocol error: told as Redis tells it, then the client is closed.
+    pub fn refuse(&mut self, error: &ProtocolError) {
+        self.worker.counters().clients_refused_total.add(1);
+        let mut state = self.client.state.borrow_mut();
+        if *error != ProtocolError::CrossProtocol {
+            state.error(&format!("ERR {error}"));
+        } else {
+            tracing::warn!(
+                client = self.client.meta.address,
+                "possible cross-protocol attack: a request starts with POST or Host:; closed"
+            );
+        }
+        state.is_closing = true;
+    }
+
+    /// Writes what is ready until the socket takes no more.
+    pub fn flush(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        let mut state = self.client.state.borrow_mut();
+        let ready = state.outbox.ready();
+        if ready.is_empty() {
+            return Ok(());
+        }
+        while !ready.is_empty() {
+            let written = match ready.plain() {
+                Some(plain) => self.stream.poll_write_some(cx, plain),
+                None => {
+                    let mut pieces = [IoSlice::new(&[]); 64];
+                    let filled = ready.pieces(&mut pieces);
+                    self.stream.poll_write_pieces(cx, &pieces[..filled])
+                }
+            };
+            match written {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => {
+                    ready.advance(n);
+                    self.worker.counters().bytes_out_total.add(n as u64);
+                }
+                Poll::Ready(Err(e)) => return Err(e),
+            }
+        }
+        self.worker.return_buffer(ready);
+        Ok(())
+    }
+
+    /// Books what the client holds; false: it holds too much and is closed.
+    pub fn account(&self) -> bool {
+        let state = self.client.state.borrow();
+        let (held, charged) = state.outbox.held_bytes();
+        let (input, limits) = (self.input.len(), &self.worker.shared.config.clients);
+        drop(state);
+        if held > limits.output_limit_bytes {
+            tracing::warn!(client = self.client.meta.address, held, "closed: more unread replies than clients.output_limit");
+            self.worker.counters().clients_refused_total.add(1);
+            return false;
+        }
+        if !self.worker.account(&self.client, charged + input) {
+            tracing::warn!(
+                client = self.client.meta.address,
+                held = charged + input,
+                "closed: the budget of all buffers (clients.buffer_budget) is used up"
+            );
+            self.worker.counters().clients_refused_total.add(1);
+            return false;
+        }
+        true
+    }
+}
+
+pub fn limits(is_unauthenticated: bool) -> &'static Limits {
+    const OPEN: &Limits = &Limits::AUTHENTICATED;
+    const UNAUTHENTICATED: &Limits = &Limits::UNAUTHENTICATED;
+    if is_unauthenticated { UNAUTHENTICATED } else { OPEN }
+}
+
+/// An inline request in the form in which everything else travels.
+pub fn encode_inline(args: &[Vec<u8>]) -> (Vec<u8>, Vec<Span>) {
+    let mut raw = Vec::new();
+    encode::command(&mut raw, args.iter().map(Vec::as_slice));
+    let mut spans = Vec::with_capacity(args.len());
+    let mut end = raw.len();
+    for arg in args.iter().rev() {
+        end -= 2;
+        spans.push(Span { start: (end - arg.len()) as u32, end: end as u32 });
+        end -= arg.len() + header_len(arg.len());
+    }
+    spans.reverse();
+    (raw, spans)
+}
+
+/// Length of `$n\r\n`.
+fn header_len(n: usize) -> usize {
+    3 + itoa::Buffer::new().format(n).len()
+}

@@ -1,0 +1,42 @@
+//! nearcache: a RESP-compatible caching proxy. Clients connect to it instead of Redis; hot reads are answered from memory
+//! (L1), everything else is forwarded (L2), and what is kept is dropped as soon as it changes upstream.
+//!
+//! # The walk of a GET
+//! `downstream::session` reads from the socket and has `resp` find the request's end; `proxy::request` looks the command
+//! up in `command::Table` and sees a cacheable read; `proxy::read` asks `cache::L1`, which in one critical section says
+//! *hit* (the reply is copied into the client's `proxy::outbox` and written with the rest of the batch), *join* (somebody
+//! is reading the key already: wait for him), *lease* (go and read it for everybody) or *forward*. A leader's `GET` and
+//! `PTTL` are queued on the worker's `upstream::connection`, whose task writes them together with other clients'
+//! requests. The same task reads the replies and pushes in stream order and hands them to `proxy::replies`, which inserts
+//! the value if its lease still stands, and answers the leader and everybody who joined.
+//!
+//! # The walk of a SET
+//! The same way to `proxy::request`, which notes which keys it touches in the client's outbox and queues it. When the reply
+//! comes, `proxy::replies` drops what L1 holds of the keys and voids the leases of other connections, and only then
+//! answers the client. The server's push, on whichever connection had read the key, does the same for other writers.
+//!
+//! A client whose state lives in its connection (`MULTI`, blocking commands, subscriptions) leaves this walk: its session
+//! runs in `downstream::pipe`, over an upstream connection of its own, followed by `proxy::pinned`.
+
+pub mod cli;
+
+pub mod downstream;
+pub mod resp;
+
+pub mod command;
+
+pub mod proxy;
+
+pub mod cache;
+
+pub mod upstream;
+
+pub mod admin;
+pub mod metrics;
+pub mod server;
+
+pub mod config;
+
+pub mod clock;
+pub mod net;
+pub mod units;

@@ -1,0 +1,83 @@
+//! What the proxy counts. Each worker adds to cells of its own: one writer, so an addition is a plain load and store, and a
+//! scrape reads them from another thread. Names of the published metrics are in [`names`]; [`expose`] puts both together.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A counter with one writing thread.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Durations in powers of two of a microsecond: bucket `i` counts those below `2^i` µs (the last one all).
+#[derive(Debug)]
+pub struct Durations {
+    buckets: [Tally; Durations::BUCKETS],
+    sum_us: Tally,
+}
+
+impl Durations {
+    /// The last bucket but one ends at 2^24 µs, about 17 s: beyond every time-out.
+    pub const BUCKETS: usize = 26;
+
+    /// `n` operations that took `us` microseconds each.
+    pub fn add(&self, us: u64, n: u64) {
+        let bucket = (u64::BITS - us.leading_zeros()) as usize;
+        self.buckets[bucket.min(Self::BUCKETS - 1)].add(n);
+        self.sum_us.add(us.saturating_mul(n));
+    }
+
+    pub fn values(&self) -> ([u64; Durations::BUCKETS], u64) {
+        (std::array::from_fn(|i| self.buckets[i].value()), self.sum_us.value())
+    }
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Durations { buckets: std::array::from_fn(|_| Tally::default()), sum_us: Tally::default() }
+    }
+}
+
+/// One worker's counters. Every field is a total since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub requests_total: Tally,
+    /// Reads answered from L1.
+    pub l1_hits_total: Tally,
+    /// Cacheable reads that L1 could not answer: leaders, followers and those that passed by.
+    pub l1_misses_total: Tally,
+    /// Of the misses: reads that waited for somebody else's.
+    pub followers_total: Tally,
+    /// Requests answered by the proxy itself.
+    pub local_total: Tally,
+    /// Requests sent over shared connections (a transaction counts all of its requests).
+    pub shared_total: Tally,
+    /// Requests forwarded over pinned connections.
+    pub pinned_total: Tally,
+    pub writes_total: Tally,
+    /// Replies of the upstream: all, nulls of cacheable reads not included.
+    pub l2_replies_total: Tally,
+    /// Requests that failed because the upstream was away or was lost.
+    pub l2_errors_total: Tally,
+    pub links_lost_total: Tally,
+    pub pushes_total: Tally,
+    pub probes_total: Tally,
+    pub clients_accepted_total: Tally,
+    pub clients_closed_total: Tally,
+    /// Clients closed for a reason of the proxy's: limits, budget, protocol errors, idle.
+    pub clients_refused_total: Tally,
+    pub bytes_in_total: Tally,
+    pub bytes_out_total: Tally,
+    /// From the arrival of a batch of hits to its last one, for each hit its share.
+    pub l1_durations: Durations,
+    /// From the queueing of a request to its reply.
+    pub l2_durations: Durations,
+}

@@ -1,0 +1,169 @@
+//! One downstream client as the proxy sees it: what it has said about itself, its outbox, and how to wake its session.
+//! Lives on one worker; the session (downstream) owns the socket and is the only one that writes to it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Waker};
+
+use parking_lot::Mutex;
+
+use super::outbox::{Charge, Outbox, Ready};
+use super::waiter::Answer;
+use crate::clock;
+use crate::resp::Version;
+use crate::resp::convert::{self, Rule};
+use crate::resp::encode;
+
+pub struct Client {
+    pub meta: Arc<ClientMeta>,
+    /// Index in the worker's list of clients.
+    pub place: Cell<u32>,
+    pub state: RefCell<State>,
+    waker: RefCell<Option<Waker>>,
+    /// Got an answer in the batch that is being applied; its session is woken at the end of it.
+    is_touched: Cell<bool>,
+    /// Bytes that the budget of all buffers knows of.
+    pub accounted_bytes: Cell<usize>,
+}
+
+/// What other threads may know of a client, for `CLIENT LIST` and `CLIENT KILL`.
+#[derive(Debug)]
+pub struct ClientMeta {
+    pub id: u64,
+    pub worker: u16,
+    pub address: String,
+    pub local_address: String,
+    pub connected_us: u64,
+    pub active_us: AtomicU64,
+    pub db: AtomicU32,
+    pub is_resp3: AtomicBool,
+    /// Has an upstream connection of its own: subscribed, blocked, in a transaction.
+    pub is_pinned: AtomicBool,
+    /// Name, user, library name and version, last command: changed rarely.
+    pub words: Mutex<Words>,
+    /// Set by whoever wants the client gone; its worker is told by a message.
+    pub is_killed: AtomicBool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    pub name: Box<str>,
+    pub user: Box<str>,
+    pub library: Box<str>,
+    pub library_version: Box<str>,
+}
+
+pub struct State {
+    pub outbox: Outbox,
+    pub version: Version,
+    pub db: u32,
+    pub access: Access,
+    /// A reply whose keys nobody knows was shown at this time: L1 may answer only with what is vouched for since (0: none).
+    pub floor_us: u64,
+    /// Close once everything ready is written.
+    pub is_closing: bool,
+}
+
+/// As whom the client speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Must authenticate first.
+    Unauthenticated,
+    /// As the proxy's own upstream user.
+    Own,
+    /// As another upstream user: a connection of its own in that name, and no hits.
+    Foreign,
+}
+
+impl Client {
+    pub fn new(meta: Arc<ClientMeta>, access: Access, db: u32) -> Client {
+        Client {
+            meta,
+            place: Cell::new(u32::MAX),
+            state: RefCell::new(State {
+                outbox: Outbox::default(),
+                version: Version::Resp2,
+                db,
+                access,
+                floor_us: 0,
+                is_closing: false,
+            }),
+            waker: RefCell::new(None),
+            is_touched: Cell::new(false),
+            accounted_bytes: Cell::new(0),
+        }
+    }
+
+    pub fn remember(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    pub fn waker(&self) -> Option<Waker> {
+        self.waker.borrow().clone()
+    }
+
+    pub fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub fn kill(&self) {
+        self.meta.is_killed.store(true, Relaxed);
+        self.wake();
+    }
+
+    /// Puts an answer into its place and notes that the session has something to write.
+    pub fn answer(self: &Rc<Self>, sequence: u64, answer: Answer<'_>, touched: &RefCell<Vec<Rc<Client>>>) {
+        self.state.borrow_mut().outbox.answer(sequence, |ready| answer.write(ready));
+        if !self.is_touched.replace(true) {
+            touched.borrow_mut().push(Rc::clone(self));
+        }
+    }
+
+    /// The batch is over.
+    pub fn wake_touched(&self) {
+        self.is_touched.set(false);
+        self.wake();
+    }
+}
+
+impl State {
+    /// An error reply; the text starts with its code ("ERR …").
+    pub fn error(&mut self, text: &str) {
+        self.outbox.answer_now(|ready| encode::error(&mut ready.bytes, text));
+    }
+
+    pub fn ok(&mut self) {
+        self.outbox.answer_now(|ready| encode::simple(&mut ready.bytes, "OK"));
+    }
+}
+
+impl ClientMeta {
+    pub fn is_killed(&self) -> bool {
+        self.is_killed.load(Relaxed)
+    }
+
+    pub fn idle_seconds(&self) -> u64 {
+        clock::now_us().saturating_sub(self.active_us.load(Relaxed)) / 1_000_000
+    }
+}
+
+/// Appends one reply of the shared RESP3 connection in the client's version.
+pub fn write_frame(ready: &mut Ready, frame: &[u8], shared: Option<&bytes::Bytes>, version: Version, rule: &Rule) {
+    let is_same = version == Version::Resp3 || matches!(frame, [b'$', b'0'..=b'9', ..] | [b':' | b'+' | b'-', ..]);
+    match shared {
+        Some(shared) if is_same => ready.push_shared(shared.clone(), Charge::Own),
+        _ if is_same => ready.bytes.extend_from_slice(frame),
+        _ => {
+            if let Err(error) = convert::to_resp2(rule, frame, &mut ready.bytes) {
+                encode::error(&mut ready.bytes, &format!("ERR nearcache: reply could not be converted to RESP2: {error}"));
+            }
+        }
+    }
+}

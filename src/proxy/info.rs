@@ -1,0 +1,132 @@
+//! `INFO`: the upstream's sections and, behind them, the proxy's own. While the upstream is away the proxy's section is
+//! all there is.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+
+use super::client::Client;
+use super::outbox::{Source, Touched};
+use super::request::{Request, Step};
+use super::waiter::{Effect, Waiter};
+use super::worker::Worker;
+use crate::clock;
+use crate::config::Consistency;
+use crate::resp::convert::Rule;
+use crate::resp::reply;
+use crate::resp::{Version, encode};
+
+pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
+    let args = request.args;
+    let is = |i: usize, name: &[u8]| args.arg(i).eq_ignore_ascii_case(name);
+    let wants_own = args.len() == 1
+        || (1..args.len()).any(|i| is(i, b"nearcache") || is(i, b"all") || is(i, b"everything") || is(i, b"default"));
+    let is_own_alone = args.len() > 1 && (1..args.len()).all(|i| is(i, b"nearcache"));
+    let db = client.state.borrow().db;
+    let link = worker.connection(db).ok().filter(|link| link.availability().is_ok());
+    let mut state = client.state.borrow_mut();
+    let version = state.version;
+    match link {
+        Some(link) if !is_own_alone => {
+            let sequence = state.outbox.expect(Touched::None, Source::Sent);
+            drop(state);
+            let effect = if wants_own { Effect::Info } else { Effect::None };
+            let waiter = Waiter { to: Some((Rc::clone(client), sequence)), version, rule: Rule::General, effect };
+            link.send(request.raw, request.now_us, waiter);
+        }
+        None if !wants_own => state.error(&worker.shared.unavailable(&"not connected")),
+        _ => {
+            let text = own_section(worker);
+            state.outbox.answer_now(|ready| encode::verbatim(&mut ready.bytes, version, "txt", &text));
+        }
+    }
+    Step::DONE
+}
+
+/// The upstream's reply (RESP3) with the proxy's section added, in the client's version.
+pub fn with_own_section(worker: &Worker, frame: &[u8], version: Version) -> Bytes {
+    let mut out = Vec::with_capacity(frame.len() + 1024);
+    match reply::text(frame) {
+        Some(text) if !reply::is_error(frame) => {
+            let mut whole = text.to_vec();
+            whole.extend_from_slice(b"\r\n");
+            whole.extend_from_slice(own_section(worker).as_bytes());
+            encode::verbatim(&mut out, version, "txt", &whole);
+        }
+        _ => out.extend_from_slice(frame),
+    }
+    out.into()
+}
+
+fn own_section(worker: &Worker) -> String {
+    let mut text = String::from("# nearcache\r\n");
+    for (name, value) in facts(worker) {
+        let _ = write!(text, "{name}:{value}\r\n");
+    }
+    text
+}
+
+/// What `INFO` and `NEARCACHE STATS` tell, in order.
+pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
+    let shared = &worker.shared;
+    let stats = shared.cache.stats();
+    let total = |field: fn(&crate::metrics::Counters) -> &crate::metrics::Tally| -> u64 {
+        shared.counters.iter().map(|counters| field(counters).value()).sum()
+    };
+    let (hits, misses) = (total(|c| &c.l1_hits_total), total(|c| &c.l1_misses_total));
+    let hit_rate = if hits + misses == 0 { 0.0 } else { hits as f64 / (hits + misses) as f64 };
+    vec![
+        ("nearcache_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("nearcache_uptime_in_seconds", (clock::now_us().saturating_sub(shared.started_us) / 1_000_000).to_string()),
+        ("nearcache_upstream", shared.upstream_name.clone()),
+        ("nearcache_workers", shared.inboxes.len().to_string()),
+        ("nearcache_clients", shared.clients.load(Relaxed).to_string()),
+        ("nearcache_consistency", consistency(worker).to_owned()),
+        ("nearcache_caching", caching(worker).to_owned()),
+        ("nearcache_links_tracked", shared.links_up.load(Relaxed).to_string()),
+        ("nearcache_links_refused", shared.links_refused.load(Relaxed).to_string()),
+        ("nearcache_links_lost", total(|c| &c.links_lost_total).to_string()),
+        ("nearcache_requests", total(|c| &c.requests_total).to_string()),
+        ("nearcache_l1_hits", hits.to_string()),
+        ("nearcache_l1_misses", misses.to_string()),
+        ("nearcache_l1_hit_rate", format!("{hit_rate:.4}")),
+        ("nearcache_l1_followers", total(|c| &c.followers_total).to_string()),
+        ("nearcache_l1_entries", stats.entries.to_string()),
+        ("nearcache_l1_used_bytes", stats.used_bytes.to_string()),
+        ("nearcache_l1_budget_bytes", stats.budget_bytes.to_string()),
+        ("nearcache_l1_inserts", stats.inserts.to_string()),
+        ("nearcache_l1_evictions", stats.evictions.to_string()),
+        ("nearcache_l1_expirations", stats.expirations.to_string()),
+        ("nearcache_l1_voids", stats.voids.to_string()),
+        ("nearcache_l1_refused_too_large", stats.refused_too_large.to_string()),
+        ("nearcache_l1_refused_voided", stats.refused_voided.to_string()),
+        ("nearcache_pushes", total(|c| &c.pushes_total).to_string()),
+        ("nearcache_shared_requests", total(|c| &c.shared_total).to_string()),
+        ("nearcache_pinned_requests", total(|c| &c.pinned_total).to_string()),
+        ("nearcache_pinned_connections", shared.pinned.load(Relaxed).to_string()),
+        ("nearcache_upstream_errors", total(|c| &c.l2_errors_total).to_string()),
+        ("nearcache_buffered_bytes", shared.buffered_bytes.load(Relaxed).to_string()),
+    ]
+}
+
+fn consistency(worker: &Worker) -> &'static str {
+    match worker.shared.config.cache.consistency {
+        Consistency::Strong => "strong",
+        Consistency::Coherent => "coherent",
+        Consistency::Eventual => "eventual",
+    }
+}
+
+/// Whether and by what right anything is cached.
+pub fn caching(worker: &Worker) -> &'static str {
+    let cache = &worker.shared.config.cache;
+    match cache.consistency {
+        _ if !cache.enabled => "off",
+        Consistency::Strong => "off (strong)",
+        Consistency::Eventual => "by age",
+        Consistency::Coherent if worker.shared.links_refused.load(Relaxed) > 0 => "off (the upstream refuses CLIENT TRACKING)",
+        Consistency::Coherent => "tracked",
+    }
+}

@@ -1,0 +1,269 @@
+//! What the proxy answers itself, upstream or no upstream: who the client is and how it wants to be spoken to. Texts are
+//! those of Redis 7.0.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::client::{Access, Client, Words};
+use super::request::{Reason, Request, Step, pin};
+use super::worker::Worker;
+use super::{client_command, info, nearcache};
+use crate::command::Local;
+use crate::config::Auth;
+use crate::resp::request::Args;
+use crate::resp::{Version, encode};
+use crate::upstream::facts::Facts;
+
+pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, which: Local) -> Step {
+    let args = request.args;
+    worker.counters().local_total.add(1);
+    match which {
+        Local::Ping => ping(client, args),
+        Local::Echo => client.state.borrow_mut().outbox.answer_now(|ready| encode::bulk(&mut ready.bytes, args.arg(1))),
+        Local::Select => select(client, request),
+        Local::Hello => return hello(worker, client, request),
+        Local::Auth => return auth(worker, client, request),
+        Local::Client => return client_command::answer(worker, client, request),
+        Local::Reset => reset(worker, client),
+        Local::Quit => {
+            let mut state = client.state.borrow_mut();
+            state.ok();
+            state.is_closing = true;
+        }
+        Local::Info => return info::answer(worker, client, request),
+        Local::Nearcache => return nearcache::answer(worker, client, request),
+    }
+    Step::DONE
+}
+
+/// `ERR unknown command …`, for clients that may not reach the server, which says the same.
+pub fn unknown_command(args: Args<'_>) -> String {
+    let mut text = format!("ERR unknown command '{}', with args beginning with: ", printable(args.arg(0), 128));
+    for arg in args.iter().skip(1) {
+        if text.len() >= 128 + 46 {
+            break;
+        }
+        text.push_str(&format!("'{}' ", printable(arg, 128)));
+    }
+    text
+}
+
+pub fn wrong_arity(name: &str) -> String {
+    format!("ERR wrong number of arguments for '{name}' command")
+}
+
+fn printable(bytes: &[u8], most: usize) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned()
+}
+
+fn ping(client: &Client, args: Args<'_>) {
+    let mut state = client.state.borrow_mut();
+    match args.len() {
+        1 => state.outbox.answer_now(|ready| encode::simple(&mut ready.bytes, "PONG")),
+        2 => state.outbox.answer_now(|ready| encode::bulk(&mut ready.bytes, args.arg(1))),
+        _ => state.error(&wrong_arity("ping")),
+    }
+}
+
+fn select(client: &Client, request: &Request<'_>) {
+    let mut state = client.state.borrow_mut();
+    let index = std::str::from_utf8(request.args.arg(1)).ok().and_then(|text| text.parse::<i32>().ok());
+    match index {
+        None => state.error("ERR value is not an integer or out of range"),
+        Some(index) => match u32::try_from(index) {
+            Ok(db) if db < request.facts.databases => {
+                state.db = db;
+                client.meta.db.store(db, Relaxed);
+                state.ok();
+            }
+            _ => state.error("ERR DB index is out of range"),
+        },
+    }
+}
+
+/// What a client's credentials are worth.
+pub enum Verdict {
+    Own,
+    /// Only the upstream can tell.
+    Foreign,
+    Wrong,
+}
+
+/// `user: None` is the one-argument form of AUTH.
+pub fn verify(worker: &Worker, user: &[u8], password: &[u8]) -> Verdict {
+    let config = &worker.shared.config;
+    match config.client_credentials() {
+        // Compared in constant time; a wrong user name is no faster.
+        Some(own) if own.password.matches(password) & (own.user.as_bytes() == user) => Verdict::Own,
+        // Without a password the default user takes any, as in Redis.
+        None if user == b"default" => Verdict::Own,
+        _ if config.auth == Auth::Upstream => Verdict::Foreign,
+        _ => Verdict::Wrong,
+    }
+}
+
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?";
+
+fn auth(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
+    let args = request.args;
+    let (user, password) = match args.len() {
+        2 => (&b"default"[..], args.arg(1)),
+        3 => (args.arg(1), args.arg(2)),
+        _ => {
+            client.state.borrow_mut().error("ERR syntax error");
+            return Step::DONE;
+        }
+    };
+    if args.len() == 2 && worker.shared.config.client_credentials().is_none() {
+        client.state.borrow_mut().error(NO_PASSWORD);
+        return Step::DONE;
+    }
+    match verify(worker, user, password) {
+        Verdict::Own => {
+            become_own(client, user);
+            client.state.borrow_mut().ok();
+            Step::DONE
+        }
+        Verdict::Foreign => pin(client, Reason::Foreign),
+        Verdict::Wrong => {
+            client.state.borrow_mut().error(WRONG_PASSWORD);
+            Step::DONE
+        }
+    }
+}
+
+fn become_own(client: &Client, user: &[u8]) {
+    client.state.borrow_mut().access = Access::Own;
+    client.meta.words.lock().user = String::from_utf8_lossy(user).into();
+}
+
+fn hello(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
+    let args = request.args;
+    let hello = match Hello::parse(args) {
+        Ok(hello) => hello,
+        Err(error) => {
+            client.state.borrow_mut().error(&error);
+            return Step::DONE;
+        }
+    };
+    if let Some((user, password)) = hello.credentials {
+        match verify(worker, user, password) {
+            Verdict::Own => become_own(client, user),
+            Verdict::Foreign => return pin(client, Reason::Foreign),
+            Verdict::Wrong => {
+                client.state.borrow_mut().error(WRONG_PASSWORD);
+                return Step::DONE;
+            }
+        }
+    }
+    let mut state = client.state.borrow_mut();
+    if state.access == Access::Unauthenticated {
+        state.error("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time");
+        return Step::DONE;
+    }
+    if let Some(name) = hello.name {
+        client.meta.words.lock().name = String::from_utf8_lossy(name).into();
+    }
+    if let Some(version) = hello.version {
+        state.version = version;
+        client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
+    }
+    let version = state.version;
+    state.outbox.answer_now(|ready| write_hello(&mut ready.bytes, version, client.meta.id, request.facts));
+    Step::DONE
+}
+
+/// What a `HELLO` asks for.
+pub struct Hello<'a> {
+    pub version: Option<Version>,
+    pub credentials: Option<(&'a [u8], &'a [u8])>,
+    pub name: Option<&'a [u8]>,
+}
+
+impl<'a> Hello<'a> {
+    pub fn parse(args: Args<'a>) -> Result<Hello<'a>, String> {
+        let mut hello = Hello { version: None, credentials: None, name: None };
+        if args.len() > 1 {
+            let version = std::str::from_utf8(args.arg(1)).ok().and_then(|text| text.parse::<i64>().ok());
+            hello.version = Some(match version {
+                Some(2) => Version::Resp2,
+                Some(3) => Version::Resp3,
+                Some(_) => return Err("NOPROTO unsupported protocol version".into()),
+                None => return Err("ERR Protocol version is not an integer or out of range".into()),
+            });
+        }
+        let mut i = 2;
+        while i < args.len() {
+            let option = args.arg(i);
+            if option.eq_ignore_ascii_case(b"AUTH") && i + 2 < args.len() {
+                hello.credentials = Some((args.arg(i + 1), args.arg(i + 2)));
+                i += 3;
+            } else if option.eq_ignore_ascii_case(b"SETNAME") && i + 1 < args.len() {
+                if !is_valid_name(args.arg(i + 1)) {
+                    return Err(INVALID_NAME.into());
+                }
+                hello.name = Some(args.arg(i + 1));
+                i += 2;
+            } else {
+                return Err(format!("ERR Syntax error in HELLO option '{}'", printable(option, 128)));
+            }
+        }
+        Ok(hello)
+    }
+}
+
+pub const INVALID_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+
+/// Printable ASCII without spaces (`validateClientName`).
+pub fn is_valid_name(name: &[u8]) -> bool {
+    name.iter().all(|b| (b'!'..=b'~').contains(b))
+}
+
+fn write_hello(out: &mut Vec<u8>, version: Version, id: u64, facts: &Facts) {
+    encode::map_header(out, version, 7);
+    for (field, value) in [("server", &*facts.server), ("version", &*facts.version)] {
+        encode::bulk(out, field);
+        encode::bulk(out, value);
+    }
+    encode::bulk(out, "proto");
+    encode::integer(out, if version == Version::Resp3 { 3 } else { 2 });
+    encode::bulk(out, "id");
+    encode::integer(out, id as i64);
+    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+        encode::bulk(out, field);
+        encode::bulk(out, value);
+    }
+    encode::bulk(out, "modules");
+    encode::array_header(out, 0);
+}
+
+/// Everything the client has said about itself is forgotten.
+fn reset(worker: &Worker, client: &Client) {
+    forget(worker, client);
+    client.state.borrow_mut().outbox.answer_now(|ready| encode::simple(&mut ready.bytes, "RESET"));
+}
+
+pub fn forget(worker: &Worker, client: &Client) {
+    let mut state = client.state.borrow_mut();
+    state.version = Version::Resp2;
+    state.db = worker.initial_db();
+    state.access = worker.initial_access();
+    client.meta.db.store(state.db, Relaxed);
+    client.meta.is_resp3.store(false, Relaxed);
+    let mut words = client.meta.words.lock();
+    *words = Words { user: "default".into(), ..std::mem::take(&mut *words) };
+    words.name = "".into();
+}
+
+impl Worker {
+    /// As whom a new client speaks.
+    pub fn initial_access(&self) -> Access {
+        if self.shared.config.client_credentials().is_some() { Access::Unauthenticated } else { Access::Own }
+    }
+
+    /// The database in which clients begin: that of the upstream URL.
+    pub fn initial_db(&self) -> u32 {
+        self.shared.initial_db
+    }
+}

@@ -1,0 +1,110 @@
+//! `NEARCACHE …`: the proxy's own command, for anyone with redis-cli.
+
+use std::rc::Rc;
+
+use super::client::Client;
+use super::info;
+use super::local::wrong_arity;
+use super::request::{Request, Step};
+use super::worker::Worker;
+use crate::cache::{Explained, name_hash};
+use crate::resp::{Version, encode};
+
+const HELP: [&str; 9] = [
+    "NEARCACHE <subcommand> [<arg> ...]. Subcommands are:",
+    "STATS",
+    "    What the proxy has counted, as in the nearcache section of INFO.",
+    "EXPLAIN <key>",
+    "    How a read of the key would be answered, and what L1 holds of it.",
+    "INVALIDATE <key> [<key> ...]",
+    "    Drop what L1 holds of these keys, in every database; the number of entries dropped.",
+    "HELP",
+    "    Print this help.",
+];
+
+pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
+    let args = request.args;
+    let sub = args.arg(1).to_ascii_lowercase();
+    let mut state = client.state.borrow_mut();
+    let version = state.version;
+    match (&sub[..], args.len()) {
+        (b"help", 2) => state.outbox.answer_now(|ready| {
+            encode::array_header(&mut ready.bytes, HELP.len());
+            HELP.iter().for_each(|line| encode::simple(&mut ready.bytes, line));
+        }),
+        (b"stats", 2) => {
+            let facts = info::facts(worker);
+            state.outbox.answer_now(|ready| write_pairs(&mut ready.bytes, version, &facts));
+        }
+        (b"explain", 3) => {
+            let facts = explain(worker, request, state.db);
+            state.outbox.answer_now(|ready| write_pairs(&mut ready.bytes, version, &facts));
+        }
+        (b"invalidate", 3..) => {
+            let dropped: usize = args.iter().skip(2).map(|name| worker.shared.cache.purge(name_hash(name))).sum();
+            tracing::info!(client = client.meta.id, keys = args.len() - 2, dropped, "invalidated by a client");
+            state.outbox.answer_now(|ready| encode::integer(&mut ready.bytes, dropped as i64));
+        }
+        (b"help" | b"stats" | b"explain" | b"invalidate", _) => {
+            state.error(&wrong_arity(&format!("nearcache|{}", String::from_utf8_lossy(&sub))));
+        }
+        _ => {
+            let sub = String::from_utf8_lossy(args.arg(1)).into_owned();
+            state.error(&format!("ERR unknown subcommand '{sub}'. Try NEARCACHE HELP."));
+        }
+    }
+    Step::DONE
+}
+
+fn write_pairs(out: &mut Vec<u8>, version: Version, pairs: &[(impl AsRef<str>, String)]) {
+    encode::map_header(out, version, pairs.len());
+    for (name, value) in pairs {
+        encode::bulk(out, name.as_ref());
+        encode::bulk(out, value);
+    }
+}
+
+fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, String)> {
+    let name = request.args.arg(2);
+    let hash = name_hash(name);
+    let now_us = worker.now_us();
+    let mut facts = vec![
+        ("caching".to_owned(), info::caching(worker).to_owned()),
+        ("db".to_owned(), db.to_string()),
+        ("path".to_owned(), if worker.large_keys.borrow().contains(&hash) { "pinned (large)" } else { "shared" }.to_owned()),
+    ];
+    let entries: Vec<Explained> = worker.shared.cache.explain(hash, now_us);
+    facts.push(("entries".to_owned(), entries.iter().filter(|entry| !entry.is_lease).count().to_string()));
+    for (i, entry) in entries.iter().enumerate() {
+        facts.push((format!("entry.{i}"), describe(worker, entry, now_us)));
+    }
+    facts
+}
+
+fn describe(worker: &Worker, entry: &Explained, now_us: u64) -> String {
+    let command = match entry.variant.first_chunk::<2>() {
+        None => "get".to_owned(),
+        Some(id) => {
+            let id = usize::from(u16::from_le_bytes(*id));
+            worker.facts().table.rows().nth(id).map_or_else(|| "?".to_owned(), |spec| spec.name.to_string())
+        }
+    };
+    let bound_us = worker.shared.config.cache.bound.as_micros() as u64;
+    let is_fresh = worker.shared.links.answered_us(entry.link).saturating_add(bound_us) > now_us;
+    let state = match entry {
+        Explained { is_lease: true, .. } => "being read",
+        Explained { is_epoch_current: false, .. } => "dead (its connection was lost, or a flush)",
+        _ if !is_fresh => "suspended (its connection has not answered within the bound)",
+        Explained { is_absent: true, .. } => "hit (absent)",
+        _ => "hit",
+    };
+    let ttl = entry.ttl_us.map_or_else(|| "none".to_owned(), |us| format!("{} ms", us / 1000));
+    format!(
+        "{state}; command={command} db={} bytes={} age={} ms ttl={ttl} frequency={} link={}",
+        entry.db,
+        entry.bytes,
+        entry.age_us / 1000,
+        entry.frequency,
+        entry.link.index(),
+    )
+}

@@ -1,0 +1,291 @@
+//! What arrives on a shared connection, applied in stream order: pushes and replies change L1 first, then the client gets
+//! its answer. Runs in the task that reads the connection, one frame after the other, with no queue between.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use bytes::Bytes;
+
+use super::client::{Client, write_frame};
+use super::info;
+use super::outbox::Touched;
+use super::waiter::{Answer, Effect, FillKind, Waiter};
+use super::worker::Worker;
+use crate::cache::{Fill, LeaseId, LinkId, Value, name_hash};
+use crate::clock;
+use crate::resp::Version;
+use crate::resp::convert::{self, Rule};
+use crate::resp::reply;
+use crate::upstream::connection::{Failure, Frame, SHARED_FRAME_BYTES, Sink};
+use crate::upstream::dial::TrackingState;
+
+/// The sink of one shared connection: its link in the cache, and the reads of fills whose PTTL is still to come.
+pub struct LinkSink {
+    pub link: LinkId,
+    worker: Weak<Worker>,
+    /// Replies of fills, in stream order, until their PTTL reply.
+    held: RefCell<VecDeque<Held>>,
+    /// When the bytes of this batch came off the socket.
+    received_us: Cell<u64>,
+    /// How the last handshake came out, for the counts of links.
+    state: Cell<LinkState>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LinkState {
+    Down,
+    Tracked,
+    Refused,
+}
+
+struct Held {
+    lease: LeaseId,
+    frame: Bytes,
+}
+
+impl LinkSink {
+    pub fn new(worker: &Rc<Worker>, link: LinkId) -> LinkSink {
+        LinkSink {
+            link,
+            worker: Rc::downgrade(worker),
+            held: RefCell::default(),
+            received_us: Cell::new(0),
+            state: Cell::new(LinkState::Down),
+        }
+    }
+
+    fn set_state(&self, worker: &Worker, state: LinkState) {
+        let count = |state| -> Option<&AtomicUsize> {
+            match state {
+                LinkState::Down => None,
+                LinkState::Tracked => Some(&worker.shared.links_up),
+                LinkState::Refused => Some(&worker.shared.links_refused),
+            }
+        };
+        if let Some(old) = count(self.state.replace(state)) {
+            old.fetch_sub(1, Relaxed);
+        }
+        if let Some(new) = count(state) {
+            new.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// What the reply does to L1, before anybody sees it.
+    fn apply(&self, worker: &Worker, effect: &Effect, to: Option<&Rc<Client>>, frame: &Frame<'_>) {
+        let cache = &worker.shared.cache;
+        match effect {
+            Effect::Read(touched) => self.passed_by(worker, touched, to),
+            Effect::Write(touched) => self.acked(worker, touched),
+            Effect::Exec { read, written } => {
+                self.passed_by(worker, read, to);
+                self.acked(worker, written);
+            }
+            Effect::Mget { touched, leases } => {
+                self.passed_by(worker, touched, to);
+                let mut parts = reply::elements(frame.bytes);
+                let mut next = 0;
+                for (position, lease) in leases {
+                    cache.got(*lease);
+                    let part = parts.as_mut().and_then(|parts| parts.nth(position - next)).unwrap_or(frame.bytes);
+                    next = position + 1;
+                    self.held.borrow_mut().push_back(Held { lease: *lease, frame: Bytes::copy_from_slice(part) });
+                }
+            }
+            Effect::None | Effect::FillRead(..) | Effect::FillTtl(..) | Effect::Info => {}
+        }
+    }
+
+    fn passed_by(&self, worker: &Worker, touched: &Touched, to: Option<&Rc<Client>>) {
+        match touched {
+            Touched::All => {
+                if let Some(client) = to {
+                    client.state.borrow_mut().floor_us = clock::now_us();
+                }
+            }
+            touched => touched.hashes().iter().for_each(|&hash| worker.shared.cache.passed_by(self.link, hash)),
+        }
+    }
+
+    fn acked(&self, worker: &Worker, touched: &Touched) {
+        match touched {
+            Touched::All => worker.void_everything(),
+            touched => touched.hashes().iter().for_each(|&hash| worker.shared.cache.acked(self.link, hash)),
+        }
+    }
+
+    /// Both replies of a fill are there: insert, then answer everybody who waited.
+    fn land(&self, worker: &Worker, lease: LeaseId, kind: FillKind, waiter: &Waiter, pttl: &[u8]) {
+        let held = self.held.borrow_mut().pop_front().filter(|held| held.lease == lease);
+        let Some(Held { frame, .. }) = held else {
+            let followers = worker.shared.cache.abandon(lease);
+            worker.fail_followers(&followers, "ERR nearcache: the reply of a shared read was lost");
+            return;
+        };
+        let fill = reply::integer(pttl).and_then(|pttl_ms| fill_of(&frame, kind, pttl_ms));
+        let followers = worker.shared.cache.complete(lease, fill, self.received_us.get());
+        let shared = (frame.len() >= SHARED_FRAME_BYTES).then_some(&frame);
+        if let Some((client, sequence)) = &waiter.to {
+            let answer = Answer::Frame { bytes: &frame, shared, version: waiter.version, rule: &waiter.rule };
+            client.answer(*sequence, answer, &worker.touched);
+        }
+        if !followers.is_empty() {
+            worker.answer_followers(&followers, |ready, version| {
+                write_frame(ready, &frame, shared, version, &waiter.rule);
+            });
+        }
+    }
+}
+
+impl Sink for LinkSink {
+    type Waiter = Waiter;
+
+    fn up(&self, tracking: &TrackingState) {
+        let Some(worker) = self.worker.upgrade() else { return };
+        let state = match tracking {
+            TrackingState::Refused(error) => {
+                tracing::warn!(
+                    upstream = worker.shared.upstream_name,
+                    %error,
+                    "the upstream refuses CLIENT TRACKING: nothing is cached unless cache.consistency is \"eventual\""
+                );
+                *worker.shared.last_trouble.lock() = Some(format!("CLIENT TRACKING was refused: {error}"));
+                // What was leased while the connection came up must not be inserted: no push will ever tell of it.
+                worker.shared.links.lost(self.link);
+                LinkState::Refused
+            }
+            TrackingState::On | TrackingState::Off => LinkState::Tracked,
+        };
+        self.set_state(&worker, state);
+    }
+
+    fn received(&self, now_us: u64) {
+        self.received_us.set(now_us);
+    }
+
+    fn push(&self, frame: &[u8]) {
+        let Some(worker) = self.worker.upgrade() else { return };
+        worker.counters().pushes_total.add(1);
+        let Some(mut parts) = reply::elements(frame) else { return };
+        if parts.next().and_then(reply::text) != Some(b"invalidate") {
+            return;
+        }
+        let Some(names) = parts.next() else { return };
+        match reply::elements(names) {
+            Some(names) => {
+                for name in names.filter_map(reply::text) {
+                    worker.shared.cache.push(self.link, name_hash(name));
+                }
+            }
+            None => worker.void_link(self.link),
+        }
+    }
+
+    fn reply(&self, waiter: Waiter, frame: Frame<'_>) {
+        let Some(worker) = self.worker.upgrade() else { return };
+        worker.counters().l2_replies_total.add(1);
+        self.apply(&worker, &waiter.effect, waiter.to.as_ref().map(|(client, _)| client), &frame);
+        if frame.shared.is_some() {
+            worker.remember_large(&waiter.effect, frame.bytes.len());
+        }
+        let waiter = match waiter {
+            Waiter { effect: Effect::FillRead(lease, _), .. } => {
+                worker.shared.cache.got(lease);
+                let frame = frame.shared.unwrap_or_else(|| Bytes::copy_from_slice(frame.bytes));
+                self.held.borrow_mut().push_back(Held { lease, frame });
+                return;
+            }
+            Waiter { effect: Effect::FillTtl(guard, kind), to, version, rule } => {
+                let waiter = Waiter { effect: Effect::None, to, version, rule };
+                if let Some(lease) = guard.end() {
+                    self.land(&worker, lease, kind, &waiter, frame.bytes);
+                }
+                return;
+            }
+            waiter => waiter,
+        };
+        let Some((client, sequence)) = waiter.to else { return };
+        if let Effect::Info = waiter.effect {
+            let text = info::with_own_section(&worker, frame.bytes, waiter.version);
+            client.answer(sequence, Answer::Converted(text), &worker.touched);
+            return;
+        }
+        let answer = Answer::Frame {
+            bytes: frame.bytes,
+            shared: frame.shared.as_ref(),
+            version: waiter.version,
+            rule: &waiter.rule,
+        };
+        client.answer(sequence, answer, &worker.touched);
+    }
+
+    fn batch_done(&self, answered_us: u64, answers: u64) {
+        let Some(worker) = self.worker.upgrade() else { return };
+        if answered_us != 0 {
+            if self.state.get() == LinkState::Tracked {
+                worker.shared.links.answered(self.link, answered_us);
+            }
+            worker.counters().l2_durations.add(self.received_us.get().saturating_sub(answered_us), answers);
+        }
+        worker.wake_touched();
+    }
+
+    fn lost(&self) {
+        self.held.borrow_mut().clear();
+        let Some(worker) = self.worker.upgrade() else { return };
+        worker.shared.links.lost(self.link);
+        worker.counters().links_lost_total.add(1);
+        self.set_state(&worker, LinkState::Down);
+    }
+
+    fn failed(&self, waiter: Waiter, failure: &Failure) {
+        let Some(worker) = self.worker.upgrade() else { return };
+        worker.counters().l2_errors_total.add(1);
+        let error = worker.unavailable(failure);
+        if let Effect::FillTtl(guard, _) = waiter.effect
+            && let Some(lease) = guard.end()
+        {
+            let followers = worker.shared.cache.abandon(lease);
+            worker.fail_followers(&followers, &error);
+        }
+        if let Some((client, sequence)) = &waiter.to {
+            client.answer(*sequence, Answer::Error(&error), &worker.touched);
+        }
+    }
+
+    fn probe(&self) -> Waiter {
+        if let Some(worker) = self.worker.upgrade() {
+            worker.counters().probes_total.add(1);
+        }
+        Waiter { to: None, version: Version::Resp3, rule: Rule::General, effect: Effect::None }
+    }
+}
+
+/// What a read and the PTTL behind it say together; `None` if nothing that may be kept.
+fn fill_of(frame: &Bytes, kind: FillKind, pttl_ms: i64) -> Option<Fill<'_>> {
+    if reply::is_error(frame) || pttl_ms < -2 {
+        return None;
+    }
+    let is_gone = pttl_ms == -2;
+    let (value, is_plain) = match kind {
+        FillKind::Payload => match reply::bulk(frame)? {
+            Some(payload) if !is_gone && frame.len() >= SHARED_FRAME_BYTES => {
+                (Value::Shared(Bytes::copy_from_slice(payload)), true)
+            }
+            Some(payload) if !is_gone => (Value::Bytes(payload), true),
+            None if is_gone => (Value::Absent(frame), false),
+            _ => return None,
+        },
+        FillKind::Reply { absent } => {
+            let is_absent = !absent.is_empty() && &frame[..] == absent;
+            let is_plain = convert::is_same_in_resp2(frame);
+            match (is_gone, is_absent) {
+                (true, true) => (Value::Absent(frame), is_plain),
+                (true, false) => return None,
+                (false, _) => (Value::Bytes(frame), is_plain),
+            }
+        }
+    };
+    Some(Fill { value, pttl_ms: pttl_ms.max(-1), is_plain })
+}

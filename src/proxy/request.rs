@@ -1,0 +1,212 @@
+//! What happens to a request: answered here, answered from L1, sent on the shared connection, or handed back to the
+//! session because it has to wait or needs a connection of its own. Runs in the session's turn on its worker; nothing
+//! in here waits.
+
+use std::rc::Rc;
+
+use super::client::{Access as ClientAccess, Client};
+use super::outbox::{Source, Touched};
+use super::waiter::{Effect, Waiter};
+use super::worker::{Link, Worker};
+use super::{local, read, transaction};
+use crate::cache::name_hash;
+use crate::clock;
+use crate::command::{Access, Cache, Keys, Local, Path, Pin, Spec};
+use crate::resp::convert::Rule;
+use crate::resp::request::Args;
+use crate::upstream::facts::Facts;
+
+/// What the session does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The request is dealt with, and so many bytes behind it (the rest of a transaction).
+    Done { also: usize },
+    /// Not now: earlier answers, or room, must come first. The request is to be presented again.
+    Wait,
+    /// It needs an upstream connection of its own.
+    Pin(Reason),
+}
+
+impl Step {
+    pub const DONE: Step = Step::Done { also: 0 };
+}
+
+/// Why a client gets an upstream connection of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// For one request.
+    Side,
+    /// For what starts a state that lives in the connection.
+    State(Pin),
+    /// A request too large to hold.
+    Large,
+    /// Credentials that only the upstream can judge; if it accepts them, a connection in that user's name for as long as the
+    /// client stays.
+    Foreign,
+}
+
+/// One request of a client and what is known about it.
+pub struct Request<'a> {
+    pub args: Args<'a>,
+    /// The request as it goes on the wire.
+    pub raw: &'a [u8],
+    /// What the client has sent behind it.
+    pub rest: &'a [u8],
+    pub spec: &'a Spec,
+    pub facts: &'a Facts,
+    /// Read once for a batch.
+    pub now_us: u64,
+}
+
+/// Decides one complete request.
+pub fn handle(worker: &Rc<Worker>, client: &Rc<Client>, facts: &Facts, args: Args<'_>, raw: &[u8], rest: &[u8], now_us: u64) -> Step {
+    let is_unauthenticated = client.state.borrow().access == ClientAccess::Unauthenticated;
+    let Some(spec) = facts.table.find(args.arg(0)) else {
+        if is_unauthenticated {
+            client.state.borrow_mut().error(&local::unknown_command(args));
+            return Step::DONE;
+        }
+        return pin(client, Reason::Side);
+    };
+    if !spec.is_arity_ok(args.len()) {
+        client.state.borrow_mut().error(&local::wrong_arity(&spec.name));
+        return Step::DONE;
+    }
+    let path = spec.path(args);
+    if is_unauthenticated
+        && !matches!(path, Path::Local(Local::Auth | Local::Hello | Local::Reset | Local::Quit))
+    {
+        client.state.borrow_mut().error("NOAUTH Authentication required.");
+        return Step::DONE;
+    }
+    let request = Request { args, raw, rest, spec, facts, now_us };
+    match path {
+        Path::Shared => shared(worker, client, &request),
+        Path::Local(which) => local::answer(worker, client, &request, which),
+        Path::Pin(Pin::Multi) => match transaction::whole(worker, client, &request) {
+            Some(step) => step,
+            None => pin(client, Reason::State(Pin::Multi)),
+        },
+        Path::Pin(why) => pin(client, Reason::State(why)),
+        Path::Side => pin(client, Reason::Side),
+        Path::Refused(error) => {
+            client.state.borrow_mut().error(error);
+            Step::DONE
+        }
+    }
+}
+
+/// The client's earlier requests must have been answered before it changes its path.
+pub fn pin(client: &Client, reason: Reason) -> Step {
+    if client.state.borrow().outbox.is_all_answered() { Step::Pin(reason) } else { Step::Wait }
+}
+
+fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
+    let db = client.state.borrow().db;
+    let link = match available(worker, client, db) {
+        Ok(link) => link,
+        Err(step) => return step,
+    };
+    if request.spec.cache != Cache::No && worker.is_caching(&link) {
+        return read::cached(worker, client, &link, request);
+    }
+    forward(worker, client, &link, request)
+}
+
+/// The shared connection, if it takes requests now; otherwise the client has its error, or has to wait for room.
+pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, db: u32) -> Result<Rc<Link>, Step> {
+    let link = match worker.connection(db) {
+        Ok(link) => link,
+        Err(error) => {
+            client.state.borrow_mut().error(&error);
+            return Err(Step::DONE);
+        }
+    };
+    if let Err(failure) = link.availability() {
+        worker.counters().l2_errors_total.add(1);
+        client.state.borrow_mut().error(&worker.unavailable(&failure));
+        return Err(Step::DONE);
+    }
+    if let Some(waker) = client.waker()
+        && link.is_full(&waker)
+    {
+        return Err(Step::Wait);
+    }
+    Ok(link)
+}
+
+/// Sends a request as it is; what it touches is dealt with when its reply comes.
+pub fn forward(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
+    if request.spec.is_likely_large(request.args) {
+        return pin(client, Reason::Side);
+    }
+    let touched = touched(worker, request.spec, request.args);
+    if request.spec.access == Access::Read && worker.is_known_large(&touched) {
+        return pin(client, Reason::Side);
+    }
+    let effect = match request.spec.access {
+        Access::Write => {
+            worker.counters().writes_total.add(1);
+            Effect::Write(touched.clone())
+        }
+        Access::Read => Effect::Read(touched.clone()),
+        Access::None => Effect::None,
+    };
+    send(worker, client, link, request, touched, effect)
+}
+
+/// Puts a request on the shared connection and its slot into the outbox.
+pub fn send(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>, touched: Touched, effect: Effect) -> Step {
+    let mut state = client.state.borrow_mut();
+    if state.outbox.must_wait_for_flight(&touched) {
+        return Step::Wait;
+    }
+    let version = state.version;
+    let sequence = state.outbox.expect(touched, Source::Sent);
+    drop(state);
+    worker.counters().shared_total.add(1);
+    let rule = match version {
+        crate::resp::Version::Resp2 => request.spec.rule(request.args),
+        crate::resp::Version::Resp3 => Rule::General,
+    };
+    let waiter = Waiter { to: Some((Rc::clone(client), sequence)), version, rule, effect };
+    link.send(request.raw, request.now_us, waiter);
+    Step::DONE
+}
+
+/// The keys of a request, as name hashes.
+pub fn touched(worker: &Worker, spec: &Spec, args: Args<'_>) -> Touched {
+    let mut hashes = worker.hashes.borrow_mut();
+    hashes.clear();
+    match spec.keys(args, &mut |name| hashes.push(name_hash(name))) {
+        Keys::Known => Touched::from_hashes(&hashes),
+        Keys::All if spec.access == Access::None => Touched::None,
+        Keys::All => Touched::All,
+        Keys::None => Touched::None,
+    }
+}
+
+impl Worker {
+    /// Whether what this connection reads may be kept.
+    pub fn is_caching(&self, link: &Link) -> bool {
+        use crate::config::Consistency;
+        let cache = &self.shared.config.cache;
+        cache.enabled
+            && match cache.consistency {
+                Consistency::Strong => false,
+                // While a connection comes up its requests queue; if it then turns out untracked, their leases are dead.
+                Consistency::Coherent => link.is_tracking() || !link.is_up(),
+                Consistency::Eventual => true,
+            }
+    }
+
+    pub fn is_known_large(&self, touched: &Touched) -> bool {
+        let large = self.large_keys.borrow();
+        large.len() > 0 && touched.hashes().iter().any(|hash| large.contains(hash))
+    }
+
+    /// Now, for what must not be older than this moment.
+    pub fn now_us(&self) -> u64 {
+        clock::now_us()
+    }
+}

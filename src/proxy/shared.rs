@@ -1,0 +1,195 @@
+//! What all workers share: L1, the configuration, what is known of the upstream, the list of clients, and an inbox for
+//! each worker.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use bytes::Bytes;
+use crossbeam::queue::SegQueue;
+use crossbeam::utils::CachePadded;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::client::ClientMeta;
+use super::flight::Follower;
+use crate::cache::{L1, Links};
+use crate::clock;
+use crate::config::{Config, Upstream};
+use crate::metrics::Counters;
+use crate::upstream::dial::Target;
+use crate::upstream::facts::Facts;
+
+pub struct Shared {
+    pub config: Config,
+    pub target: Target,
+    /// The database in which clients begin.
+    pub initial_db: u32,
+    /// The upstream's address as it is shown to people.
+    pub upstream_name: String,
+    pub links: Arc<Links>,
+    pub cache: L1<Follower>,
+    pub inboxes: Box<[Inbox]>,
+    pub counters: Box<[CachePadded<Counters>]>,
+    facts: RwLock<Arc<Facts>>,
+    facts_version: AtomicU64,
+    /// Every client of every worker by id; guards nothing else and is never held together with another lock.
+    pub registry: Mutex<BTreeMap<u64, Arc<ClientMeta>>>,
+    next_client: AtomicU64,
+    /// Clients that are connected, those on their way to a worker included.
+    pub clients: AtomicUsize,
+    /// Upstream connections that belong to one client or wait in a pool for one.
+    pub pinned: Arc<AtomicUsize>,
+    /// Bytes in all buffers that grow with what clients send and ask for.
+    pub buffered_bytes: AtomicUsize,
+    /// Tracked links that are up, and those whose server refused to track.
+    pub links_up: AtomicUsize,
+    pub links_refused: AtomicUsize,
+    pub last_trouble: Mutex<Option<String>>,
+    pub is_draining: AtomicBool,
+    pub started_us: u64,
+    pub started_unix_s: u64,
+}
+
+/// Messages to a worker from other threads. Holds at most one message for each client that connects and one for each
+/// follower that waits, which are both bounded.
+#[derive(Default)]
+pub struct Inbox {
+    queue: SegQueue<Message>,
+    notify: Notify,
+    /// Clients that the worker has or is about to get.
+    pub clients: AtomicUsize,
+}
+
+pub enum Message {
+    Socket(NewClient),
+    /// The flight that a request of this worker followed has ended.
+    Answer { to: Follower, answer: FlightAnswer },
+    /// A client was marked as killed.
+    Look { client: u64 },
+    Drain,
+}
+
+#[derive(Clone, Debug)]
+pub enum FlightAnswer {
+    /// The reply in the follower's version.
+    Reply(Bytes),
+    Error(Arc<str>),
+}
+
+/// An accepted socket; a std one, since a tokio socket belongs to the runtime that made it.
+#[derive(Debug)]
+pub enum NewClient {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Unix(std::os::unix::net::UnixStream, String),
+}
+
+impl Inbox {
+    /// The worker is told by `notify`, once for many messages.
+    pub fn push(&self, message: Message) {
+        self.queue.push(message);
+    }
+
+    pub fn notify(&self) {
+        self.notify.notify_one();
+    }
+
+    pub fn send(&self, message: Message) {
+        self.push(message);
+        self.notify();
+    }
+
+    pub fn pop(&self) -> Option<Message> {
+        self.queue.pop()
+    }
+
+    pub async fn notified(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl Shared {
+    pub fn new(config: Config, target: Target, cache: L1<Follower>, links: Arc<Links>, workers: usize) -> Shared {
+        let started_unix_s =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Shared {
+            initial_db: match &config.upstream {
+                Upstream::Url { db, .. } => *db,
+                Upstream::Embedded { .. } => 0,
+            },
+            upstream_name: target.endpoint.to_string(),
+            config,
+            target,
+            links,
+            cache,
+            inboxes: (0..workers).map(|_| Inbox::default()).collect(),
+            counters: (0..workers).map(|_| CachePadded::default()).collect(),
+            facts: RwLock::new(Arc::new(Facts::unknown())),
+            facts_version: AtomicU64::new(0),
+            registry: Mutex::default(),
+            next_client: AtomicU64::new(1),
+            clients: AtomicUsize::new(0),
+            pinned: Arc::new(AtomicUsize::new(0)),
+            buffered_bytes: AtomicUsize::new(0),
+            links_up: AtomicUsize::new(0),
+            links_refused: AtomicUsize::new(0),
+            last_trouble: Mutex::new(None),
+            is_draining: AtomicBool::new(false),
+            started_us: clock::now_us(),
+            started_unix_s,
+        }
+    }
+
+    pub fn next_client_id(&self) -> u64 {
+        self.next_client.fetch_add(1, Relaxed)
+    }
+
+    pub fn facts(&self) -> Arc<Facts> {
+        Arc::clone(&self.facts.read())
+    }
+
+    pub fn facts_version(&self) -> u64 {
+        self.facts_version.load(Relaxed)
+    }
+
+    pub fn learn(&self, facts: Facts) {
+        *self.facts.write() = Arc::new(facts);
+        self.facts_version.fetch_add(1, Relaxed);
+    }
+
+    /// The text of the one error that clients get while the upstream is away.
+    pub fn unavailable(&self, why: &dyn std::fmt::Display) -> String {
+        format!("ERR nearcache: upstream {} is unavailable: {why}", self.upstream_name)
+    }
+
+    /// Marks clients as killed and has their workers look at them.
+    pub fn kill(&self, which: impl Fn(&ClientMeta) -> bool) -> usize {
+        let killed: Vec<Arc<ClientMeta>> =
+            self.registry.lock().values().filter(|meta| which(meta)).map(Arc::clone).collect();
+        for meta in &killed {
+            meta.is_killed.store(true, Relaxed);
+            self.inboxes[usize::from(meta.worker)].send(Message::Look { client: meta.id });
+        }
+        killed.len()
+    }
+}
+
+impl NewClient {
+    /// From this machine: protected mode lets it in.
+    pub fn is_local(&self) -> bool {
+        match self {
+            NewClient::Tcp(_, peer) => peer.ip().to_canonical().is_loopback(),
+            NewClient::Unix(..) => true,
+        }
+    }
+
+    /// Tells the client why, if it takes it at once, and closes.
+    pub fn refuse(self, text: &str) {
+        use std::io::Write as _;
+        let _ = match self {
+            NewClient::Tcp(mut stream, _) => stream.write(text.as_bytes()),
+            NewClient::Unix(mut stream, _) => stream.write(text.as_bytes()),
+        };
+    }
+}

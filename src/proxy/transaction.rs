@@ -1,0 +1,130 @@
+//! A transaction that arrived whole, `MULTI` to `EXEC` in one buffer, with nothing in it that blocks or changes the
+//! connection, travels contiguously on the shared connection. This is what the default pipelines of most clients are.
+//! Every other transaction gets a connection of its own.
+
+use std::rc::Rc;
+
+use super::client::Client;
+use super::outbox::{Source, Touched};
+use super::request::{Request, Step, available, touched};
+use super::waiter::{Effect, Waiter};
+use super::worker::Worker;
+use crate::command::{Access, Path};
+use crate::resp::convert::Rule;
+use crate::resp::limits::Limits;
+use crate::resp::request::{Args, Scan, Scanner, Span};
+
+/// Most commands that are looked at for an `EXEC`.
+const MOST_COMMANDS: usize = 8192;
+
+/// `None`: not whole, or not plain.
+pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> Option<Step> {
+    let limits = Limits::AUTHENTICATED;
+    let mut spans: Vec<Span> = Vec::new();
+    let mut rules = Vec::new();
+    let mut read = Hashes::default();
+    let mut written = Hashes::default();
+    let mut bytes = 0;
+    let is_executed = loop {
+        let rest = multi.rest.get(bytes..)?;
+        spans.clear();
+        let Ok(Scan::Complete { len }) = Scanner::default().scan(rest, &limits, &mut spans) else { return None };
+        let args = Args { buf: rest, spans: &spans };
+        let spec = multi.facts.table.find(args.arg(0))?;
+        bytes += len;
+        match &*spec.name {
+            "exec" if args.len() == 1 => break true,
+            "discard" if args.len() == 1 => break false,
+            "exec" | "discard" | "multi" | "watch" | "unwatch" => return None,
+            _ => {}
+        }
+        if spec.path(args) != Path::Shared || spec.is_likely_large(args) || rules.len() == MOST_COMMANDS {
+            return None;
+        }
+        rules.push(spec.rule(args));
+        let keys = touched(worker, spec, args);
+        match spec.access {
+            Access::Read => read.add(&keys),
+            Access::Write => written.add(&keys),
+            Access::None => {}
+        }
+    };
+    let db = client.state.borrow().db;
+    let link = match available(worker, client, db) {
+        Ok(link) => link,
+        // The commands behind MULTI would each get the same error; they were never queued anywhere.
+        Err(Step::Done { .. }) => return Some(refused(client, rules.len(), bytes)),
+        Err(step) => return Some(step),
+    };
+    let (read, written) = (read.touched(), written.touched());
+    let both = Hashes::of(&[&read, &written]);
+    let mut state = client.state.borrow_mut();
+    if state.outbox.must_wait_for_flight(&both) {
+        return Some(Step::Wait);
+    }
+    let version = state.version;
+    let commands = rules.len();
+    let first = state.outbox.expect(Touched::None, Source::Sent);
+    for _ in 0..commands {
+        state.outbox.expect(Touched::None, Source::Sent);
+    }
+    // Nothing is read or written before EXEC.
+    let last = state.outbox.expect(both, Source::Sent);
+    drop(state);
+    worker.counters().shared_total.add(commands as u64 + 2);
+    link.send_with(multi.now_us, |out, expect| {
+        out.extend_from_slice(multi.raw);
+        out.extend_from_slice(&multi.rest[..bytes]);
+        for sequence in first..last {
+            expect(Waiter {
+                to: Some((Rc::clone(client), sequence)),
+                version,
+                rule: Rule::General,
+                effect: Effect::None,
+            });
+        }
+        let effect = if is_executed { Effect::Exec { read, written } } else { Effect::None };
+        let rule = if is_executed { Rule::Exec(rules.into()) } else { Rule::General };
+        expect(Waiter { to: Some((Rc::clone(client), last)), version, rule, effect });
+    });
+    Some(Step::Done { also: bytes })
+}
+
+/// MULTI has its error already; each command and the EXEC get one as well.
+fn refused(client: &Client, commands: usize, bytes: usize) -> Step {
+    let mut state = client.state.borrow_mut();
+    for _ in 0..commands {
+        state.error("ERR nearcache: not queued, the upstream is unavailable");
+    }
+    state.error("EXECABORT Transaction discarded because of previous errors.");
+    Step::Done { also: bytes }
+}
+
+/// The union of what several commands touch.
+#[derive(Default)]
+pub struct Hashes {
+    known: Vec<u64>,
+    is_all: bool,
+}
+
+impl Hashes {
+    pub fn of(parts: &[&Touched]) -> Touched {
+        let mut union = Hashes::default();
+        parts.iter().for_each(|part| union.add(part));
+        union.touched()
+    }
+
+    pub fn add(&mut self, touched: &Touched) {
+        self.is_all |= *touched == Touched::All;
+        self.known.extend_from_slice(touched.hashes());
+    }
+
+    pub fn touched(mut self) -> Touched {
+        if self.is_all {
+            return Touched::All;
+        }
+        self.known.sort_unstable();
+        self.known.dedup();
+        Touched::from_hashes(&self.known)
+    }
+}

@@ -1,0 +1,66 @@
+//! What a request on a shared connection leaves behind: who waits, how the reply is turned into the client's version, and
+//! what the reply does to L1 before the client sees it.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::client::{Client, write_frame};
+use super::flight::FillGuard;
+use super::outbox::{Charge, Ready, Touched};
+use crate::cache::LeaseId;
+use crate::resp::convert::Rule;
+use crate::resp::{Version, encode};
+
+pub struct Waiter {
+    /// Who gets the reply, as which of its answers; nobody for the proxy's own requests.
+    pub to: Option<(Rc<Client>, u64)>,
+    pub version: Version,
+    pub rule: Rule,
+    pub effect: Effect,
+}
+
+pub enum Effect {
+    /// L1 has nothing to do with it.
+    None,
+    /// A read that is shown past L1.
+    Read(Touched),
+    Write(Touched),
+    /// A transaction: what it reads and what it writes.
+    Exec { read: Touched, written: Touched },
+    /// The read of a fill (its lease and name hash); its reply is kept until the PTTL reply that follows.
+    FillRead(LeaseId, u64),
+    /// The end of a fill.
+    FillTtl(FillGuard, FillKind),
+    /// An MGET whose parts may be filled: the PTTL replies of these (position among its keys, lease) follow.
+    Mget { touched: Touched, leases: Box<[(usize, LeaseId)]> },
+    /// INFO: the proxy's section goes in.
+    Info,
+}
+
+/// How the reply of a read is stored.
+#[derive(Clone, Copy, Debug)]
+pub enum FillKind {
+    /// A string: its payload.
+    Payload,
+    /// Any other read: the reply, and how it looks for a key that does not exist (empty: not known).
+    Reply { absent: &'static [u8] },
+}
+
+/// An answer on its way into an outbox.
+pub enum Answer<'a> {
+    Frame { bytes: &'a [u8], shared: Option<&'a Bytes>, version: Version, rule: &'a Rule },
+    /// In the client's version already.
+    Converted(Bytes),
+    Error(&'a str),
+}
+
+impl Answer<'_> {
+    pub fn write(&self, ready: &mut Ready) {
+        match self {
+            Answer::Frame { bytes, shared, version, rule } => write_frame(ready, bytes, *shared, *version, rule),
+            Answer::Converted(bytes) => ready.push_shared(bytes.clone(), Charge::Leader),
+            Answer::Error(text) => encode::error(&mut ready.bytes, text),
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! One worker: a thread with its own runtime, its clients, its shared connections (one for each database in use) and
+//! its pool of pinned ones. Nothing in here is seen by another thread; what is shared is behind [`Shared`].
+
+use std::cell::{Cell, RefCell};
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lru::LruCache;
+use slab::Slab;
+
+use super::client::Client;
+use super::flight::Follower;
+use super::outbox::Ready;
+use super::replies::LinkSink;
+use super::shared::{FlightAnswer, Message, Shared};
+use super::waiter::{Answer, Effect};
+use crate::cache::LinkId;
+use crate::clock;
+use crate::config::Consistency;
+use crate::metrics::Counters;
+use crate::resp::Version;
+use crate::upstream::connection::{Connection, Failure};
+use crate::upstream::dial::Target;
+use crate::upstream::facts::Facts;
+use crate::upstream::pool::Pool;
+
+/// Keys whose values were too large for a shared connection, remembered by name hash.
+const LARGE_KEYS: usize = 1024;
+/// Replies from this size on travel on a connection of their own the next time.
+const LARGE_REPLY_BYTES: usize = 1 << 20;
+/// Write buffers kept for the next client that has something to say.
+const SPARE_BUFFERS: usize = 64;
+const SPARE_BYTES: usize = 64 << 10;
+/// What a session takes from its socket at once.
+const READ_BUFFER_BYTES: usize = 32 << 10;
+
+pub type Link = Connection<LinkSink>;
+
+pub struct Worker {
+    pub index: u16,
+    pub shared: Arc<Shared>,
+    pub target: Rc<Target>,
+    pub clients: RefCell<Slab<Rc<Client>>>,
+    /// Shared connections by database; few, so a list.
+    connections: RefCell<Vec<(u32, Rc<Link>)>>,
+    pub pool: Pool,
+    facts: RefCell<Arc<Facts>>,
+    facts_version: Cell<u64>,
+    /// Clients that got an answer in the batch that is being applied.
+    pub touched: RefCell<Vec<Rc<Client>>>,
+    /// Workers that got a message in it.
+    posted: RefCell<Vec<u16>>,
+    spare: RefCell<Vec<Vec<u8>>>,
+    /// What all sessions read into, one after the other.
+    read_buffer: RefCell<Box<[u8]>>,
+    pub large_keys: RefCell<LruCache<u64, ()>>,
+    /// Scratch for the name hashes of a request.
+    pub hashes: RefCell<Vec<u64>>,
+    pub variant: RefCell<Vec<u8>>,
+}
+
+impl Worker {
+    pub fn new(index: u16, shared: Arc<Shared>) -> Rc<Worker> {
+        let target = Rc::new(shared.target.clone());
+        let pool = Pool::new(Rc::clone(&target), Arc::clone(&shared.pinned), shared.config.pinned_max);
+        Rc::new(Worker {
+            index,
+            target,
+            clients: RefCell::default(),
+            connections: RefCell::default(),
+            pool,
+            facts: RefCell::new(shared.facts()),
+            facts_version: Cell::new(shared.facts_version()),
+            touched: RefCell::default(),
+            posted: RefCell::default(),
+            spare: RefCell::default(),
+            read_buffer: RefCell::default(),
+            large_keys: RefCell::new(LruCache::new(NonZeroUsize::MIN.saturating_add(LARGE_KEYS - 1))),
+            hashes: RefCell::default(),
+            variant: RefCell::default(),
+            shared,
+        })
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters[usize::from(self.index)]
+    }
+
+    pub fn facts(&self) -> Arc<Facts> {
+        Arc::clone(&self.facts.borrow())
+    }
+
+    /// The shared connection for a database, made at its first use.
+    pub fn connection(self: &Rc<Self>, db: u32) -> Result<Rc<Link>, String> {
+        if let Some((_, link)) = self.connections.borrow().iter().find(|(d, _)| *d == db) {
+            return Ok(Rc::clone(link));
+        }
+        let Some(id) = self.shared.links.add() else {
+            return Err(format!("ERR nearcache: no more databases can be used, {} links are open", u16::MAX));
+        };
+        let timeouts = &self.shared.config.upstream_timeouts;
+        let link = Rc::new(Connection::new(
+            Rc::clone(&self.target),
+            db,
+            timeouts.read,
+            (timeouts.reconnect_min, timeouts.reconnect_max),
+            LinkSink::new(self, id),
+        ));
+        self.connections.borrow_mut().push((db, Rc::clone(&link)));
+        tokio::task::spawn_local(Rc::clone(&link).run());
+        Ok(link)
+    }
+
+    pub fn is_own_link(&self, link: LinkId) -> bool {
+        self.connections.borrow().iter().any(|(_, connection)| connection.sink.link == link)
+    }
+
+    /// Keeps links watched, facts fresh and pools small; called several times within the staleness bound.
+    pub fn tick(&self) {
+        let now_us = clock::now_us();
+        let probe_after = self.shared.config.cache.bound / 4;
+        for (_, link) in self.connections.borrow().iter() {
+            link.tick(now_us, probe_after);
+        }
+        self.pool.tick(now_us);
+        let version = self.shared.facts_version();
+        if version != self.facts_version.replace(version) {
+            *self.facts.borrow_mut() = self.shared.facts();
+        }
+    }
+
+    /// How often `tick` is due.
+    pub fn tick_period(&self) -> Duration {
+        let cache = &self.shared.config.cache;
+        let read_timeout = self.shared.config.upstream_timeouts.read;
+        (cache.bound / 8).min(read_timeout / 10).max(Duration::from_millis(5))
+    }
+
+    // ---- clients
+
+    pub fn enter(&self, client: &Rc<Client>) {
+        let place = self.clients.borrow_mut().insert(Rc::clone(client));
+        client.place.set(place as u32);
+        self.shared.registry.lock().insert(client.meta.id, Arc::clone(&client.meta));
+        self.counters().clients_accepted_total.add(1);
+        if self.shared.is_draining.load(Relaxed) {
+            client.state.borrow_mut().is_closing = true;
+        }
+    }
+
+    pub fn exit(&self, client: &Client) {
+        let _ = self.clients.borrow_mut().try_remove(client.place.get() as usize);
+        self.shared.registry.lock().remove(&client.meta.id);
+        self.counters().clients_closed_total.add(1);
+        self.leave();
+    }
+
+    /// A client is no longer counted.
+    pub fn leave(&self) {
+        self.shared.inboxes[usize::from(self.index)].clients.fetch_sub(1, Relaxed);
+        self.shared.clients.fetch_sub(1, Relaxed);
+    }
+
+    /// Somebody has marked this client.
+    pub fn look(&self, id: u64) {
+        let clients = self.clients.borrow();
+        if let Some((_, client)) = clients.iter().find(|(_, client)| client.meta.id == id) {
+            client.wake();
+        }
+    }
+
+    /// Clients get the answers that are due and are closed.
+    pub fn drain(&self) {
+        for (_, client) in self.clients.borrow().iter() {
+            client.state.borrow_mut().is_closing = true;
+            client.wake();
+        }
+    }
+
+    // ---- what voids more than one key
+
+    /// A flush, or a write whose keys nobody knows: nothing older survives.
+    pub fn void_everything(&self) {
+        self.shared.links.void_everything();
+        self.void_eventual();
+    }
+
+    /// The server has forgotten everything that this link read.
+    pub fn void_link(&self, link: LinkId) {
+        self.shared.links.void_all(link);
+        self.void_eventual();
+    }
+
+    /// Entries of the `eventual` consistency do not look at epochs.
+    fn void_eventual(&self) {
+        if self.shared.config.cache.consistency == Consistency::Eventual {
+            self.shared.cache.purge_all();
+        }
+    }
+
+    /// A read whose reply was too large for a shared connection goes another way next time.
+    pub fn remember_large(&self, effect: &Effect, bytes: usize) {
+        if bytes < LARGE_REPLY_BYTES {
+            return;
+        }
+        let mut large = self.large_keys.borrow_mut();
+        match effect {
+            Effect::Read(touched) => touched.hashes().iter().for_each(|&hash| {
+                large.put(hash, ());
+            }),
+            Effect::FillRead(_, hash) => {
+                large.put(*hash, ());
+            }
+            _ => {}
+        }
+    }
+
+    // ---- answers to followers
+
+    /// The flight has ended with a reply (a RESP3 frame): followers of this worker at once, others by message.
+    pub fn answer_followers(&self, followers: &[Follower], convert: impl Fn(&mut Ready, Version)) {
+        let mut converted: [Option<Bytes>; 2] = [None, None];
+        for follower in followers {
+            let bytes = converted[usize::from(follower.version == Version::Resp3)].get_or_insert_with(|| {
+                let mut ready = Ready::default();
+                convert(&mut ready, follower.version);
+                ready.into_bytes()
+            });
+            self.answer_follower(follower, FlightAnswer::Reply(bytes.clone()));
+        }
+    }
+
+    pub fn fail_followers(&self, followers: &[Follower], error: &str) {
+        if followers.is_empty() {
+            return;
+        }
+        let error: Arc<str> = error.into();
+        for follower in followers {
+            self.answer_follower(follower, FlightAnswer::Error(Arc::clone(&error)));
+        }
+    }
+
+    /// The same by message even to this worker: for guards that are dropped anywhere.
+    pub fn fail_followers_later(&self, followers: &[Follower], error: &str) {
+        for follower in followers {
+            let answer = FlightAnswer::Error(error.into());
+            self.shared.inboxes[usize::from(follower.worker)].send(Message::Answer { to: *follower, answer });
+        }
+    }
+
+    fn answer_follower(&self, follower: &Follower, answer: FlightAnswer) {
+        if follower.worker == self.index {
+            self.take_answer(follower, &answer);
+        } else {
+            self.shared.inboxes[usize::from(follower.worker)].push(Message::Answer { to: *follower, answer });
+            let mut posted = self.posted.borrow_mut();
+            if !posted.contains(&follower.worker) {
+                posted.push(follower.worker);
+            }
+        }
+    }
+
+    /// An answer for a client of this worker, if it is still there.
+    pub fn take_answer(&self, to: &Follower, answer: &FlightAnswer) {
+        let client = self.clients.borrow().get(to.place as usize).filter(|c| c.meta.id == to.client).map(Rc::clone);
+        let Some(client) = client else { return };
+        match answer {
+            FlightAnswer::Reply(bytes) => client.answer(to.sequence, Answer::Converted(bytes.clone()), &self.touched),
+            FlightAnswer::Error(text) => client.answer(to.sequence, Answer::Error(text), &self.touched),
+        }
+    }
+
+    /// Ends a batch: sessions and workers that got something are woken, each once.
+    pub fn wake_touched(&self) {
+        while let Some(client) = self.touched.borrow_mut().pop() {
+            client.wake_touched();
+        }
+        for worker in self.posted.borrow_mut().drain(..) {
+            self.shared.inboxes[usize::from(worker)].notify();
+        }
+    }
+
+    // ---- buffers
+
+    /// The buffer to read into; whoever has it gives it back before his turn ends.
+    pub fn take_read_buffer(&self) -> Box<[u8]> {
+        let buffer = std::mem::take(&mut *self.read_buffer.borrow_mut());
+        if buffer.is_empty() { vec![0; READ_BUFFER_BYTES].into() } else { buffer }
+    }
+
+    pub fn return_read_buffer(&self, buffer: Box<[u8]>) {
+        *self.read_buffer.borrow_mut() = buffer;
+    }
+
+    pub fn lend_buffer(&self, ready: &mut Ready) {
+        if ready.bytes.capacity() == 0
+            && let Some(spare) = self.spare.borrow_mut().pop()
+        {
+            ready.bytes = spare;
+        }
+    }
+
+    /// An empty buffer that its client does not need now.
+    pub fn return_buffer(&self, ready: &mut Ready) {
+        let bytes = std::mem::take(&mut ready.bytes);
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_BUFFERS && (1..=SPARE_BYTES).contains(&bytes.capacity()) {
+            spare.push(bytes);
+        }
+    }
+
+    /// Books what a client holds now. Over the budget of all buffers the large holders are the ones that go; false: this
+    /// one must.
+    #[must_use]
+    pub fn account(&self, client: &Client, bytes: usize) -> bool {
+        let before = client.accounted_bytes.replace(bytes);
+        let total = &self.shared.buffered_bytes;
+        if bytes > before {
+            let now = total.fetch_add(bytes - before, Relaxed) + (bytes - before);
+            now <= self.shared.config.clients.buffer_budget_bytes || bytes < LARGE_HOLDER_BYTES
+        } else {
+            if bytes < before {
+                total.fetch_sub(before - bytes, Relaxed);
+            }
+            true
+        }
+    }
+
+    pub fn unavailable(&self, failure: &Failure) -> String {
+        match failure {
+            Failure::Unavailable(why) => self.shared.unavailable(why),
+            Failure::Lost(why) => {
+                format!(
+                    "ERR nearcache: the connection to upstream {} was lost before the reply: {why}; a write may or may not have been executed",
+                    self.shared.upstream_name
+                )
+            }
+        }
+    }
+}
+
+/// A client with fewer bytes in buffers is never the one that is closed when the budget of all buffers is used up.
+const LARGE_HOLDER_BYTES: usize = 64 << 10;

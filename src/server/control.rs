@@ -1,0 +1,167 @@
+//! What runs beside the workers, on the control runtime: learning about the upstream, watching for what it does not tell,
+//! and clearing expired entries out of L1.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use redis::{ConnectionAddr, IntoConnectionInfo as _};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::config::{Consistency, Endpoint};
+use crate::proxy::shared::Shared;
+use crate::upstream::dial::Target;
+use crate::upstream::facts::Facts;
+
+/// How long the start waits for the upstream, so that the first clients find its command table.
+const FIRST_CONTACT: Duration = Duration::from_secs(1);
+/// Pauses between attempts to learn.
+const LEARN_AGAIN: Duration = Duration::from_millis(200);
+
+/// Asks once; whoever starts the process then finds it complete, unless the upstream is away.
+pub async fn first_contact(shared: &Arc<Shared>) {
+    if let Ok(Ok(facts)) = tokio::time::timeout(FIRST_CONTACT, Facts::ask(&shared.target)).await {
+        shared.learn(facts);
+    }
+}
+
+/// Learns about the upstream as soon as it can be reached, and again after each loss of a link: another server may have
+/// come back.
+pub async fn learn(shared: Arc<Shared>, cancel: CancellationToken) {
+    let mut learned_at_losses = None;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(LEARN_AGAIN) => {}
+        }
+        let losses: u64 = shared.counters.iter().map(|counters| counters.links_lost_total.value()).sum();
+        if learned_at_losses == Some(losses) || learned_at_losses.is_none() && losses == 0 && shared.facts().is_known {
+            learned_at_losses = Some(losses);
+            continue;
+        }
+        match Facts::ask(&shared.target).await {
+            Ok(facts) => {
+                tracing::debug!(version = facts.version, databases = facts.databases, "learned about the upstream");
+                shared.learn(facts);
+                learned_at_losses = Some(losses);
+            }
+            Err(error) => tracing::debug!(%error, "the upstream cannot be asked about itself"),
+        }
+    }
+}
+
+/// `SWAPDB` sends no invalidation. When it does not pass through the proxy, only the server's count of calls tells: it is
+/// read often enough that what it made stale is not served longer than the staleness bound.
+pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
+    let cache = &shared.config.cache;
+    if !cache.enabled || cache.consistency == Consistency::Strong {
+        return;
+    }
+    let period = cache.bound / 3;
+    let mut known: Option<u64> = None;
+    let mut has_warned = false;
+    'connect: loop {
+        let mut connection = tokio::select! {
+            () = cancel.cancelled() => return,
+            connection = connect(&shared.target) => match connection {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, "the upstream cannot be watched for SWAPDB");
+                    tokio::time::sleep(period).await;
+                    continue;
+                }
+            },
+        };
+        loop {
+            let mut question = redis::cmd("INFO");
+            let asked = question.arg("commandstats").query_async::<String>(&mut connection);
+            let info = tokio::select! {
+                () = cancel.cancelled() => return,
+                info = tokio::time::timeout(shared.config.upstream_timeouts.read, asked) => info,
+            };
+            match info {
+                Ok(Ok(info)) => {
+                    let calls = swapdb_calls(&info);
+                    // After CONFIG RESETSTAT or a restart the count is lower: something may have been missed.
+                    if known.is_some_and(|known| known != calls) {
+                        tracing::info!(calls, "the upstream has executed SWAPDB: everything cached is dropped");
+                        shared.links.void_everything();
+                        if cache.consistency == Consistency::Eventual {
+                            shared.cache.purge_all();
+                        }
+                    }
+                    known = Some(calls);
+                }
+                Ok(Err(error)) => {
+                    if !has_warned && error.kind() != redis::ErrorKind::Io {
+                        has_warned = true;
+                        tracing::warn!(%error, "INFO commandstats is refused: a SWAPDB behind the proxy would go unnoticed");
+                        *shared.last_trouble.lock() = Some(format!("SWAPDB cannot be watched for: {error}"));
+                    }
+                    tokio::time::sleep(period).await;
+                    continue 'connect;
+                }
+                Err(_) => continue 'connect,
+            }
+            tokio::time::sleep(period).await;
+        }
+    }
+}
+
+fn swapdb_calls(info: &str) -> u64 {
+    info.lines()
+        .find_map(|line| line.strip_prefix("cmdstat_swapdb:calls="))
+        .and_then(|rest| rest.split(',').next())
+        .and_then(|calls| calls.parse().ok())
+        .unwrap_or(0)
+}
+
+/// A connection of the control plane.
+async fn connect(target: &Target) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+    let address = match &target.endpoint {
+        Endpoint::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
+        Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
+    };
+    let mut settings = redis::RedisConnectionInfo::default();
+    if let Some(user) = &target.user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = &target.password {
+        settings = settings.set_password(String::from_utf8_lossy(password.expose()));
+    }
+    let info = address.into_connection_info()?.set_redis_settings(settings);
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(target.connect_timeout))
+        .set_response_timeout(None);
+    redis::Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// Slots of L1 that one sweep visits, and how often it runs: a million entries are seen in ten seconds.
+const SWEEP_SLOTS: usize = 10_000;
+const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+
+/// Expired entries give up their memory soon after, not when they are evicted.
+pub async fn sweep(shared: Arc<Shared>, cancel: CancellationToken) {
+    let mut tick = tokio::time::interval(SWEEP_PERIOD);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        shared.cache.sweep(clock::now_us(), SWEEP_SLOTS);
+        close_idle(&shared);
+    }
+}
+
+/// Clients that have said nothing for `clients.idle_timeout` and wait for nothing.
+fn close_idle(shared: &Shared) {
+    let timeout = shared.config.clients.idle_timeout;
+    if timeout.is_zero() {
+        return;
+    }
+    let now_us = clock::now_us();
+    let timeout_us = timeout.as_micros() as u64;
+    shared.kill(|meta| !meta.is_pinned.load(Relaxed) && now_us.saturating_sub(meta.active_us.load(Relaxed)) > timeout_us);
+}

@@ -1,0 +1,228 @@
+//! Builds everything, wires it, and takes it down. The main thread runs the control runtime (accepting, signals, the
+//! private server, what is learned of the upstream, the admin API); each worker has a thread of its own.
+
+mod control;
+mod worker;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::cache::{self, L1, L1Config, Links};
+use crate::cli::EXIT_USAGE;
+use crate::config::{Config, Consistency, Endpoint, LogFormat, Upstream, Warning};
+use crate::downstream::listener::Listener;
+use crate::proxy::shared::{Message, Shared};
+use crate::upstream::dial::Target;
+use crate::upstream::embedded::{Embedded, Options};
+
+/// Runs until a signal ends it.
+pub fn run(config: Config, warnings: &[Warning]) -> ExitCode {
+    start_log(&config);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    raise_file_limit(&config);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("the control runtime does not start: {error}")),
+    };
+    runtime.block_on(serve(config))
+}
+
+fn fail(code: u8, text: &str) -> ExitCode {
+    tracing::error!("{text}");
+    ExitCode::from(code)
+}
+
+fn start_log(config: &Config) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::new(config.log.level.name());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber in one process (tests) is of no use and no harm.
+    let _ = match config.log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+/// Every client is a file, and may have an upstream connection of its own.
+fn raise_file_limit(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = (config.clients.max_clients + config.pinned_max + 256) as u64;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let current = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
+        if raised.is_err() || current < wanted {
+            tracing::warn!(
+                limit = current,
+                wanted,
+                "the limit of open files is lower than clients.max_clients and upstream.pinned_max need"
+            );
+        }
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    // Addresses first: a second process on the same ports must not touch anything else.
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        match Listener::bind(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => return fail(1, &format!("{address} cannot be listened on: {error}")),
+        }
+    }
+    let admin = match config.admin {
+        None => None,
+        Some(address) => match tokio::net::TcpListener::bind(address).await {
+            Ok(listener) => Some(listener),
+            Err(error) => return fail(1, &format!("the admin address {address} cannot be listened on: {error}")),
+        },
+    };
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        return fail(1, "signals cannot be handled");
+    };
+    let embedded = match &config.upstream {
+        Upstream::Url { .. } => None,
+        Upstream::Embedded { data_dir } => {
+            match Embedded::start(data_dir, Options::for_l1_bytes(config.cache.l1_bytes)).await {
+                Ok(embedded) => Some(embedded),
+                Err(error) => {
+                    let code = if error.is_usage() { EXIT_USAGE } else { 1 };
+                    return fail(code, &error.to_string());
+                }
+            }
+        }
+    };
+    let target = target(&config, embedded.as_ref());
+    let shared = Arc::new(build(config, target));
+    let cancel = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let supervisor = embedded.map(|mut embedded| {
+        let cancel = cancel.clone();
+        tokio::spawn(async move {
+            embedded.supervise(&cancel).await;
+            embedded.stop().await;
+        })
+    });
+    let mut threads = Vec::new();
+    for index in 0..shared.inboxes.len() {
+        match worker::spawn(index as u16, Arc::clone(&shared)) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => return fail(1, &format!("worker {index} does not start: {error}")),
+        }
+    }
+    tasks.spawn(control::learn(Arc::clone(&shared), cancel.clone()));
+    tasks.spawn(control::watch_swapdb(Arc::clone(&shared), cancel.clone()));
+    tasks.spawn(control::sweep(Arc::clone(&shared), cancel.clone()));
+    control::first_contact(&shared).await;
+    announce(&listeners, admin.as_ref());
+    let accepting = CancellationToken::new();
+    for listener in listeners {
+        tasks.spawn(listener.run(Arc::clone(&shared), accepting.clone()));
+    }
+    if let Some(admin) = admin {
+        tasks.spawn(admin::serve(admin, Arc::clone(&shared), cancel.clone()));
+    }
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+    }
+    accepting.cancel();
+    drain(&shared, &mut terminate, &mut interrupt).await;
+    cancel.cancel();
+    tasks.close();
+    if let Some(supervisor) = supervisor {
+        let _ = supervisor.await;
+    }
+    // Listeners remove their socket files on the way out.
+    let _ = tokio::time::timeout(Duration::from_secs(1), tasks.wait()).await;
+    ExitCode::SUCCESS
+}
+
+fn target(config: &Config, embedded: Option<&Embedded>) -> Target {
+    let connect_timeout = config.upstream_timeouts.connect;
+    match (&config.upstream, embedded) {
+        (Upstream::Url { endpoint, user, password, .. }, _) => {
+            Target { endpoint: endpoint.clone(), user: user.clone(), password: password.clone(), connect_timeout }
+        }
+        (Upstream::Embedded { data_dir }, embedded) => Target {
+            endpoint: Endpoint::Unix(embedded.map_or_else(|| data_dir.clone(), |e| e.socket().to_owned())),
+            user: None,
+            password: None,
+            connect_timeout,
+        },
+    }
+}
+
+fn build(config: Config, target: Target) -> Shared {
+    let links = Arc::new(Links::new());
+    let micros = |length: Duration| length.as_micros() as u64;
+    let l1 = L1::new(
+        L1Config {
+            budget_bytes: config.cache.l1_bytes,
+            shards: config.cache.shards,
+            max_value_bytes: config.cache.max_value_bytes,
+            // `None` in the configuration means that absence is not kept.
+            negative_ttl_us: Some(config.cache.negative_ttl.map_or(0, micros)),
+            max_age_us: config.cache.max_age.map(micros),
+            bound_us: micros(config.cache.bound),
+            consistency: match config.cache.consistency {
+                Consistency::Eventual => cache::Consistency::Eventual,
+                Consistency::Coherent | Consistency::Strong => cache::Consistency::Coherent,
+            },
+        },
+        Arc::clone(&links),
+    );
+    let workers = config.worker_threads();
+    Shared::new(config, target, l1, links, workers)
+}
+
+/// One line for each address, for whoever started the process and waits for it.
+fn announce(listeners: &[Listener], admin: Option<&tokio::net::TcpListener>) {
+    let mut text = String::new();
+    for listener in listeners {
+        text.push_str(&format!("listening on {}\n", listener.address()));
+    }
+    if let Some(Ok(address)) = admin.map(tokio::net::TcpListener::local_addr) {
+        text.push_str(&format!("admin listening on {address}\n"));
+    }
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    tracing::info!("{}", text.trim_end().replace('\n', ", "));
+}
+
+/// Lets clients have the answers that are due, for at most the drain time; a second signal ends it at once.
+async fn drain(
+    shared: &Shared,
+    terminate: &mut tokio::signal::unix::Signal,
+    interrupt: &mut tokio::signal::unix::Signal,
+) {
+    shared.is_draining.store(true, Relaxed);
+    for inbox in &shared.inboxes {
+        inbox.send(Message::Drain);
+    }
+    let gone = async {
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        while shared.clients.load(Relaxed) > 0 {
+            look.tick().await;
+        }
+    };
+    tokio::select! {
+        () = gone => {}
+        () = tokio::time::sleep(shared.config.shutdown.drain_timeout) => {
+            tracing::warn!(clients = shared.clients.load(Relaxed), "clients were still waiting when the drain time ended");
+        }
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

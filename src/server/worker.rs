@@ -1,0 +1,103 @@
+//! A worker's thread: its runtime, and the task that takes messages from its inbox.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Builder, LocalOptions};
+
+use crate::clock;
+use crate::downstream::session;
+use crate::net::Stream;
+use crate::proxy::client::{Client, ClientMeta, Words};
+use crate::proxy::shared::{Message, NewClient, Shared};
+use crate::proxy::worker::Worker;
+
+pub fn spawn(index: u16, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(run(index, shared)),
+            Err(error) => tracing::error!(%error, index, "a worker has no runtime"),
+        }
+    })
+}
+
+async fn run(index: u16, shared: Arc<Shared>) {
+    let worker = Worker::new(index, Arc::clone(&shared));
+    // The first connection is there before the first client.
+    if let Err(error) = worker.connection(shared.initial_db) {
+        tracing::error!(error, "no shared connection");
+    }
+    tokio::task::spawn_local(ticks(Rc::clone(&worker)));
+    let inbox = &shared.inboxes[usize::from(index)];
+    loop {
+        while let Some(message) = inbox.pop() {
+            match message {
+                Message::Socket(new) => admit(&worker, new),
+                Message::Answer { to, answer } => worker.take_answer(&to, &answer),
+                Message::Look { client } => worker.look(client),
+                Message::Drain => worker.drain(),
+            }
+        }
+        worker.wake_touched();
+        inbox.notified().await;
+    }
+}
+
+async fn ticks(worker: Rc<Worker>) {
+    let mut tick = tokio::time::interval(worker.tick_period());
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tick.tick().await;
+        worker.tick();
+    }
+}
+
+fn admit(worker: &Rc<Worker>, new: NewClient) {
+    let (stream, address, local_address) = match adopt(new) {
+        Ok(adopted) => adopted,
+        Err(error) => {
+            tracing::warn!(%error, "a client was lost while it was handed to its worker");
+            worker.leave();
+            return;
+        }
+    };
+    let now_us = clock::now_us();
+    let meta = Arc::new(ClientMeta {
+        id: worker.shared.next_client_id(),
+        worker: worker.index,
+        address,
+        local_address,
+        connected_us: now_us,
+        active_us: AtomicU64::new(now_us),
+        db: AtomicU32::new(worker.initial_db()),
+        is_resp3: AtomicBool::new(false),
+        is_pinned: AtomicBool::new(false),
+        words: Mutex::new(Words { user: "default".into(), ..Words::default() }),
+        is_killed: AtomicBool::new(false),
+    });
+    let client = Rc::new(Client::new(meta, worker.initial_access(), worker.initial_db()));
+    worker.enter(&client);
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        session::serve(Rc::clone(&worker), Rc::clone(&client), stream).await;
+        worker.exit(&client);
+    });
+}
+
+/// Registers the socket with this worker's runtime.
+fn adopt(new: NewClient) -> io::Result<(Stream, String, String)> {
+    match new {
+        NewClient::Tcp(stream, peer) => {
+            let local = stream.local_addr()?;
+            Ok((Stream::Tcp(TcpStream::from_std(stream)?), peer.to_string(), local.to_string()))
+        }
+        NewClient::Unix(stream, path) => {
+            Ok((Stream::Unix(UnixStream::from_std(stream)?), format!("{path}:0"), format!("{path}:0")))
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! A shared upstream connection: the requests of many clients, pipelined, their replies matched by order.
+//!
+//! One task on the worker's own thread reads, hands every frame to the [`Sink`] in stream order before it looks at
+//! the next one, and writes what sessions have queued since its last turn in one go. Nothing here locks: sessions of
+//! the same worker append to the queue directly. The queue is bounded in bytes ([`FULL_BYTES`]); a session that finds
+//! it full waits until it is told.
+//!
+//! Life: connect (requests queue meanwhile, once after a loss or at the first use), pump, and at a loss everything
+//! unanswered fails with the reason. While the upstream stays away requests fail at once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::dial::{DialError, Greeting, Target, Tracking, TrackingState};
+use crate::clock;
+use crate::net::Stream;
+use crate::resp::Version;
+use crate::resp::reply::FrameScanner;
+
+/// Unsent bytes beyond which sessions have to wait.
+pub const FULL_BYTES: usize = 32 << 20;
+/// A frame from this size on is handed over by reference instead of being copied.
+pub const SHARED_FRAME_BYTES: usize = 64 << 10;
+
+const READ_BYTES: usize = 64 << 10;
+/// Reads in one turn before other tasks of the worker get theirs.
+const READS_A_TURN: usize = 8;
+
+/// What the connection's owner does with what arrives; called in stream order on the worker's thread.
+pub trait Sink: 'static {
+    /// What a request leaves behind to be matched with its reply.
+    type Waiter;
+
+    /// The handshake is done; nothing was sent yet.
+    fn up(&self, tracking: &TrackingState);
+    /// Bytes came off the socket at this time; what is in them follows.
+    fn received(&self, now_us: u64);
+    fn push(&self, frame: &[u8]);
+    fn reply(&self, waiter: Self::Waiter, frame: Frame<'_>);
+    /// All frames that were there are applied. `answered_us`: when the newest answered request was queued (0: none);
+    /// `answers`: how many replies there were.
+    fn batch_done(&self, answered_us: u64, answers: u64);
+    /// The connection is gone: comes before the `failed` of everything that was unanswered.
+    fn lost(&self);
+    fn failed(&self, waiter: Self::Waiter, failure: &Failure);
+    /// The waiter of a PING that only asks whether the link still answers.
+    fn probe(&self) -> Self::Waiter;
+}
+
+/// One complete reply.
+pub struct Frame<'a> {
+    pub bytes: &'a [u8],
+    /// The same bytes by reference, for frames of [`SHARED_FRAME_BYTES`] and more.
+    pub shared: Option<Bytes>,
+}
+
+/// Why a request got no reply.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// It was never sent.
+    Unavailable(String),
+    /// It may have been executed.
+    Lost(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Unavailable(why) | Failure::Lost(why) => f.write_str(why),
+        }
+    }
+}
+
+pub struct Connection<S: Sink> {
+    pub sink: S,
+    target: Rc<Target>,
+    db: u32,
+    read_timeout: Duration,
+    back_off: (Duration, Duration),
+    queue: RefCell<Queue<S::Waiter>>,
+    phase: RefCell<Phase>,
+    waker: RefCell<Option<Waker>>,
+    /// Sessions that found the queue full.
+    blocked: RefCell<Vec<Waker>>,
+    /// Set by `hang_up`: the pump ends with this reason.
+    doomed: RefCell<Option<String>>,
+    tracking: Cell<bool>,
+}
+
+struct Queue<W> {
+    out: Vec<u8>,
+    written: usize,
+    /// When each was queued (µs), and who waits.
+    waiters: VecDeque<(u64, W)>,
+    last_sent_us: u64,
+    /// When bytes last arrived, or the first unanswered request was queued, whichever is later.
+    silent_since_us: u64,
+}
+
+enum Phase {
+    /// Requests are queued and sent once the connection is there.
+    Connecting,
+    Up,
+    Down(String),
+}
+
+impl<S: Sink> Connection<S> {
+    pub fn new(target: Rc<Target>, db: u32, read_timeout: Duration, back_off: (Duration, Duration), sink: S) -> Self {
+        Connection {
+            sink,
+            target,
+            db,
+            read_timeout,
+            back_off,
+            queue: RefCell::new(Queue {
+                out: Vec::new(),
+                written: 0,
+                waiters: VecDeque::new(),
+                last_sent_us: 0,
+                silent_since_us: 0,
+            }),
+            phase: RefCell::new(Phase::Connecting),
+            waker: RefCell::new(None),
+            blocked: RefCell::new(Vec::new()),
+            doomed: RefCell::new(None),
+            tracking: Cell::new(false),
+        }
+    }
+
+    /// Whether requests are taken, and if not, why.
+    pub fn availability(&self) -> Result<(), Failure> {
+        match &*self.phase.borrow() {
+            Phase::Down(why) => Err(Failure::Unavailable(why.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Up)
+    }
+
+    pub fn is_down(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Down(_))
+    }
+
+    /// Whether the server sends invalidations for what this connection reads.
+    pub fn is_tracking(&self) -> bool {
+        self.tracking.get()
+    }
+
+    /// Whether a session should wait; if so, it is woken when there is room again.
+    pub fn is_full(&self, waker: &Waker) -> bool {
+        let queue = self.queue.borrow();
+        let full = queue.out.len() - queue.written > FULL_BYTES;
+        if full {
+            self.blocked.borrow_mut().push(waker.clone());
+        }
+        full
+    }
+
+    pub fn unanswered(&self) -> usize {
+        self.queue.borrow().waiters.len()
+    }
+
+    pub fn buffered_bytes(&self) -> usize {
+        self.queue.borrow().out.len()
+    }
+
+    /// Queues one request, complete and well-formed. The caller has asked `availability`.
+    pub fn send(&self, request: &[u8], now_us: u64, waiter: S::Waiter) {
+        let mut queue = self.queue.borrow_mut();
+        queue.out.extend_from_slice(request);
+        queue.expect(now_us, waiter);
+        drop(queue);
+        self.wake();
+    }
+
+    /// Queues requests that the closure writes; it returns their waiters' count through `expect`.
+    pub fn send_with(&self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
+        let mut queue = self.queue.borrow_mut();
+        let Queue { out, waiters, last_sent_us, silent_since_us, .. } = &mut *queue;
+        if waiters.is_empty() {
+            *silent_since_us = now_us;
+        }
+        *last_sent_us = now_us;
+        write(out, &mut |waiter| waiters.push_back((now_us, waiter)));
+        drop(queue);
+        self.wake();
+    }
+
+    /// Called some times within the staleness bound: asks a quiet link whether it still answers, and gives up one that
+    /// has been silent for the read timeout.
+    pub fn tick(&self, now_us: u64, probe_after: Duration) {
+        if !self.is_up() {
+            return;
+        }
+        let queue = self.queue.borrow();
+        let silent = !queue.waiters.is_empty()
+            && now_us.saturating_sub(queue.silent_since_us) >= self.read_timeout.as_micros() as u64;
+        let quiet = queue.waiters.is_empty() && now_us.saturating_sub(queue.last_sent_us) >= probe_after.as_micros() as u64;
+        drop(queue);
+        if silent {
+            self.hang_up(format!("no answer within the read timeout of {} ms", self.read_timeout.as_millis()));
+        } else if quiet {
+            self.send(b"*1\r\n$4\r\nPING\r\n", now_us, self.sink.probe());
+        }
+    }
+
+    /// Ends the connection; it is built anew.
+    pub fn hang_up(&self, why: String) {
+        *self.doomed.borrow_mut() = Some(why);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The connection's task: never ends by itself.
+    pub async fn run(self: Rc<Self>) {
+        let mut failures: u32 = 0;
+        loop {
+            let greeting =
+                Greeting { version: Version::Resp3, db: self.db, tracking: Tracking::Wanted, credentials: None };
+            match self.target.open(greeting).await {
+                Ok((stream, tracking)) => {
+                    failures = 0;
+                    self.tracking.set(tracking == TrackingState::On);
+                    *self.doomed.borrow_mut() = None;
+                    self.sink.up(&tracking);
+                    *self.phase.borrow_mut() = Phase::Up;
+                    self.requests_start_now();
+                    let why = self.pump(stream).await;
+                    tracing::warn!(upstream = %self.target.endpoint, db = self.db, reason = %why, "upstream connection lost");
+                    self.tracking.set(false);
+                    *self.phase.borrow_mut() = Phase::Connecting;
+                    self.sink.lost();
+                    self.fail_all(&Failure::Lost(why));
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.go_down(failures, &error);
+                    tokio::time::sleep(self.pause(failures)).await;
+                }
+            }
+        }
+    }
+
+    fn requests_start_now(&self) {
+        self.queue.borrow_mut().silent_since_us = clock::now_us();
+    }
+
+    fn go_down(&self, failures: u32, error: &DialError) {
+        if failures == 1 {
+            tracing::error!(upstream = %self.target.endpoint, db = self.db, %error, "upstream is unavailable");
+        }
+        let why = error.to_string();
+        *self.phase.borrow_mut() = Phase::Down(why.clone());
+        self.fail_all(&Failure::Unavailable(why));
+    }
+
+    /// Doubling from the smaller to the larger bound, each with up to half of it taken off at random, so that many
+    /// proxies do not come back in one wave.
+    fn pause(&self, failures: u32) -> Duration {
+        let (least, most) = self.back_off;
+        let full = least.saturating_mul(1 << (failures - 1).min(16)).min(most);
+        full.mul_f64(0.5 + 0.5 * fastrand::f64())
+    }
+
+    fn fail_all(&self, failure: &Failure) {
+        let waiters = {
+            let mut queue = self.queue.borrow_mut();
+            queue.out = Vec::new();
+            queue.written = 0;
+            std::mem::take(&mut queue.waiters)
+        };
+        for (_, waiter) in waiters {
+            self.sink.failed(waiter, failure);
+        }
+        self.sink.batch_done(0, 0);
+        self.unblock();
+    }
+
+    fn unblock(&self) {
+        self.blocked.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    async fn pump(&self, mut stream: Stream) -> String {
+        let mut input = BytesMut::with_capacity(READ_BYTES);
+        let mut frames = FrameScanner::default();
+        let mut scanned = 0;
+        let end = poll_fn(|cx| {
+            self.remember(cx);
+            if let Some(why) = self.doomed.borrow_mut().take() {
+                return Poll::Ready(why);
+            }
+            if let Some(why) = self.read(cx, &mut stream, &mut input, &mut frames, &mut scanned) {
+                return Poll::Ready(why);
+            }
+            match self.write(cx, &mut stream) {
+                Some(why) => Poll::Ready(why),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        *self.waker.borrow_mut() = None;
+        end
+    }
+
+    fn remember(&self, cx: &mut Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    fn read(
+        &self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        input: &mut BytesMut,
+        frames: &mut FrameScanner,
+        scanned: &mut usize,
+    ) -> Option<String> {
+        for turn in 0.. {
+            if turn == READS_A_TURN {
+                cx.waker().wake_by_ref();
+                return None;
+            }
+            let room = usize::try_from(frames.pending_payload()).unwrap_or(usize::MAX).clamp(READ_BYTES, 1 << 30);
+            if input.capacity() - input.len() < READ_BYTES / 4 {
+                input.reserve(room);
+            }
+            match stream.poll_read_append(cx, input) {
+                Poll::Pending => return None,
+                Poll::Ready(Err(e)) => return Some(e.to_string()),
+                Poll::Ready(Ok(0)) => return Some("the upstream closed the connection".into()),
+                Poll::Ready(Ok(_)) => {
+                    let now_us = clock::now_us();
+                    self.queue.borrow_mut().silent_since_us = now_us;
+                    self.sink.received(now_us);
+                }
+            }
+            if let Err(why) = self.take_frames(input, frames, scanned) {
+                return Some(why);
+            }
+        }
+        None
+    }
+
+    fn take_frames(&self, input: &mut BytesMut, frames: &mut FrameScanner, scanned: &mut usize) -> Result<(), String> {
+        let mut start = 0;
+        let (mut answered_us, mut answers) = (0, 0);
+        let result = loop {
+            let (consumed, complete) = match frames.advance(&input[*scanned..]) {
+                Ok(progress) => progress,
+                Err(e) => break Err(format!("the upstream sent what is no RESP: {e}")),
+            };
+            *scanned += consumed;
+            if !complete {
+                break Ok(());
+            }
+            let bytes = *scanned - start;
+            if input[start] == b'>' {
+                self.sink.push(&input[start..*scanned]);
+            } else {
+                let Some((sent_us, waiter)) = self.queue.borrow_mut().waiters.pop_front() else {
+                    break Err("the upstream sent a reply that nobody asked for".into());
+                };
+                answered_us = sent_us;
+                answers += 1;
+                if bytes >= SHARED_FRAME_BYTES {
+                    input.advance(start);
+                    *scanned -= start;
+                    start = 0;
+                    let shared = input.split_to(bytes).freeze();
+                    *scanned = 0;
+                    self.sink.reply(waiter, Frame { bytes: &shared, shared: Some(shared.clone()) });
+                    continue;
+                }
+                self.sink.reply(waiter, Frame { bytes: &input[start..*scanned], shared: None });
+            }
+            start = *scanned;
+        };
+        input.advance(start);
+        *scanned -= start;
+        if input.is_empty() && input.capacity() > 4 * READ_BYTES {
+            *input = BytesMut::with_capacity(READ_BYTES);
+        }
+        self.sink.batch_done(answered_us, answers);
+        result
+    }
+
+    fn write(&self, cx: &mut Context<'_>, stream: &mut Stream) -> Option<String> {
+        let mut queue = self.queue.borrow_mut();
+        while queue.written < queue.out.len() {
+            match stream.poll_write_some(cx, &queue.out[queue.written..]) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) => queue.written += n,
+                Poll::Ready(Err(e)) => return Some(e.to_string()),
+            }
+        }
+        if queue.written == queue.out.len() {
+            queue.written = 0;
+            if queue.out.capacity() > 4 * READ_BYTES {
+                queue.out = Vec::with_capacity(READ_BYTES);
+            }
+            queue.out.clear();
+        } else if queue.written > READ_BYTES && queue.written > queue.out.len() / 2 {
+            let written = queue.written;
+            queue.out.drain(..written);
+            queue.written = 0;
+        }
+        let has_room = queue.out.len() - queue.written <= FULL_BYTES / 2;
+        drop(queue);
+        if has_room && !self.blocked.borrow().is_empty() {
+            self.unblock();
+        }
+        None
+    }
+}
+
+impl<W> Queue<W> {
+    fn expect(&mut self, now_us: u64, waiter: W) {
+        if self.waiters.is_empty() {
+            self.silent_since_us = now_us;
+        }
+        self.last_sent_us = now_us;
+        self.waiters.push_back((now_us, waiter));
+    }
+}

@@ -1,0 +1,175 @@
+//! Reaching the upstream: connect, and the handshake that makes a connection one of ours. Async, on the runtime of
+//! whoever asks; every step within one timeout.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::config::{Endpoint, Secret};
+use crate::net::Stream;
+use crate::resp::reply::{self, frame_len};
+use crate::resp::{Version, encode};
+
+/// Where the upstream is and as whom the proxy speaks to it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub endpoint: Endpoint,
+    pub user: Option<String>,
+    pub password: Option<Secret>,
+    pub connect_timeout: Duration,
+}
+
+/// Why a connection could not be had. The text goes to clients, after "nearcache: upstream … is unavailable: ".
+#[derive(Clone, Debug)]
+pub enum DialError {
+    Timeout(Duration),
+    Io(String),
+    /// The server's own error text (without the dash) for the handshake request that is named.
+    Refused { request: &'static str, error: String },
+    Protocol(String),
+}
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DialError::Timeout(after) => write!(f, "no answer within {} ms", after.as_millis()),
+            DialError::Io(e) => f.write_str(e),
+            DialError::Refused { request, error } => write!(f, "{request} was refused: {error}"),
+            DialError::Protocol(what) => write!(f, "not a Redis server? {what}"),
+        }
+    }
+}
+
+impl From<io::Error> for DialError {
+    fn from(e: io::Error) -> Self {
+        DialError::Io(e.to_string())
+    }
+}
+
+/// What a new connection should be.
+#[derive(Clone, Copy, Debug)]
+pub struct Greeting<'a> {
+    pub version: Version,
+    pub db: u32,
+    pub tracking: Tracking,
+    /// Instead of the proxy's own user: a client's credentials.
+    pub credentials: Option<(&'a [u8], &'a [u8])>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    Off,
+    /// `CLIENT TRACKING ON`; a refusal is no failure, it is reported.
+    Wanted,
+}
+
+/// What the handshake found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrackingState {
+    Off,
+    On,
+    Refused(String),
+}
+
+impl Target {
+    pub async fn connect(&self) -> Result<Stream, DialError> {
+        match tokio::time::timeout(self.connect_timeout, self.connect_socket()).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(DialError::Timeout(self.connect_timeout)),
+        }
+    }
+
+    async fn connect_socket(&self) -> io::Result<Stream> {
+        match &self.endpoint {
+            Endpoint::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
+                socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Endpoint::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        }
+    }
+
+    /// Connects and greets. Nothing is left in the stream: the next reply belongs to the next request.
+    pub async fn open(&self, greeting: Greeting<'_>) -> Result<(Stream, TrackingState), DialError> {
+        let mut stream = self.connect().await?;
+        match tokio::time::timeout(self.connect_timeout, self.greet(&mut stream, greeting)).await {
+            Ok(result) => result.map(|tracking| (stream, tracking)),
+            Err(_) => Err(DialError::Timeout(self.connect_timeout)),
+        }
+    }
+
+    async fn greet(&self, stream: &mut Stream, greeting: Greeting<'_>) -> Result<TrackingState, DialError> {
+        let mut out = Vec::with_capacity(128);
+        let mut sent: Vec<&'static str> = Vec::with_capacity(4);
+        let own = self
+            .password
+            .as_ref()
+            .map(|p| (self.user.as_deref().unwrap_or("default").as_bytes(), p.expose()));
+        let credentials = greeting.credentials.or(own);
+        if greeting.version == Version::Resp3 {
+            match credentials {
+                Some((user, password)) => {
+                    encode::command(&mut out, [&b"HELLO"[..], b"3", b"AUTH", user, password].into_iter());
+                }
+                None => encode::command(&mut out, [&b"HELLO"[..], b"3"].into_iter()),
+            }
+            sent.push("HELLO 3");
+        } else if let Some((user, password)) = credentials {
+            if user == b"default" {
+                encode::command(&mut out, [&b"AUTH"[..], password].into_iter());
+            } else {
+                encode::command(&mut out, [&b"AUTH"[..], user, password].into_iter());
+            }
+            sent.push("AUTH");
+        }
+        if greeting.db != 0 {
+            let db = greeting.db.to_string();
+            encode::command(&mut out, [&b"SELECT"[..], db.as_bytes()].into_iter());
+            sent.push("SELECT");
+        }
+        if greeting.tracking == Tracking::Wanted {
+            encode::command(&mut out, [&b"CLIENT"[..], b"TRACKING", b"ON"].into_iter());
+            sent.push("CLIENT TRACKING ON");
+        }
+        let mut tracking = TrackingState::Off;
+        if sent.is_empty() {
+            return Ok(tracking);
+        }
+        stream.write_all(&out).await?;
+        let mut input = BytesMut::new();
+        for request in sent {
+            let frame_bytes = loop {
+                match frame_len(&input) {
+                    // A push may come between the replies once tracking is on.
+                    Ok(Some(n)) if input.first() == Some(&b'>') => input.advance(n),
+                    Ok(Some(n)) => break n,
+                    Ok(None) => {
+                        if stream.read_append(&mut input).await? == 0 {
+                            return Err(DialError::Io("the server closed the connection during the handshake".into()));
+                        }
+                    }
+                    Err(e) => return Err(DialError::Protocol(e.to_string())),
+                }
+            };
+            let frame = &input[..frame_bytes];
+            if reply::is_error(frame) {
+                let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default()).trim().to_owned();
+                if request == "CLIENT TRACKING ON" {
+                    tracking = TrackingState::Refused(error);
+                } else {
+                    return Err(DialError::Refused { request, error });
+                }
+            } else if request == "CLIENT TRACKING ON" {
+                tracking = TrackingState::On;
+            }
+            input.advance(frame_bytes);
+        }
+        Ok(tracking)
+    }
+}

@@ -1,0 +1,99 @@
+//! What is known of the upstream: its version, its databases, its own command table. Learned by the control runtime over
+//! a connection of its own, after the start and after each loss; until then the built-in table serves.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::dial::{DialError, Greeting, Target, Tracking};
+use crate::command::{Table, decode_command_reply};
+use crate::net::Stream;
+use crate::resp::reply::{self, frame_len};
+use crate::resp::{Version, encode};
+
+/// Databases of a server that does not tell (Redis's default).
+const DATABASES: u32 = 16;
+
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub server: String,
+    pub version: String,
+    pub databases: u32,
+    pub table: Arc<Table>,
+    pub is_known: bool,
+}
+
+impl Facts {
+    /// Before the upstream was reached.
+    pub fn unknown() -> Facts {
+        Facts {
+            server: "redis".into(),
+            version: "7.0.0".into(),
+            databases: DATABASES,
+            table: Arc::new(Table::builtin()),
+            is_known: false,
+        }
+    }
+
+    pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
+        let mut parts = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let own = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        own >= (major, minor)
+    }
+
+    /// Asks the upstream.
+    pub async fn ask(target: &Target) -> Result<Facts, DialError> {
+        let greeting = Greeting { version: Version::Resp2, db: 0, tracking: Tracking::Off, credentials: None };
+        let (mut stream, _) = target.open(greeting).await?;
+        let mut input = BytesMut::new();
+        let mut facts = Facts::unknown();
+        let info = ask(target, &mut stream, &mut input, &[b"INFO", b"server"]).await?;
+        if let Some(text) = reply::text(&info).filter(|_| !reply::is_error(&info)) {
+            let text = String::from_utf8_lossy(text);
+            let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+            if let Some(version) = line("redis_version:") {
+                facts.version = version.to_owned();
+            }
+            if let Some(server) = line("server_name:") {
+                facts.server = server.to_owned();
+            }
+        }
+        let databases = ask(target, &mut stream, &mut input, &[b"CONFIG", b"GET", b"databases"]).await?;
+        if let Some(mut pair) = reply::elements(&databases)
+            && let Some(number) = pair.nth(1).and_then(reply::text)
+            && let Some(number) = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok())
+        {
+            facts.databases = number;
+        }
+        let commands = ask(target, &mut stream, &mut input, &[b"COMMAND"]).await?;
+        match decode_command_reply(&commands) {
+            Ok(commands) if !commands.is_empty() => facts.table = Arc::new(Table::join(&commands)),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the upstream's command table is not understood; the built-in one serves"),
+        }
+        facts.is_known = true;
+        Ok(facts)
+    }
+}
+
+async fn ask(target: &Target, stream: &mut Stream, input: &mut BytesMut, words: &[&[u8]]) -> Result<BytesMut, DialError> {
+    let mut request = Vec::new();
+    encode::command(&mut request, words.iter().copied());
+    let exchange = async {
+        stream.write_all(&request).await?;
+        loop {
+            match frame_len(input) {
+                Ok(Some(bytes)) => return Ok(input.split_to(bytes)),
+                Ok(None) if stream.read_append(input).await? == 0 => {
+                    return Err(DialError::Io("the server closed the connection".into()));
+                }
+                Ok(None) => {}
+                Err(e) => return Err(DialError::Protocol(e.to_string())),
+            }
+        }
+    };
+    match tokio::time::timeout(target.connect_timeout.max(std::time::Duration::from_secs(5)), exchange).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::Timeout(target.connect_timeout)),
+    }
+}

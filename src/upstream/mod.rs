@@ -1,0 +1,13 @@
+//! L2, the upstream Redis: how it is reached, the shared connections that carry everybody's requests, the pool of
+//! connections for clients whose state lives in theirs, and the private server that is started when none is given.
+//!
+//! Knows nothing of the cache: the reader of a shared connection applies pushes and replies through the [`Sink`]
+//! that it is handed.
+//!
+//! [`Sink`]: connection::Sink
+
+pub mod connection;
+pub mod dial;
+pub mod embedded;
+pub mod facts;
+pub mod pool;

@@ -1,0 +1,155 @@
+//! Upstream connections for clients whose state lives in their connection. Each belongs to one client while it is lent;
+//! one that comes back clean waits some time for the next. All workers together keep within one bound, and whoever finds
+//! it reached is told at once: nobody waits for a connection.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use bytes::{Buf, BytesMut};
+
+use super::dial::{DialError, Greeting, Target, Tracking};
+use crate::clock;
+use crate::net::Stream;
+use crate::resp::reply::{frame_len, is_error};
+use crate::resp::{Version, encode};
+
+/// How many idle connections a worker keeps, and for how long.
+const IDLE_MOST: usize = 32;
+const IDLE_US: u64 = 30_000_000;
+
+pub struct Pool {
+    target: Rc<Target>,
+    lent: Arc<AtomicUsize>,
+    most: usize,
+    /// The one used last is last.
+    idle: RefCell<Vec<Idle>>,
+}
+
+/// A connection that is lent to one client.
+pub struct Lent {
+    pub stream: Stream,
+    pub version: Version,
+    pub db: u32,
+    _place: Place,
+}
+
+struct Idle {
+    lent: Lent,
+    since_us: u64,
+}
+
+/// One of the places under the bound; given back when dropped.
+struct Place(Arc<AtomicUsize>);
+
+#[derive(Debug)]
+pub enum PoolError {
+    /// The bound, which is reached.
+    Exhausted(usize),
+    Dial(DialError),
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PoolError::Exhausted(most) => {
+                write!(f, "all {most} upstream connections for clients with a state of their own are in use (upstream.pinned_max)")
+            }
+            PoolError::Dial(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Pool {
+    pub fn new(target: Rc<Target>, lent: Arc<AtomicUsize>, most: usize) -> Pool {
+        Pool { target, lent, most, idle: RefCell::default() }
+    }
+
+    /// A clean connection that speaks `version` and is in database `db`.
+    pub async fn take(&self, version: Version, db: u32) -> Result<Lent, PoolError> {
+        while let Some(mut lent) = self.take_idle(version, db) {
+            if !lent.stream.is_disturbed() && (lent.db == db || self.select(&mut lent, db).await.is_ok()) {
+                return Ok(lent);
+            }
+        }
+        let place = match Place::take(&self.lent, self.most) {
+            Some(place) => place,
+            // An idle one of the other version makes room.
+            None if self.idle.borrow_mut().pop().is_some() => {
+                Place::take(&self.lent, self.most).ok_or(PoolError::Exhausted(self.most))?
+            }
+            None => return Err(PoolError::Exhausted(self.most)),
+        };
+        let greeting = Greeting { version, db, tracking: Tracking::Off, credentials: None };
+        let (stream, _) = self.target.open(greeting).await.map_err(PoolError::Dial)?;
+        Ok(Lent { stream, version, db, _place: place })
+    }
+
+    /// A connection in the state in which it was taken, but for its version and database, which it knows.
+    pub fn give_back(&self, lent: Lent) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE_MOST {
+            idle.push(Idle { lent, since_us: clock::now_us() });
+        }
+    }
+
+    /// Closes what has been idle for long.
+    pub fn tick(&self, now_us: u64) {
+        let mut idle = self.idle.borrow_mut();
+        if !idle.is_empty() {
+            idle.retain(|idle| now_us.saturating_sub(idle.since_us) < IDLE_US);
+        }
+    }
+
+    fn take_idle(&self, version: Version, db: u32) -> Option<Lent> {
+        let mut idle = self.idle.borrow_mut();
+        let same = |idle: &Idle| idle.lent.version == version && idle.lent.db == db;
+        let place = idle.iter().rposition(same).or_else(|| idle.iter().rposition(|i| i.lent.version == version))?;
+        Some(idle.swap_remove(place).lent)
+    }
+
+    async fn select(&self, lent: &mut Lent, db: u32) -> Result<(), DialError> {
+        let mut request = Vec::new();
+        encode::command(&mut request, [&b"SELECT"[..], db.to_string().as_bytes()].into_iter());
+        let exchange = async {
+            lent.stream.write_all(&request).await?;
+            let mut input = BytesMut::new();
+            loop {
+                match frame_len(&input) {
+                    Ok(Some(bytes)) => {
+                        let refused = is_error(&input[..bytes]);
+                        input.advance(bytes);
+                        return Ok(refused);
+                    }
+                    Ok(None) if lent.stream.read_append(&mut input).await? == 0 => return Ok(true),
+                    Ok(None) => {}
+                    Err(e) => return Err(DialError::Protocol(e.to_string())),
+                }
+            }
+        };
+        match tokio::time::timeout(self.target.connect_timeout, exchange).await {
+            Ok(Ok(false)) => {
+                lent.db = db;
+                Ok(())
+            }
+            Ok(Ok(true)) => Err(DialError::Protocol("SELECT was refused".into())),
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err(DialError::Timeout(self.target.connect_timeout)),
+        }
+    }
+}
+
+impl Place {
+    fn take(count: &Arc<AtomicUsize>, most: usize) -> Option<Place> {
+        count.fetch_update(Relaxed, Relaxed, |n| (n < most).then_some(n + 1)).ok()?;
+        Some(Place(Arc::clone(count)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,360 @@
+//! What the cache is for: reads that the upstream never sees, for as long as they are true and not a moment longer.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, Proxy, STEP, Server, eventually, resident_kib, show};
+
+#[test]
+fn a_hundred_thousand_gets_cost_the_upstream_one_read_a_key() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let mut direct = server.client();
+    for i in 0..100 {
+        direct.expect(&["SET", &format!("there:{i}"), &format!("value {i}")], "+OK");
+    }
+    server.forget_calls();
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 125;
+    thread::scope(|scope| {
+        for n in 0..CLIENTS {
+            let mut client = if n % 2 == 0 { proxy.client() } else { proxy.client3() };
+            let nil = if n % 2 == 0 { "$-1\r\n" } else { "_\r\n" };
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    let mut expected = Vec::new();
+                    let mut bytes = Vec::new();
+                    for i in 0..100 {
+                        bytes.extend(crate::support::client::encode(&["GET", &format!("there:{i}")]));
+                        bytes.extend(crate::support::client::encode(&["GET", &format!("missing:{i}")]));
+                        let value = format!("value {i}");
+                        expected.push(format!("${}\r\n{value}\r\n", value.len()));
+                        expected.push(nil.to_owned());
+                    }
+                    client.raw(&bytes);
+                    for expected in expected {
+                        assert_eq!(show(&client.frame()), show(expected.as_bytes()));
+                    }
+                }
+            });
+        }
+    });
+    let reads = server.calls("get");
+    assert!(reads <= 200, "{} GETs of 200 keys, {reads} reads upstream", CLIENTS * ROUNDS * 200);
+}
+
+#[test]
+fn a_thousand_clients_missing_one_key_cost_one_read() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    server.client().expect(&["SET", "wanted", "by all"], "+OK");
+    let mut clients: Vec<Client> = (0..1000).map(|_| proxy.client()).collect();
+    server.forget_calls();
+    // The server keeps them waiting, so that all are on their way together.
+    server.freeze();
+    for client in &mut clients {
+        client.send(&["GET", "wanted"]);
+    }
+    thread::sleep(Duration::from_millis(100));
+    server.thaw();
+    for client in &mut clients {
+        assert_eq!(show(&client.frame()), "$6\\r\\nby all\\r\\n");
+    }
+    assert_eq!(server.calls("get"), 1);
+}
+
+#[test]
+fn an_expired_value_is_gone_to_the_millisecond() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let mut direct = server.client();
+    // Nothing tells the proxy: no push comes from a server that does not expire by itself.
+    direct.expect(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"], "+OK");
+    let mut client = proxy.client();
+    let mut hits = 0;
+    for round in 0..20 {
+        let key = format!("short:{round}");
+        let begun = Instant::now();
+        direct.expect(&["SET", &key, "v", "PX", "100"], "+OK");
+        let acked = Instant::now();
+        server.forget_calls();
+        let mut seen = 0_u64;
+        loop {
+            let asked = Instant::now();
+            let reply = client.bulk(&["GET", &key]);
+            let answered = Instant::now();
+            match reply {
+                Some(_) => {
+                    let age = asked - acked;
+                    assert!(age <= Duration::from_millis(102), "still there {age:?} after SET PX 100");
+                    seen += 1;
+                }
+                None => {
+                    let age = answered - begun;
+                    assert!(age >= Duration::from_millis(98), "gone {age:?} after SET PX 100");
+                    break;
+                }
+            }
+        }
+        hits += seen.saturating_sub(server.calls("get"));
+        assert_eq!(client.int(&["EXISTS", &key]), 0);
+        assert_eq!(client.int(&["PTTL", &key]), -2);
+    }
+    assert!(hits > 200, "the values were cached while they lived: {hits} hits");
+}
+
+#[test]
+fn the_rest_of_a_life_counts_down_in_the_cache() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let (mut client, mut direct) = (proxy.client(), server.client());
+    for read in [vec!["GET", "k"], vec!["HGETALL", "h"]] {
+        direct.expect(&["SET", "k", "v", "PX", "60000"], "+OK");
+        direct.cmd(&["HSET", "h", "f", "1"]);
+        direct.expect(&["PEXPIRE", "h", "60000"], ":1");
+        client.cmd(&read);
+        client.cmd(&read);
+        let key = read[1];
+        let mut last = i64::MAX;
+        for _ in 0..200 {
+            let low = direct.int(&["PTTL", key]);
+            let found = client.int(&["PTTL", key]);
+            assert!(found <= last, "PTTL grows: {found} after {last}");
+            assert!(found <= low + 2 && found > low - 2000, "PTTL {found}, the server says {low}");
+            last = found;
+            let seconds = client.int(&["TTL", key]);
+            assert!((58..=60).contains(&seconds), "TTL {seconds}");
+        }
+    }
+}
+
+#[test]
+fn an_absent_key_is_remembered_until_somebody_creates_it() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let mut clients = [proxy.client(), proxy.client3(), proxy.client()];
+    let mut direct = server.client();
+    for round in 0..60 {
+        let key = format!("absent:{round}");
+        for client in &mut clients {
+            assert_eq!(client.bulk(&["GET", &key]), None);
+        }
+        server.forget_calls();
+        for client in &mut clients {
+            for _ in 0..10 {
+                assert_eq!(client.bulk(&["GET", &key]), None);
+                assert_eq!(client.int(&["EXISTS", &key]), 0);
+            }
+        }
+        assert_eq!(server.calls("get") + server.calls("exists"), 0, "an absent key is asked for once");
+        if round % 2 == 0 {
+            direct.expect(&["SET", &key, "now"], "+OK");
+            for client in &mut clients {
+                eventually("the new key is seen", STEP / 5, || client.bulk(&["GET", &key]).is_some());
+            }
+        } else {
+            clients[round % 3].expect(&["SET", &key, "now"], "+OK");
+            for client in &mut clients {
+                assert_eq!(client.bulk(&["GET", &key]), Some(b"now".to_vec()), "an own write is seen at once");
+            }
+        }
+    }
+}
+
+#[test]
+fn other_reads_are_answered_from_the_value_that_get_left() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let mut direct = server.client();
+    direct.expect(&["MSET", "a", "hello world", "b", "two"], "+OK");
+    direct.expect(&["EXPIRE", "b", "1000"], ":1");
+    for mut client in [proxy.client(), proxy.client3()] {
+        let nil = client.cmd(&["GET", "missing"]);
+        for key in ["a", "b", "missing"] {
+            client.cmd(&["GET", key]);
+        }
+        // The second read may still have met the first one under way.
+        client.cmd(&["GET", "b"]);
+        client.cmd(&["GET", "missing"]);
+        let commands = ["mget", "exists", "strlen", "getrange", "substr", "ttl", "pttl", "type", "get"];
+        server.forget_calls();
+        for _ in 0..20 {
+            let expected = format!("*3\r\n$11\r\nhello world\r\n{}$3\r\ntwo\r\n", String::from_utf8_lossy(&nil));
+            assert_eq!(show(&client.cmd(&["MGET", "a", "missing", "b"])), show(expected.as_bytes()));
+            client.expect(&["EXISTS", "a", "b", "a", "missing"], ":3");
+            client.expect(&["STRLEN", "a"], ":11");
+            client.expect(&["STRLEN", "missing"], ":0");
+            client.expect(&["GETRANGE", "a", "-5", "-1"], "$5\r\nworld");
+            client.expect(&["GETRANGE", "a", "3", "1"], "$0\r\n");
+            client.expect(&["SUBSTR", "a", "0", "4"], "$5\r\nhello");
+            client.expect(&["TTL", "a"], ":-1");
+            client.expect(&["TTL", "missing"], ":-2");
+            assert!((990..=1000).contains(&client.int(&["TTL", "b"])));
+            assert!((990_000..=1_000_000).contains(&client.int(&["PTTL", "b"])));
+            client.expect(&["TYPE", "a"], "+string");
+            client.expect(&["TYPE", "missing"], "+none");
+        }
+        for command in commands {
+            assert_eq!(server.calls(command), 0, "{command} went upstream");
+        }
+    }
+}
+
+#[test]
+fn every_deterministic_read_of_one_key_is_kept() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let mut direct = server.client();
+    for line in [
+        "SET s hello",
+        "SETBIT bits 7 1",
+        "HSET h f1 v1 f2 v2",
+        "RPUSH l a b c b",
+        "SADD set a b c",
+        "SADD ints 1 2 3",
+        "ZADD z 1 a 2.5 b 3 c",
+        "XADD x 1-1 f v",
+        "GEOADD g 13.361389 38.115556 Palermo 15.087269 37.502669 Catania",
+        "HSET mortal f v",
+        "EXPIRE mortal 1000",
+    ] {
+        assert!(!direct.text(&split(line)).starts_with('-'), "{line}");
+    }
+    let reads = [
+        "HGET h f1", "HGET h nope", "HMGET h f1 nope", "HGETALL h", "HGETALL mortal", "HKEYS h", "HVALS h", "HLEN h", "HEXISTS h f1",
+        "HSTRLEN h f1", "SMEMBERS set", "SMEMBERS ints", "SISMEMBER set a", "SMISMEMBER set a z", "SCARD set", "LRANGE l 0 -1",
+        "LINDEX l 1", "LLEN l", "LPOS l b", "LPOS l b RANK 2 COUNT 0", "ZRANGE z 0 -1", "ZRANGE z 0 -1 WITHSCORES",
+        "ZRANGE z (1 +inf BYSCORE LIMIT 0 1", "ZRANGEBYSCORE z 1 2 WITHSCORES", "ZREVRANGE z 0 0", "ZREVRANGEBYSCORE z 3 1",
+        "ZRANGEBYLEX z - +", "ZREVRANGEBYLEX z + -", "ZSCORE z b", "ZSCORE z nope", "ZMSCORE z a nope", "ZRANK z b", "ZREVRANK z b",
+        "ZCARD z", "ZCOUNT z 1 2", "ZLEXCOUNT z - +", "GETBIT bits 7", "BITCOUNT bits", "BITPOS bits 1", "BITFIELD_RO bits GET u8 0",
+        "XRANGE x - +", "XREVRANGE x + - COUNT 1", "XLEN x", "GEOPOS g Palermo", "GEODIST g Palermo Catania km", "GEOHASH g Palermo",
+        "GEOSEARCH g FROMLONLAT 15 37 BYRADIUS 300 km ASC WITHCOORD WITHDIST", "GEORADIUS_RO g 15 37 300 km ASC",
+        "GEORADIUSBYMEMBER_RO g Palermo 300 km ASC", "HGETALL missing", "LRANGE missing 0 -1", "SMEMBERS missing", "ZSCORE missing m",
+    ];
+    for line in reads {
+        let words = split(line);
+        let mut clients = [proxy.client(), proxy.client3()];
+        let expected = [direct.cmd(&words), server.client().hello3().cmd(&words)];
+        server.forget_calls();
+        for _ in 0..10 {
+            for (client, expected) in clients.iter_mut().zip(&expected) {
+                assert_eq!(show(&client.cmd(&words)), show(expected), "{line}");
+            }
+        }
+        let command = words[0].to_ascii_lowercase();
+        assert!(server.calls(&command) <= 1, "{line}: {} reads upstream for 20", server.calls(&command));
+    }
+}
+
+#[test]
+fn reads_with_chance_or_time_in_them_always_go_upstream() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let mut client = proxy.client();
+    client.expect(&["SADD", "set", "a", "b"], ":2");
+    client.expect(&["HSET", "h", "a", "b"], ":1");
+    client.expect(&["ZADD", "z", "1", "b"], ":1");
+    client.expect(&["XADD", "x", "1-1", "f", "v"], "$3\r\n1-1");
+    client.expect(&["RPUSH", "l", "1"], ":1");
+    for line in [
+        "SRANDMEMBER set", "HRANDFIELD h", "ZRANDMEMBER z", "RANDOMKEY", "SCAN 0", "SSCAN set 0", "HSCAN h 0", "ZSCAN z 0", "TIME",
+        "DBSIZE", "KEYS *", "OBJECT IDLETIME set", "OBJECT ENCODING set", "MEMORY USAGE set", "XINFO STREAM x", "SORT l", "SORT_RO l",
+        "TOUCH set", "LASTSAVE", "EVAL_RO return{KEYS[1]} 1 set", "DUMP set",
+    ] {
+        let words = split(line);
+        server.forget_calls();
+        for _ in 0..5 {
+            client.cmd(&words);
+        }
+        let command = match words[0] {
+            "OBJECT" | "MEMORY" | "XINFO" => format!("{}|{}", words[0], words[1]),
+            name => name.to_owned(),
+        };
+        assert_eq!(server.calls(&command.to_ascii_lowercase()), 5, "{line}");
+    }
+}
+
+#[test]
+fn errors_are_not_kept() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let (mut client, mut direct) = (proxy.client(), server.client());
+    for _ in 0..10 {
+        direct.cmd(&["DEL", "k"]);
+        direct.expect(&["HSET", "k", "f", "1"], ":1");
+        eventually("the hash is seen", STEP / 5, || client.text(&["GET", "k"]).starts_with("-WRONGTYPE"));
+        client.text(&["GET", "k"]);
+        direct.expect(&["DEL", "k"], ":1");
+        direct.expect(&["SET", "k", "text"], "+OK");
+        eventually("the text is seen", STEP / 5, || client.text(&["GET", "k"]) == "$4\r\ntext\r\n");
+    }
+}
+
+#[test]
+fn a_large_value_passes_by_the_cache() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let mut client = proxy.client();
+    let value = vec![b'x'; 2 * 1024 * 1024];
+    client.expect(&[b"SET".as_slice(), b"large", &value], "+OK");
+    server.forget_calls();
+    for _ in 0..3 {
+        assert!(client.bulk(&["GET", "large"]) == Some(value.clone()));
+    }
+    assert_eq!(server.calls("get"), 3);
+}
+
+#[test]
+fn memory_stays_within_the_budget_of_the_cache() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1", "--l1", "8MiB"]);
+    let mut client = proxy.client();
+    let value = "x".repeat(1000);
+    const KEYS: usize = 40_000;
+    let mut fill = |upto: usize| {
+        for first in (0..upto).step_by(200) {
+            for i in first..first + 200 {
+                client.send(&["SET", &format!("key:{i}"), &value]);
+                client.send(&["GET", &format!("key:{i}")]);
+            }
+            client.frames(400);
+        }
+    };
+    fill(12_000);
+    let full = resident_kib(proxy.pid());
+    fill(KEYS);
+    let later = resident_kib(proxy.pid());
+    assert!(later < full + 4 * 1024, "{full} KiB when the cache was full, {later} KiB after {KEYS} keys");
+    let used = proxy.metric("cache_size_bytes", &["l1"]).expect("the cache tells its size");
+    assert!((1_000_000.0..=8.0 * 1024.0 * 1024.0).contains(&used), "{used} bytes used of 8 MiB");
+    let evicted = proxy.metric("cache_evictions_total", &["l1"]).expect("evictions are counted");
+    assert!(evicted > 1000.0, "{evicted} evictions");
+}
+
+#[test]
+fn without_a_cache_everything_goes_upstream() {
+    let server = Server::start();
+    let proxy = Proxy::with_config(&server.url(), "[cache]\nenabled = false\n", &[]);
+    let mut client = proxy.client();
+    server.forget_calls();
+    for _ in 0..10 {
+        assert_eq!(client.bulk(&["GET", "k"]), None);
+    }
+    assert_eq!(server.calls("get"), 10);
+}
+
+#[test]
+fn strong_consistency_asks_the_server_every_time() {
+    let server = Server::start();
+    let proxy = Proxy::with_config(&server.url(), "[cache]\nconsistency = \"strong\"\n", &[]);
+    let (mut client, mut direct) = (proxy.client(), server.client());
+    for i in 0..500 {
+        let value = i.to_string();
+        direct.expect(&["SET", "k", &value], "+OK");
+        assert_eq!(client.bulk(&["GET", "k"]), Some(value.into_bytes()), "no write is ever missed");
+    }
+}
+
+fn split(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}

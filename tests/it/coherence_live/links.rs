@@ -1,0 +1,199 @@
+//! Upstream connections of different age, and such that break: each link vouches for what it filled and for nothing else.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::world::{World, Writer};
+use crate::support::client::encode;
+use crate::support::relay::Relay;
+use crate::support::{Proxy, STEP, Server, eventually, seed, show};
+
+const LENGTH: Duration = Duration::from_secs(6);
+
+#[test]
+fn links_of_different_delay() {
+    let server = Server::start();
+    let relay = Relay::start(&server.socket());
+    relay.skew(Duration::from_millis(30));
+    relay.jitter(Duration::from_millis(3));
+    let proxy = Proxy::before(&relay.url(), &["--workers", "4"]);
+    race(&server, &proxy, 2, 1, 300, "links of different delay");
+}
+
+#[test]
+fn links_that_stutter() {
+    let server = Server::start();
+    let relay = Relay::start(&server.socket());
+    let proxy = Proxy::before(&relay.url(), &["--workers", "2"]);
+    relay.jitter(Duration::from_millis(12));
+    race(&server, &proxy, 2, 2, 300, "links that stutter");
+}
+
+#[test]
+fn a_tracking_table_that_overflows() {
+    let server = Server::with(&["--tracking-table-max-keys", "3"]);
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    race(&server, &proxy, 1, 1, 1000, "a tracking table of three keys");
+}
+
+#[test]
+fn links_that_break_while_others_write() {
+    let server = Server::start();
+    let relay = Relay::start(&server.socket());
+    let proxy = Proxy::before(&relay.url(), &["--workers", "2"]);
+    let seed = seed();
+    let world = World::new(&server, 3, LENGTH);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !world.is_over() {
+                thread::sleep(Duration::from_millis(120));
+                relay.cut();
+            }
+        });
+        for i in 0..2_u64 {
+            let pause = Duration::from_micros(200 + 1800 * i);
+            let random = Rng::with_seed(seed + i);
+            let (world, server) = (&world, &server);
+            scope.spawn(move || world.write(server.client(), Writer::Foreign, pause, random));
+        }
+        for i in 0..4_usize {
+            let client = if i.is_multiple_of(2) { proxy.client() } else { proxy.client3() };
+            let random = Rng::with_seed(seed + 200 + i as u64);
+            let world = &world;
+            scope.spawn(move || world.read(client, [1, 1, 4, 16][i], random));
+        }
+    });
+    world.report("links that break", 500);
+    let mut client = proxy.client();
+    eventually("service is back", STEP, || !client.cmd(&["GET", "text:0"]).starts_with(b"-"));
+}
+
+#[test]
+fn a_reply_never_goes_to_another_request_when_a_link_breaks() {
+    let server = Server::start();
+    const KEYS: usize = 5000;
+    let mut direct = server.client();
+    for i in 0..KEYS {
+        direct.send(&["SET", &format!("key:{i}"), &format!("value:{i}")]);
+    }
+    assert!(direct.frames(KEYS).iter().all(|f| f == b"+OK\r\n"));
+    let relay = Relay::start(&server.socket());
+    let proxy = Proxy::before(&relay.url(), &["--workers", "2", "--l1", "1MiB"]);
+    let over = AtomicBool::new(false);
+    let seed = seed();
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..4_u64)
+            .map(|reader| {
+                let proxy = &proxy;
+                scope.spawn(move || {
+                    let mut random = Rng::with_seed(seed + reader);
+                    let mut client = if reader % 2 == 0 { proxy.client() } else { proxy.client3() };
+                    let (mut right, mut refused) = (0, 0);
+                    let end = Instant::now() + Duration::from_secs(4);
+                    while Instant::now() < end {
+                        let mut bytes = Vec::new();
+                        let mut expected = Vec::new();
+                        for _ in 0..random.usize(1..60) {
+                            let i = random.usize(0..KEYS);
+                            let (key, value) = (format!("key:{i}"), format!("value:{i}"));
+                            match random.u8(0..4) {
+                                0 => bytes.extend(encode(&["EVAL", "return ARGV[1]", "0", &value])),
+                                1 => bytes.extend(encode(&["GETRANGE", &key, "0", "-1"])),
+                                _ => bytes.extend(encode(&["GET", &key])),
+                            }
+                            expected.push(format!("${}\r\n{value}\r\n", value.len()));
+                        }
+                        client.raw(&bytes);
+                        for expected in expected {
+                            let found = client.frame();
+                            if found.starts_with(b"-") {
+                                refused += 1;
+                            } else {
+                                assert_eq!(show(&found), show(expected.as_bytes()));
+                                right += 1;
+                            }
+                        }
+                    }
+                    (right, refused)
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(60));
+                relay.cut();
+            }
+        });
+        let counts: Vec<_> = readers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        over.store(true, Ordering::Relaxed);
+        for count in counts {
+            let (right, refused) = count.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            eprintln!("{right} right replies, {refused} refused");
+            assert!(right > 100, "only {right} right replies, {refused} refused");
+        }
+    });
+}
+
+#[test]
+fn killed_at_the_server_the_link_takes_its_copies_along() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let mut clients = [proxy.client(), proxy.client3(), proxy.client(), proxy.client()];
+    for round in 0..30 {
+        let (old, new) = (format!("old{round}"), format!("new{round}"));
+        server.client().expect(&["SET", "k", &old], "+OK");
+        for client in &mut clients {
+            eventually("the value is hot", STEP, || client.bulk(&["GET", "k"]).is_some_and(|v| v == old.as_bytes()));
+        }
+        // In one transaction, so that no push about the write can reach the links: only their death can tell.
+        let mut killer = server.client();
+        for line in [vec!["MULTI"], vec!["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"], vec!["SET", "k", &new], vec!["EXEC"]] {
+            killer.send(&line);
+        }
+        killer.frames(4);
+        for client in &mut clients {
+            let end = Instant::now() + STEP;
+            // A hit may be on its way while the end of the link is; then it is a miss, and never old again.
+            let mut has_changed = false;
+            loop {
+                let reply = client.cmd(&["GET", "k"]);
+                let is_old = reply == format!("${}\r\n{old}\r\n", old.len()).into_bytes();
+                assert!(!(has_changed && is_old), "back to {old} in round {round}");
+                has_changed |= !is_old;
+                if reply == format!("${}\r\n{new}\r\n", new.len()).into_bytes() {
+                    break;
+                }
+                assert!(Instant::now() < end, "no new value: {}", show(&reply));
+                thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+}
+
+fn race(server: &Server, proxy: &Proxy, own: u64, foreign: u64, at_least: u64, title: &str) {
+    let seed = seed();
+    let world = World::new(server, 2, LENGTH);
+    thread::scope(|scope| {
+        for i in 0..own {
+            let client = if i % 2 == 0 { proxy.client() } else { proxy.client3() };
+            let random = Rng::with_seed(seed + i);
+            let world = &world;
+            scope.spawn(move || world.write(client, Writer::Own, Duration::ZERO, random));
+        }
+        for i in 0..foreign {
+            let random = Rng::with_seed(seed + 100 + i);
+            let world = &world;
+            scope.spawn(move || world.write(server.client(), Writer::Foreign, Duration::from_millis(4), random));
+        }
+        for i in 0..6_usize {
+            let client = if i.is_multiple_of(2) { proxy.client() } else { proxy.client3() };
+            let random = Rng::with_seed(seed + 200 + i as u64);
+            let world = &world;
+            scope.spawn(move || world.read(client, [1, 1, 2, 4, 8, 16][i], random));
+        }
+    });
+    world.report(title, at_least);
+}

@@ -1,0 +1,263 @@
+//! The same random commands to a server directly and to another through the proxy: whatever comes back must be the same.
+//!
+//! Clients take turns, so that both servers execute the same commands in the same order; they are pipelined or not,
+//! transactions and watched keys run across the turns of others. Reads are drawn from few keys and repeated, so that the
+//! proxy's answers come from its cache as well as from its server.
+//!
+//! `NEARCACHE_DIFF_OPS` is the number of commands of each run, `NEARCACHE_TEST_SEED` repeats one.
+
+mod commands;
+mod compare;
+mod grammar;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use fastrand::Rng;
+use nearcache::command::{Path, Table};
+use nearcache::resp::request::{Args, Span};
+
+use crate::support::client::{children, encode};
+use crate::support::{Client, Proxy, Server, number_from_env, seed, show, show_args};
+use grammar::{Command, Source, Template};
+
+const CLIENTS: usize = 3;
+
+#[test]
+fn random_commands_in_resp2() {
+    run(&mut Server::start, Protocol::Resp2, number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000));
+}
+
+#[test]
+fn random_commands_in_resp3() {
+    run(&mut Server::start, Protocol::Resp3, number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000));
+}
+
+#[test]
+fn random_commands_of_both_protocols_mixed_on_valkey() {
+    let Some(first) = Server::valkey(&[]) else { return };
+    let mut servers = vec![first, Server::valkey(&[]).expect("it was there a moment ago")];
+    let ops = number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000);
+    run(&mut || servers.pop().expect("two are enough"), Protocol::Mixed, ops / 3);
+}
+
+#[test]
+fn every_command_of_the_table_is_drawn() {
+    let templates = [commands::READS, commands::WRITES, commands::RARE].concat();
+    let drawn: BTreeSet<String> =
+        templates.iter().map(|t| t.split(' ').next().unwrap_or_default().to_ascii_lowercase()).collect();
+    let server = Server::start();
+    let known = String::from_utf8_lossy(&server.client().cmd(&["COMMAND", "LIST"])).into_owned();
+    let known: BTreeSet<&str> = known.lines().collect();
+    // Not drawn, for a reason.
+    let elsewhere = [
+        "restore-asking", // as RESTORE; speaks of clusters
+        "multi",          // drawn as a whole transaction
+        "script",         // subcommands are drawn
+        "function",
+    ];
+    for row in Table::builtin().rows() {
+        let span = [Span { start: 0, end: row.name.len() as u32 }];
+        let args = Args { buf: row.name.as_bytes(), spans: &span };
+        let name = &*row.name;
+        if row.path(args) == Path::Shared && known.contains(name) && !elsewhere.contains(&name) {
+            assert!(drawn.contains(name), "{name} travels on the shared path and is never drawn");
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Protocol {
+    Resp2,
+    Resp3,
+    Mixed,
+}
+
+struct Turns {
+    direct: Vec<Client>,
+    through: Vec<Client>,
+    /// What each client is still going to send, in order.
+    pending: Vec<VecDeque<Command>>,
+    /// What each client has queued in its open transaction.
+    queued: Vec<Option<Vec<Command>>>,
+    templates: Vec<Template>,
+    reads: usize,
+    writes: usize,
+    source: Source,
+    recent_reads: Vec<Command>,
+    trail: VecDeque<String>,
+}
+
+fn run(start: &mut dyn FnMut() -> Server, protocol: Protocol, ops: u64) {
+    let (direct, behind) = (start(), start());
+    let proxy = Proxy::start(&behind, &["--workers", "2"]);
+    for server in [&direct, &behind] {
+        let mut client = server.client();
+        client.expect(&["SCRIPT", "LOAD", commands::SCRIPTS[0]], &format!("$40\r\n{}", commands::LOADED));
+        client.expect(&["FUNCTION", "LOAD", commands::LIBRARY], "$3\r\nlib");
+    }
+    let mut client = direct.client();
+    client.expect(&["SET", "to be dumped", "from a dump"], "+OK");
+    let dump = client.bulk(&["DUMP", "to be dumped"]).expect("a payload");
+    client.expect(&["DEL", "to be dumped"], ":1");
+    let greet = |i: usize, client: Client| match protocol {
+        Protocol::Resp2 => client,
+        Protocol::Resp3 => client.hello3(),
+        Protocol::Mixed if i.is_multiple_of(2) => client,
+        Protocol::Mixed => client.hello3(),
+    };
+    let templates = [commands::READS, commands::WRITES, commands::RARE].concat();
+    let mut turns = Turns {
+        direct: (0..CLIENTS).map(|i| greet(i, direct.client())).collect(),
+        through: (0..CLIENTS).map(|i| greet(i, proxy.client())).collect(),
+        pending: vec![VecDeque::new(); CLIENTS],
+        queued: vec![None; CLIENTS],
+        templates: templates.iter().map(|t| Template::parse(t)).collect(),
+        reads: commands::READS.len(),
+        writes: commands::WRITES.len(),
+        source: Source { random: Rng::with_seed(seed()), dump },
+        recent_reads: Vec::new(),
+        trail: VecDeque::new(),
+    };
+    let mut done = 0;
+    while done < ops {
+        done += turns.take_one();
+    }
+}
+
+impl Turns {
+    /// One client sends one batch. Returns how many commands that was.
+    fn take_one(&mut self) -> u64 {
+        let who = self.source.random.usize(0..CLIENTS);
+        let deep = match self.source.random.u8(0..10) {
+            0..=3 => 1,
+            4..=7 => self.source.random.usize(2..8),
+            _ => self.source.random.usize(8..60),
+        };
+        while self.pending[who].len() < deep {
+            self.draw(who);
+        }
+        let batch: Vec<Command> = self.pending[who].drain(..deep).collect();
+        let bytes: Vec<u8> = batch.iter().flat_map(|c| encode(c)).collect();
+        for command in &batch {
+            self.trail.push_back(format!("{who}/{deep}: {}", show_args(command)));
+        }
+        while self.trail.len() > 60 {
+            self.trail.pop_front();
+        }
+        self.direct[who].raw(&bytes);
+        let expected = self.direct[who].frames(batch.len());
+        // Two pieces now and then: what is not whole waits for its rest.
+        let cut = if self.source.random.u8(0..8) == 0 { self.source.random.usize(0..bytes.len()) } else { 0 };
+        self.through[who].raw(&bytes[..cut]);
+        self.through[who].raw(&bytes[cut..]);
+        for (command, expected) in batch.iter().zip(&expected) {
+            let found = self.through[who].try_frame(crate::support::STEP);
+            let found = found.unwrap_or_else(|e| panic!("{}: {e}\n{}", show_args(command), self.story()));
+            self.check(who, command, expected, &found);
+        }
+        batch.len() as u64
+    }
+
+    fn check(&mut self, who: usize, command: &Command, expected: &[u8], found: &[u8]) {
+        let name = command[0].to_ascii_uppercase();
+        let is_same = match (&mut self.queued[who], name.as_slice()) {
+            (queued @ None, b"MULTI") if expected == b"+OK\r\n" => {
+                *queued = Some(Vec::new());
+                found == expected
+            }
+            (queued @ Some(_), b"EXEC") => {
+                let commands = queued.take().unwrap_or_default();
+                let (a, b) = (children(expected), children(found));
+                found == expected
+                    || a.len() == commands.len()
+                        && b.len() == a.len()
+                        && commands.iter().zip(a.iter().zip(&b)).all(|(c, (a, b))| compare::is_same(c, a, b))
+            }
+            (queued @ Some(_), b"DISCARD" | b"RESET") => {
+                *queued = None;
+                found == expected
+            }
+            (Some(queued), _) => {
+                if expected == b"+QUEUED\r\n" {
+                    queued.push(command.clone());
+                }
+                found == expected
+            }
+            (None, _) => compare::is_same(command, expected, found),
+        };
+        assert!(
+            is_same,
+            "client {who}: {}\nserver: {}\nproxy:  {}\n{}",
+            show_args(command),
+            show(expected),
+            show(found),
+            self.story()
+        );
+    }
+
+    /// Adds a command, a repeated read or a whole transaction to what `who` is going to send.
+    fn draw(&mut self, who: usize) {
+        match self.source.random.u8(0..100) {
+            0..=2 => {
+                if self.source.random.bool() {
+                    let watch = Template::parse("WATCH {%k}").fill(&mut self.source);
+                    self.pending[who].push_back(watch);
+                }
+                self.pending[who].push_back(vec![b"MULTI".to_vec()]);
+                for _ in 0..self.source.random.usize(0..6) {
+                    let command = self.command();
+                    self.pending[who].push_back(command);
+                }
+                let end: &[u8] = if self.source.random.u8(0..6) == 0 { b"DISCARD" } else { b"EXEC" };
+                self.pending[who].push_back(vec![end.to_vec()]);
+            }
+            3..=30 if !self.recent_reads.is_empty() => {
+                let at = self.source.random.usize(0..self.recent_reads.len());
+                self.pending[who].push_back(self.recent_reads[at].clone());
+            }
+            _ => {
+                let command = self.command();
+                self.pending[who].push_back(command);
+            }
+        }
+    }
+
+    fn command(&mut self) -> Command {
+        let random = &mut self.source.random;
+        let (at, is_read) = match random.u8(0..200) {
+            0 => (self.reads + self.writes + random.usize(0..self.templates.len() - self.reads - self.writes), false),
+            1..=80 => (self.reads + random.usize(0..self.writes), false),
+            // The first reads are those of single strings: the commonest of all.
+            81..=100 => (random.usize(0..8), true),
+            _ => (random.usize(0..self.reads), true),
+        };
+        let mut command = self.templates[at].fill(&mut self.source);
+        if self.source.random.u8(0..25) == 0 && may_be_spoilt(&command) {
+            self.source.spoil(&mut command);
+        }
+        if is_read {
+            if self.recent_reads.len() < 60 {
+                self.recent_reads.push(command.clone());
+            } else {
+                let at = self.source.random.usize(0..60);
+                self.recent_reads[at] = command.clone();
+            }
+        }
+        command
+    }
+
+    fn story(&self) -> String {
+        self.trail.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Not where a wrong argument would make it wait for ever, draw by chance, or fill the memory.
+fn may_be_spoilt(command: &Command) -> bool {
+    let has = |word: &[u8]| command.iter().any(|arg| arg.eq_ignore_ascii_case(word));
+    let name = String::from_utf8_lossy(&command[0]).to_ascii_uppercase();
+    let is_delicate = matches!(name.as_str(), "SPOP" | "SRANDMEMBER" | "HRANDFIELD" | "ZRANDMEMBER" | "WAIT" | "SCAN" | "SSCAN");
+    let is_blocking = name.starts_with("BL") || name.starts_with("BR") || name.starts_with("BZ") || has(b"BLOCK");
+    let is_timed = matches!(name.as_str(), "XADD" | "MEMORY" | "XINFO" | "XCLAIM");
+    let is_huge = matches!(name.as_str(), "COMMAND" | "CONFIG");
+    !(is_delicate || is_blocking || is_timed || is_huge || command.len() == 1 || command.iter().any(|a| a.len() > 100_000))
+}

@@ -1,0 +1,11 @@
+//! The integration tests, one binary: a module for each topic, named by what a user would notice.
+//!
+//! Everything here talks to the real `nearcache` binary in front of a real `redis-server` that the test itself started.
+
+mod caching;
+mod clients;
+mod coherence_live;
+mod differential;
+mod pinned;
+mod pipe;
+mod support;

@@ -1,0 +1,501 @@
+//! Clients whose state lives in their connection: transactions, blocking pops, subscriptions, monitors, client-side
+//! caching, muted replies. They notice no proxy, and neither do the others.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::client::{children, encode, without_id};
+use crate::support::{Client, Proxy, STEP, Server, eventually, show};
+
+#[test]
+fn a_transaction_fails_when_a_watched_key_changed() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let (mut a, mut b, mut c) = (proxy.client(), proxy.client3(), server.client());
+    for (round, is_foreign) in [(0, false), (1, true), (2, false), (3, true)] {
+        for (client, nil) in [(&mut a, "*-1"), (&mut proxy.client3(), "_")] {
+            client.expect(&["SET", "watched", "1"], "+OK");
+            client.expect(&["WATCH", "watched", "other"], "+OK");
+            client.expect(&["GET", "watched"], "$1\r\n1");
+            let other = if is_foreign { &mut c } else { &mut b };
+            other.expect(&["SET", "watched", "2"], "+OK");
+            client.expect(&["MULTI"], "+OK");
+            client.expect(&["SET", "watched", "mine"], "+QUEUED");
+            client.expect(&["EXEC"], nil);
+            client.expect(&["GET", "watched"], "$1\r\n2");
+            // And without a change it goes through; the watch of before is forgotten.
+            client.expect(&["WATCH", "watched"], "+OK");
+            client.expect(&["MULTI"], "+OK");
+            client.expect(&["SET", "watched", "mine"], "+QUEUED");
+            client.expect(&["GET", "watched"], "+QUEUED");
+            client.expect(&["EXEC"], "*2\r\n+OK\r\n$4\r\nmine");
+            client.expect(&["GET", "watched"], "$4\r\nmine");
+            assert_eq!(b.bulk(&["GET", "watched"]), Some(b"mine".to_vec()), "round {round}");
+        }
+    }
+}
+
+#[test]
+fn unwatch_reset_and_discard_forget_what_was_watched() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let (mut a, mut b) = (proxy.client(), proxy.client());
+    for forget in [vec!["UNWATCH"], vec!["RESET"], vec!["MULTI", "DISCARD"], vec!["MULTI", "RESET"]] {
+        a.expect(&["WATCH", "k"], "+OK");
+        b.expect(&["SET", "k", "changed"], "+OK");
+        for word in &forget {
+            a.cmd(&[word]);
+        }
+        a.expect(&["MULTI"], "+OK");
+        a.expect(&["SET", "k", "mine"], "+QUEUED");
+        a.expect(&["EXEC"], "*1\r\n+OK");
+        assert_eq!(b.bulk(&["GET", "k"]), Some(b"mine".to_vec()), "after {forget:?}");
+    }
+}
+
+#[test]
+fn own_writes_do_conflict_with_an_own_watch() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    for (mut client, nil) in [(proxy.client(), "*-1"), (proxy.client3(), "_")] {
+        client.expect(&["WATCH", "k"], "+OK");
+        client.expect(&["SET", "k", "mine"], "+OK");
+        client.expect(&["MULTI"], "+OK");
+        client.expect(&["SET", "k", "never"], "+QUEUED");
+        client.expect(&["EXEC"], nil);
+        // The same in one breath.
+        let lines: [&[&str]; 5] = [&["WATCH", "k"], &["SET", "k", "again"], &["MULTI"], &["SET", "k", "never"], &["EXEC"]];
+        client.raw(&lines.iter().flat_map(|l| encode(l)).collect::<Vec<_>>());
+        let replies: Vec<String> = client.frames(5).iter().map(|f| show(f)).collect();
+        assert_eq!(replies[4], format!("{nil}\\r\\n"), "{replies:?}");
+        client.expect(&["GET", "k"], "$5\r\nagain");
+    }
+}
+
+#[test]
+fn errors_in_a_transaction_are_those_of_the_server() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    for script in [
+        "MULTI\nMULTI\nEXEC",
+        "EXEC",
+        "DISCARD",
+        "MULTI\nWATCH k\nEXEC",
+        "MULTI\nNOSUCH\nSET k 1\nEXEC\nGET k",
+        "MULTI\nSET k\nEXEC",
+        "MULTI\nSET k v\nINCR k\nGET k\nEXEC",
+        "MULTI\nDISCARD\nGET k",
+        "MULTI\nEXEC",
+        "MULTI\nSELECT 1\nSET inside 1\nEXEC\nEXISTS inside\nSELECT 0\nEXISTS inside",
+        "MULTI\nHELLO 3\nHGETALL none\nEXEC\nHGETALL none\nHELLO 2",
+        "MULTI\nSELECT 99\nEXEC\nGET k",
+        "MULTI\nSELECT 2\nDISCARD\nSET where here\nSELECT 0\nEXISTS where",
+        "MULTI\nBLPOP none 0\nEXEC",
+        "MULTI\nPING\nECHO x\nCLIENT GETNAME\nEXEC",
+        "MULTI\nCLIENT SETNAME inside\nEXEC\nCLIENT GETNAME",
+        "MULTI\nQUIT",
+        "MULTI\nSUBSCRIBE c\nEXEC\nUNSUBSCRIBE c",
+        "MULTI\nRESET\nEXEC",
+        "MULTI\nEVAL return{1,2} 0\nHSET h f v\nHGETALL h\nZADD z 1 m\nZRANGE z 0 -1 WITHSCORES\nLPOP none 2\nGET none\nEXEC",
+        "MULTI\nDEL h z k\nEXEC",
+        "MULTI\nCONFIG GET maxmemory\nINFO nosuchsection\nEXEC",
+        "MULTI\nMONITOR\nEXEC",
+    ] {
+        for three in [false, true] {
+            for is_pipelined in [false, true] {
+                let play = |mut client: Client| {
+                    if three {
+                        client = client.hello3();
+                    }
+                    let mut all = Vec::new();
+                    let lines: Vec<Vec<&str>> = script.lines().map(|l| l.split(' ').collect()).collect();
+                    if is_pipelined {
+                        client.raw(&lines.iter().flat_map(|l| encode(l)).collect::<Vec<_>>());
+                    }
+                    for line in &lines {
+                        if !is_pipelined && client.try_raw(&encode(line)).is_err() {
+                            break;
+                        }
+                        match client.try_frame(Duration::from_secs(2)) {
+                            Ok(frame) => all.push(show(&without_id(&frame))),
+                            Err(e) => all.push(format!("{line:?}: {e}")),
+                        }
+                    }
+                    all
+                };
+                server.client().expect(&["FLUSHALL"], "+OK");
+                let direct = play(server.client());
+                server.client().expect(&["FLUSHALL"], "+OK");
+                let through = play(proxy.client());
+                assert_eq!(through, direct, "{script:?} RESP3 {three} pipelined {is_pipelined}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_blocked_pop_is_served_by_another_client() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let waits: [(&[&str], &[&str], &str); 9] = [
+        (&["BLPOP", "q", "0"], &["RPUSH", "q", "x"], "*2\r\n$1\r\nq\r\n$1\r\nx"),
+        (&["BRPOP", "none", "q", "5"], &["LPUSH", "q", "x"], "*2\r\n$1\r\nq\r\n$1\r\nx"),
+        (&["BLMOVE", "q", "done", "LEFT", "RIGHT", "0"], &["RPUSH", "q", "x"], "$1\r\nx"),
+        (&["BRPOPLPUSH", "q", "done", "0"], &["RPUSH", "q", "x"], "$1\r\nx"),
+        (&["BLMPOP", "0", "1", "q", "LEFT"], &["RPUSH", "q", "x"], "*2\r\n$1\r\nq\r\n*1\r\n$1\r\nx"),
+        (&["BZPOPMIN", "zq", "0"], &["ZADD", "zq", "1", "x"], "*3\r\n$2\r\nzq\r\n$1\r\nx\r\n$1\r\n1"),
+        (&["BZPOPMAX", "zq", "0"], &["ZADD", "zq", "1", "x"], "*3\r\n$2\r\nzq\r\n$1\r\nx\r\n$1\r\n1"),
+        (&["BZMPOP", "0", "1", "zq", "MIN"], &["ZADD", "zq", "1", "x"], "*2\r\n$2\r\nzq\r\n*1\r\n*2\r\n$1\r\nx\r\n$1\r\n1"),
+        (
+            &["XREAD", "BLOCK", "0", "STREAMS", "x", "$"],
+            &["XADD", "x", "5-5", "f", "v"],
+            "*1\r\n*2\r\n$1\r\nx\r\n*1\r\n*2\r\n$3\r\n5-5\r\n*2\r\n$1\r\nf\r\n$1\r\nv",
+        ),
+    ];
+    for (wait, serve, expected) in waits {
+        let (mut waiter, mut giver, mut reader) = (proxy.client(), proxy.client(), proxy.client3());
+        giver.expect(&["FLUSHALL"], "+OK");
+        for _ in 0..2 {
+            reader.expect(&["LLEN", "q"], ":0");
+            reader.expect(&["ZCARD", "zq"], ":0");
+        }
+        waiter.send(wait);
+        waiter.send(&["ECHO", "behind"]);
+        let mut direct = server.client();
+        eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
+        assert!(waiter.is_silent(Duration::from_millis(30)), "nothing behind a blocked command is answered");
+        giver.cmd(serve);
+        assert_eq!(show(&waiter.frame()), show(format!("{expected}\r\n").as_bytes()), "{wait:?}");
+        assert_eq!(show(&waiter.frame()), "$6\\r\\nbehind\\r\\n");
+        // The pop was acknowledged: whoever asks now sees it.
+        reader.expect(&["LLEN", "q"], ":0");
+        reader.expect(&["ZCARD", "zq"], ":0");
+        reader.expect(&["LRANGE", "q", "0", "-1"], "*0");
+    }
+}
+
+#[test]
+fn a_blocked_pop_times_out_as_at_the_server() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    for (mut client, nil) in [(proxy.client(), "*-1"), (proxy.client3(), "_")] {
+        for line in ["BLPOP none 0.2", "BLMOVE none n LEFT LEFT 0.2", "BZPOPMIN none 0.2", "BLMPOP 0.2 1 none LEFT", "XREAD BLOCK 200 STREAMS none 0"] {
+            let begun = Instant::now();
+            client.expect(&line.split(' ').collect::<Vec<_>>(), nil);
+            let took = begun.elapsed();
+            assert!((Duration::from_millis(190)..Duration::from_secs(2)).contains(&took), "{line} took {took:?}");
+        }
+        client.expect(&["SET", "after", "it works"], "+OK");
+        client.expect(&["GET", "after"], "$8\r\nit works");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_blocked_takes_nothing_along() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let mut direct = server.client();
+    for _ in 0..20 {
+        let mut leaver = proxy.client();
+        leaver.send(&["BLPOP", "q", "0"]);
+        eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
+        leaver.close();
+        eventually("nobody is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:0"));
+        let mut giver = proxy.client();
+        giver.expect(&["RPUSH", "q", "kept"], ":1");
+        giver.expect(&["LPOP", "q"], "$4\r\nkept");
+    }
+}
+
+#[test]
+fn a_blocked_client_can_be_unblocked_and_killed_by_its_id() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let (mut waiter, mut other) = (proxy.client(), proxy.client());
+    let id = waiter.int(&["CLIENT", "ID"]).to_string();
+    let mut direct = server.client();
+    waiter.send(&["BLPOP", "q", "0"]);
+    eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
+    other.expect(&["CLIENT", "UNBLOCK", &id], ":1");
+    assert_eq!(show(&waiter.frame()), "*-1\\r\\n");
+    waiter.send(&["BLPOP", "q", "0"]);
+    eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
+    other.expect(&["CLIENT", "UNBLOCK", &id, "ERROR"], ":1");
+    assert_eq!(show(&waiter.frame()), "-UNBLOCKED client unblocked via CLIENT UNBLOCK\\r\\n");
+    other.expect(&["CLIENT", "UNBLOCK", &id], ":0");
+    other.expect(&["CLIENT", "KILL", "ID", &id], ":1");
+    assert!(waiter.until_closed().is_empty());
+    other.expect(&["CLIENT", "KILL", "ID", &id], ":0");
+}
+
+#[test]
+fn messages_arrive_and_ordinary_commands_work_afterwards() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let mut publisher = proxy.client();
+    for (client, is_three) in [(proxy.client(), false), (proxy.client3(), true)] {
+        let mut client = client;
+        client.expect(&["SET", "k", "before"], "+OK");
+        let kind = if is_three { ">" } else { "*" };
+        client.send(&["SUBSCRIBE", "news", "weather"]);
+        assert_eq!(show(&client.frame()), show(format!("{kind}3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n").as_bytes()));
+        assert_eq!(show(&client.frame()), show(format!("{kind}3\r\n$9\r\nsubscribe\r\n$7\r\nweather\r\n:2\r\n").as_bytes()));
+        client.send(&["PSUBSCRIBE", "w*"]);
+        assert_eq!(show(&client.frame()), show(format!("{kind}3\r\n$10\r\npsubscribe\r\n$2\r\nw*\r\n:3\r\n").as_bytes()));
+        client.send(&["SSUBSCRIBE", "shard"]);
+        assert_eq!(show(&client.frame()), show(format!("{kind}3\r\n$10\r\nssubscribe\r\n$5\r\nshard\r\n:1\r\n").as_bytes()));
+        publisher.expect(&["PUBLISH", "news", "hello"], ":1");
+        publisher.expect(&["SPUBLISH", "shard", "s"], ":1");
+        publisher.expect(&["PUBLISH", "weather", "rain"], ":2");
+        publisher.expect(&["PUBLISH", "silence", "x"], ":0");
+        publisher.expect(&["PUBSUB", "NUMSUB", "news"], "*2\r\n$4\r\nnews\r\n:1");
+        let expected = [
+            format!("{kind}3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n"),
+            format!("{kind}3\r\n$8\r\nsmessage\r\n$5\r\nshard\r\n$1\r\ns\r\n"),
+            format!("{kind}3\r\n$7\r\nmessage\r\n$7\r\nweather\r\n$4\r\nrain\r\n"),
+            format!("{kind}4\r\n$8\r\npmessage\r\n$2\r\nw*\r\n$7\r\nweather\r\n$4\r\nrain\r\n"),
+        ];
+        for expected in expected {
+            assert_eq!(show(&client.frame()), show(expected.as_bytes()));
+        }
+        if is_three {
+            client.expect(&["GET", "k"], "$6\r\nbefore");
+            client.expect(&["PING"], "+PONG");
+        } else {
+            let refused = client.text(&["GET", "k"]);
+            assert!(refused.starts_with("-ERR Can't execute 'get': only (P|S)SUBSCRIBE"), "{refused}");
+            client.expect(&["PING"], "*2\r\n$4\r\npong\r\n$0\r\n");
+            client.expect(&["PING", "x"], "*2\r\n$4\r\npong\r\n$1\r\nx");
+        }
+        client.send(&["UNSUBSCRIBE"]);
+        client.send(&["PUNSUBSCRIBE"]);
+        client.send(&["SUNSUBSCRIBE"]);
+        let names: BTreeSet<Vec<u8>> = client.frames(4).iter().map(|f| children(f)[1].clone()).collect();
+        let expected = ["news", "weather", "w*", "shard"].map(|n| format!("${}\r\n{n}\r\n", n.len()).into_bytes());
+        assert_eq!(names, BTreeSet::from(expected));
+        // An ordinary client again.
+        publisher.expect(&["PUBLISH", "news", "nobody"], ":0");
+        client.expect(&["SET", "k", "after"], "+OK");
+        client.expect(&["GET", "k"], "$5\r\nafter");
+        client.expect(&["MGET", "k", "none"], if is_three { "*2\r\n$5\r\nafter\r\n_" } else { "*2\r\n$5\r\nafter\r\n$-1" });
+        client.expect(&["MULTI"], "+OK");
+        client.expect(&["EXEC"], "*0");
+        assert!(client.is_silent(Duration::from_millis(20)));
+    }
+}
+
+#[test]
+fn many_messages_reach_many_subscribers_in_order() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    const MESSAGES: usize = 2000;
+    let mut subscribers: Vec<Client> = (0..20).map(|i| if i % 2 == 0 { proxy.client() } else { proxy.client3() }).collect();
+    for subscriber in &mut subscribers {
+        subscriber.cmd(&["SUBSCRIBE", "c"]);
+    }
+    let mut publisher = proxy.client();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for i in 0..MESSAGES {
+                publisher.expect(&["PUBLISH", "c", &i.to_string()], ":20");
+            }
+        });
+        for subscriber in &mut subscribers {
+            scope.spawn(move || {
+                for i in 0..MESSAGES {
+                    let message = children(&subscriber.frame());
+                    assert_eq!(show(&message[2]), show(format!("${}\r\n{i}\r\n", i.to_string().len()).as_bytes()));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_subscriber_in_resp3_reads_its_own_writes_and_others() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let (mut subscriber, mut other) = (proxy.client3(), proxy.client());
+    subscriber.cmd(&["SUBSCRIBE", "c"]);
+    for i in 0..200 {
+        let (mine, theirs) = (format!("mine{i}"), format!("theirs{i}"));
+        other.cmd(&["GET", "k"]);
+        subscriber.expect(&["SET", "k", &mine], "+OK");
+        assert_eq!(other.bulk(&["GET", "k"]), Some(mine.clone().into_bytes()));
+        assert_eq!(subscriber.bulk(&["GET", "k"]), Some(mine.into_bytes()));
+        other.expect(&["SET", "k", &theirs], "+OK");
+        assert_eq!(subscriber.bulk(&["GET", "k"]), Some(theirs.into_bytes()));
+    }
+}
+
+#[test]
+fn a_monitor_sees_what_the_server_executes() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let (mut monitor, mut other) = (proxy.client(), proxy.client());
+    monitor.expect(&["MONITOR"], "+OK");
+    other.expect(&["SET", "seen-by-monitor", "1"], "+OK");
+    let end = Instant::now() + STEP;
+    loop {
+        let line = String::from_utf8_lossy(&monitor.frame()).into_owned();
+        if line.contains("\"SET\" \"seen-by-monitor\" \"1\"") {
+            break;
+        }
+        assert!(Instant::now() < end, "the write never showed");
+    }
+    monitor.send(&["RESET"]);
+    while monitor.frame() != b"+RESET\r\n" {
+        assert!(Instant::now() < end, "RESET was never answered");
+    }
+    monitor.expect(&["GET", "seen-by-monitor"], "$1\r\n1");
+    other.expect(&["SET", "x", "1"], "+OK");
+    assert!(monitor.is_silent(Duration::from_millis(50)), "a monitor no more");
+}
+
+#[test]
+fn a_client_that_tracks_is_told_of_the_writes_of_others() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let (mut tracker, mut other, mut foreign) = (proxy.client3(), proxy.client(), server.client());
+    tracker.expect(&["CLIENT", "TRACKING", "ON"], "+OK");
+    for (round, by_foreign) in [(0, false), (1, true), (2, false)] {
+        let key = format!("k{round}");
+        // Also when the value is in the proxy's cache: the server must learn that this client holds a copy.
+        other.cmd(&["GET", &key]);
+        other.cmd(&["GET", &key]);
+        tracker.expect(&["GET", &key], "_");
+        if by_foreign {
+            foreign.expect(&["SET", &key, "v"], "+OK");
+        } else {
+            other.expect(&["SET", &key, "v"], "+OK");
+        }
+        let expected = format!(">2\r\n$10\r\ninvalidate\r\n*1\r\n${}\r\n{key}\r\n", key.len());
+        assert_eq!(show(&tracker.frame()), show(expected.as_bytes()));
+        tracker.expect(&["GET", &key], "$1\r\nv");
+    }
+    foreign.expect(&["FLUSHALL"], "+OK");
+    assert_eq!(show(&tracker.frame()), ">2\\r\\n$10\\r\\ninvalidate\\r\\n_\\r\\n");
+    tracker.expect(&["CLIENT", "TRACKING", "OFF"], "+OK");
+    tracker.expect(&["GET", "k0"], "_");
+    other.expect(&["SET", "k0", "quiet"], "+OK");
+    tracker.expect(&["GET", "k0"], "$5\r\nquiet");
+    tracker.expect(&["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "p:"], "+OK");
+    other.expect(&["SET", "p:1", "v"], "+OK");
+    assert_eq!(show(&tracker.frame()), ">2\\r\\n$10\\r\\ninvalidate\\r\\n*1\\r\\n$3\\r\\np:1\\r\\n");
+}
+
+#[test]
+fn muted_replies_stay_away_and_come_back() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    for mut client in [proxy.client(), proxy.client3()] {
+        for line in [
+            "CLIENT REPLY OFF", "SET k off", "GET k", "PING", "NOSUCH", "GET", "ECHO x", "SELECT 1", "HELLO 2", "SELECT 0", "INCR n",
+            "CLIENT REPLY ON",
+        ] {
+            client.send(&line.split(' ').collect::<Vec<_>>());
+        }
+        assert_eq!(show(&client.frame()), "+OK\\r\\n", "only the last is answered");
+        client.expect(&["GET", "k"], "$3\r\noff");
+        for _ in 0..3 {
+            client.send(&["CLIENT", "REPLY", "SKIP"]);
+            client.send(&["SET", "k", "skipped"]);
+            client.expect(&["ECHO", "heard"], "$5\r\nheard");
+        }
+        client.expect(&["GET", "k"], "$7\r\nskipped");
+        assert!(client.is_silent(Duration::from_millis(20)));
+    }
+}
+
+#[test]
+fn pinned_connections_are_bounded_and_come_back() {
+    let server = Server::start();
+    let toml = "[upstream]\npinned_max = 3\n";
+    let proxy = Proxy::with_config(&server.url(), toml, &[]);
+    let mut holders: Vec<Client> = (0..3).map(|_| proxy.client()).collect();
+    for holder in &mut holders {
+        holder.expect(&["WATCH", "k"], "+OK");
+    }
+    let mut late = proxy.client();
+    let refused = late.text(&["WATCH", "k"]);
+    assert!(refused.starts_with("-ERR nearcache: "), "{refused}");
+    late.expect(&["SET", "k", "the rest works"], "+OK");
+    late.expect(&["GET", "k"], "$14\r\nthe rest works");
+    holders.pop().expect("three of them").close();
+    eventually("a place is free", STEP, || late.cmd(&["WATCH", "k"]) == b"+OK\r\n");
+    late.expect(&["UNWATCH"], "+OK");
+}
+
+#[test]
+fn connections_are_returned_clean() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    for i in 0..30 {
+        let mut dirty = if i % 2 == 0 { proxy.client() } else { proxy.client3() };
+        match i % 5 {
+            0 => {
+                dirty.expect(&["SELECT", "3"], "+OK");
+                dirty.expect(&["WATCH", "k"], "+OK");
+                dirty.expect(&["UNWATCH"], "+OK");
+            }
+            1 => {
+                dirty.expect(&["MULTI"], "+OK");
+                dirty.expect(&["SELECT", "5"], "+QUEUED");
+            }
+            2 => {
+                dirty.cmd(&["SUBSCRIBE", "c"]);
+            }
+            3 => {
+                dirty.expect(&["CLIENT", "NO-EVICT", "on"], "+OK");
+                dirty.expect(&["CLIENT", "SETNAME", "dirty"], "+OK");
+            }
+            _ => {
+                dirty.send(&["CLIENT", "REPLY", "OFF"]);
+                dirty.send(&["SET", "x", "y"]);
+            }
+        }
+        drop(dirty);
+        let mut clean = proxy.client();
+        clean.expect(&["WATCH", "other"], "+OK");
+        clean.expect(&["SET", "k", "v"], "+OK");
+        clean.expect(&["MULTI"], "+OK");
+        clean.expect(&["GET", "k"], "+QUEUED");
+        clean.expect(&["EXEC"], "*1\r\n$1\r\nv");
+        clean.expect(&["GET", "k"], "$1\r\nv");
+        assert_eq!(server.client().bulk(&["GET", "k"]), Some(b"v".to_vec()), "in database 0");
+        clean.expect(&["BLPOP", "none", "0.01"], "*-1");
+        assert_eq!(server.client().int(&["DEL", "k"]), 1);
+    }
+}
+
+#[test]
+fn thousands_of_transactions_side_by_side_lose_no_update() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    const CLIENTS: usize = 6;
+    const EACH: usize = 150;
+    thread::scope(|scope| {
+        for n in 0..CLIENTS {
+            let mut client = if n % 2 == 0 { proxy.client() } else { proxy.client3() };
+            scope.spawn(move || {
+                let mut done = 0;
+                let end = Instant::now() + Duration::from_secs(20);
+                while done < EACH {
+                    assert!(Instant::now() < end, "client {n} got through {done} times");
+                    client.expect(&["WATCH", "sum"], "+OK");
+                    let sum: u64 = match client.bulk(&["GET", "sum"]) {
+                        Some(text) => String::from_utf8_lossy(&text).parse().expect("a number"),
+                        None => 0,
+                    };
+                    for line in [vec!["MULTI"], vec!["SET", "sum", &(sum + 1).to_string()], vec!["EXEC"]] {
+                        client.send(&line);
+                    }
+                    let replies = client.frames(3);
+                    done += usize::from(replies[2].starts_with(b"*1"));
+                }
+            });
+        }
+    });
+    assert_eq!(server.client().bulk(&["GET", "sum"]), Some((CLIENTS * EACH).to_string().into_bytes()));
+}

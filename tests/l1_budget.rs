@@ -1,0 +1,82 @@
+//! Whether `used_bytes` tells the truth: what L1 believes to use against what the process grew by, after random churn.
+//!
+//! A test binary of its own, because it looks at the memory of the whole process.
+
+use std::ops::Range;
+use std::process::Command;
+use std::sync::Arc;
+use std::{env, fs};
+
+use nearcache::cache::{
+    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, Links, Own, Query, Value, name_hash,
+};
+
+const MIB: usize = 1 << 20;
+
+/// Anonymous memory that is resident, in bytes.
+fn resident() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+/// Values of many sizes; mostly tiny ones; and a change from tiny ones to larger ones.
+const PHASES: [&[Range<usize>]; 3] = [&[0..3000], &[0..40], &[0..60, 200..1500, 200..1500, 200..1500, 200..1500]];
+
+/// Tells a process which of [`PHASES`] it is to run.
+const PHASE: &str = "NEARCACHE_TEST_L1_BUDGET_PHASE";
+
+#[test]
+fn used_bytes_agree_with_what_the_process_takes() {
+    if let Ok(phase) = env::var(PHASE) {
+        return churn(PHASES[phase.parse::<usize>().unwrap()]);
+    }
+    // What one phase frees stays with the allocator and would hide what the next one takes.
+    for phase in 0..PHASES.len() {
+        let test = ["--exact", "used_bytes_agree_with_what_the_process_takes", "--nocapture"];
+        let child = Command::new(env::current_exe().unwrap()).args(test).env(PHASE, phase.to_string()).output().unwrap();
+        assert!(child.status.success(), "phase {phase}: {}", String::from_utf8_lossy(&child.stderr));
+    }
+}
+
+fn churn(sizes: &[Range<usize>]) {
+    let links = Arc::new(Links::new());
+    let link = links.add().unwrap();
+    let before = resident();
+    let config = L1Config {
+        budget_bytes: 48 * MIB,
+        shards: None,
+        max_value_bytes: 64 << 10,
+        negative_ttl_us: None,
+        max_age_us: None,
+        bound_us: 1_000_000,
+        consistency: Consistency::Coherent,
+    };
+    let l1 = L1::<u64>::new(config, links.clone());
+    let mut rng = fastrand::Rng::with_seed(11);
+    let mut now_us = 1;
+    for size in sizes {
+        let inserts = 4 * 48 * MIB / (size.end / 2 + 120);
+        let mut draw = || format!("user:{}", rng.u32(0..(inserts / 2) as u32));
+        let mut sizes = fastrand::Rng::with_seed(12);
+        for _ in 0..inserts {
+            now_us += 1;
+            let (name, other) = (draw(), draw());
+            let q = Query { hash: name_hash(name.as_bytes()), db: 0, name: name.as_bytes(), variant: b"" };
+            let asker = Asker { now_us, link, own: Own::Clear, floor_us: 0 };
+            if let Decision::Leased(lease) = l1.decide(&q, &asker, Leasing::Allowed, || 0, |_| ()) {
+                let value = vec![b'v'; sizes.usize(size.clone())];
+                l1.complete(lease, Some(Fill { value: Value::Bytes(&value), pttl_ms: -1, is_plain: true }), now_us);
+            }
+            if sizes.u8(0..20) == 0 {
+                l1.push(link, name_hash(other.as_bytes()));
+            }
+            links.answered(link, now_us);
+        }
+    }
+    let (used, taken) = (l1.stats().used_bytes, resident().saturating_sub(before));
+    let ratio = taken as f64 / used as f64;
+    eprintln!("{:?}, {taken} taken, {ratio:.3}", l1.stats());
+    assert!(used > 40 * MIB, "the budget was not filled");
+    assert!((0.9..1.1).contains(&ratio));
+}
