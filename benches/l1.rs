@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion};
 use nearcache::cache::{
-    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, LinkId, Links, Own, Query, Value, View, ViewValue, name_hash,
+    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, LinkId, Links, Own, Query, Value, View, ViewValue,
+    name_hash,
 };
 
 const NAMES: usize = 1_000_000;
@@ -39,7 +40,11 @@ fn large(criterion: &mut Criterion) {
     }
     eprintln!("{:?}", bench.l1.stats());
     let resident: Vec<_> = draws.iter().copied().filter(|&draw| bench.get(&names[draw])).collect();
-    let missing: Vec<_> = (0..NAMES).rev().filter(|&i| !bench.get(&names[i])).take(1 << 20).collect();
+    let missing: Vec<_> = (0..NAMES)
+        .rev()
+        .filter(|&i| !bench.get(&names[i]))
+        .take(1 << 20)
+        .collect();
     let mut at = 0;
     criterion.bench_function("hit, 100k resident of 1M", |b| {
         b.iter(|| {
@@ -98,11 +103,18 @@ fn small(criterion: &mut Criterion) {
         b.iter_batched(
             || {
                 at = (at + 100) % (draws.len() - 100);
-                draws[at..at + 100].iter().map(|&draw| query(names[draw].as_bytes())).collect::<Vec<_>>()
+                draws[at..at + 100]
+                    .iter()
+                    .map(|&draw| query(names[draw].as_bytes()))
+                    .collect::<Vec<_>>()
             },
             |queries| {
                 let mut bytes = 0;
-                assert!(bench.l1.peek_many(&queries, &bench.asker(), |_, view| bytes += copy(view)));
+                assert!(
+                    bench
+                        .l1
+                        .peek_many(&queries, &bench.asker(), |_, view| bytes += copy(view))
+                );
                 bytes
             },
             BatchSize::SmallInput,
@@ -124,11 +136,20 @@ impl Bench {
             bound_us: 1_000_000,
             consistency: Consistency::Coherent,
         };
-        Bench { l1: L1::new(config, links.clone()), links, link }
+        Bench {
+            l1: L1::new(config, links.clone()),
+            links,
+            link,
+        }
     }
 
     fn asker(&self) -> Asker {
-        Asker { now_us: 1000, link: self.link, own: Own::Clear, floor_us: 0 }
+        Asker {
+            now_us: 1000,
+            link: self.link,
+            own: Own::Clear,
+            floor_us: 0,
+        }
     }
 
     fn get(&self, name: &str) -> bool {
@@ -136,9 +157,20 @@ impl Bench {
     }
 
     fn insert(&self, name: &[u8]) {
-        if let Decision::Leased(lease) = self.l1.decide(&query(name), &self.asker(), Leasing::Allowed, || 0, copy) {
+        if let Decision::Leased(lease) = self
+            .l1
+            .decide(&query(name), &self.asker(), Leasing::Allowed, || 0, copy)
+        {
             self.l1.got(lease);
-            self.l1.complete(lease, Some(Fill { value: Value::Bytes(&VALUE), pttl_ms: -1, is_plain: true }), 1000);
+            self.l1.complete(
+                lease,
+                Some(Fill {
+                    value: Value::Bytes(&VALUE),
+                    pttl_ms: -1,
+                    is_plain: true,
+                }),
+                1000,
+            );
             self.links.answered(self.link, 1000);
         }
     }
@@ -159,7 +191,12 @@ fn copy(view: View<'_>) -> usize {
 }
 
 fn query(name: &[u8]) -> Query<'_> {
-    Query { hash: name_hash(name), db: 0, name, variant: b"" }
+    Query {
+        hash: name_hash(name),
+        db: 0,
+        name,
+        variant: b"",
+    }
 }
 
 fn names(count: usize) -> Vec<String> {

@@ -61,7 +61,10 @@ impl Default for Links {
 impl Links {
     pub fn new() -> Self {
         let blocks = (0..MAX_LINKS.div_ceil(BLOCK)).map(|_| OnceLock::new()).collect();
-        Links { blocks, taken: AtomicUsize::new(0) }
+        Links {
+            blocks,
+            taken: AtomicUsize::new(0),
+        }
     }
 
     /// A new link, in its first epoch and with nothing answered. `None`: all 65,534 are taken. Ids are never given
@@ -135,6 +138,7 @@ impl Links {
     }
 
     /// What an entry of `link` must be held against: (`answered_us`, epoch).
+    #[inline]
     pub(crate) fn vouched(&self, link: LinkId) -> (u64, u32) {
         // `answered_us` is read first: an answer of a later life is then seen together with that life's epoch, and can
         // not vouch for an entry of the earlier one. See `lost`.
@@ -144,10 +148,12 @@ impl Links {
         }
     }
 
+    #[inline]
     fn link(&self, link: LinkId) -> Option<&Link> {
         self.at(link.0.into())
     }
 
+    #[inline]
     fn at(&self, index: usize) -> Option<&Link> {
         // The last block has room for `PINNED`, which must not find anything there.
         if index >= MAX_LINKS {
@@ -167,7 +173,14 @@ impl Link {
 }
 
 fn new_block() -> Block {
-    (0..BLOCK).map(|_| CachePadded::new(Link { epoch: AtomicU32::new(1), answered_us: AtomicU64::new(0) })).collect()
+    (0..BLOCK)
+        .map(|_| {
+            CachePadded::new(Link {
+                epoch: AtomicU32::new(1),
+                answered_us: AtomicU64::new(0),
+            })
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use tokio::time::{Instant, Sleep};
 use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
 use crate::command::Pin as State;
 use crate::proxy::client::Access;
-use crate::proxy::pinned::{Forwarding, Pinned};
+use crate::proxy::pinned::{Forwarding, Pinned, Relay};
 use crate::proxy::request::Reason;
+use crate::resp::encode;
 use crate::resp::limits::{Limits, ProtocolError};
 use crate::resp::reply::FrameScanner;
 use crate::resp::request::{Args, Scan};
@@ -34,6 +35,9 @@ const WHOLE_FRAME_BYTES: usize = 64 << 10;
 /// Input that is read ahead while requests wait, so that the client's end is noticed.
 const READ_AHEAD_BYTES: usize = 64 << 10;
 const TURNS: usize = 16;
+/// A client that has sent its last byte gets the replies that are due. While it is blocked none is; what the server answers
+/// at once is still on its way for about this long. Then nothing must be popped for it any more.
+const ENDED_GRACE: Duration = Duration::from_millis(50);
 
 /// Runs the client's requests over a connection of its own, the one at the start of `session.input` first.
 pub async fn run(session: &mut Session, reason: Reason) -> Ended {
@@ -41,18 +45,28 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         let state = session.client.state.borrow();
         (state.version, state.db)
     };
-    let lent = match session.worker.pool.take(version, db).await {
+    let mut lent = match session.worker.pool.take(version, db).await {
         Ok(lent) => lent,
         Err(error) => return refuse(session, &reason, &error),
     };
     session.worker.counters().pinned_total.add(1);
     let read_timeout = session.worker.shared.config.upstream_timeouts.read;
+    let mut pinned = Pinned::default();
+    let mut to_server = Vec::new();
+    // Inside a transaction the server itself tells the name.
+    let name = session.client.meta.words.lock().name.clone();
+    if lent.name != name {
+        encode::command(&mut to_server, [&b"CLIENT"[..], b"SETNAME", name.as_bytes()].into_iter());
+        pinned.own_request();
+        lent.name = name;
+    }
+    let upstream_id = lent.id;
     let mut pipe = Pipe {
         lent,
-        pinned: Pinned::default(),
+        pinned,
         has_started: false,
         is_stalled: true,
-        to_server: Vec::new(),
+        to_server,
         written: 0,
         streamed: None,
         held: Vec::new(),
@@ -60,16 +74,20 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         scanned: 0,
         is_streaming: false,
         broken: None,
+        is_lost: false,
         read_timeout,
         timer: Box::pin(tokio::time::sleep(read_timeout)),
     };
+    session.client.meta.upstream_id.store(upstream_id, Relaxed);
     session.client.meta.is_pinned.store(true, Relaxed);
     let ended = std::future::poll_fn(|cx| pipe.poll(cx, session)).await;
     session.client.meta.is_pinned.store(false, Relaxed);
+    session.client.meta.upstream_id.store(0, Relaxed);
     let Pipe { mut lent, pinned, held, .. } = pipe;
     if ended == Ended::Back && !pinned.is_dirty && held.is_empty() {
         let state = session.client.state.borrow();
         (lent.version, lent.db) = (state.version, state.db);
+        lent.name = session.client.meta.words.lock().name.clone();
         session.worker.pool.give_back(lent);
     }
     ended
@@ -120,6 +138,8 @@ struct Pipe {
     is_streaming: bool,
     /// A protocol error that is told once everything before it is answered.
     broken: Option<ProtocolError>,
+    /// The server's end is gone.
+    is_lost: bool,
     read_timeout: Duration,
     timer: Pin<Box<Sleep>>,
 }
@@ -132,22 +152,28 @@ impl Pipe {
                 return Poll::Ready(Ended::Closed);
             }
             let mut has_progress = false;
-            if self.is_stalled {
+            if self.is_stalled && !session.client.state.borrow().is_closing {
                 let before = session.input.len();
                 self.requests(session);
                 has_progress |= session.input.len() != before;
             }
-            match self.write_server(cx) {
-                Ok(progress) => has_progress |= progress,
-                Err(_) => return Poll::Ready(self.server_lost(cx, session, "it does not accept data any more")),
+            if !self.is_lost {
+                let served = self.write_server(cx).map_err(|e| e.to_string());
+                match served.and_then(|progress| Ok(progress | self.read_server(cx, session)?)) {
+                    Ok(progress) => has_progress |= progress,
+                    Err(why) => match self.server_lost(session, &why) {
+                        Some(ended) => return Poll::Ready(ended),
+                        None => has_progress = true,
+                    },
+                }
             }
-            match self.read_server(cx, session) {
-                Ok(progress) => has_progress |= progress,
-                Err(why) => return Poll::Ready(self.server_lost(cx, session, &why)),
-            }
+            let is_full = |session: &Session| session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;
+            let was_full = is_full(session);
             if session.flush(cx).is_err() || !session.account() {
                 return Poll::Ready(Ended::Closed);
             }
+            // The server was not read from while the client had too much to take.
+            has_progress |= was_full && !is_full(session);
             if let Some(ended) = self.state(session) {
                 return Poll::Ready(ended);
             }
@@ -167,16 +193,17 @@ impl Pipe {
     fn state(&mut self, session: &mut Session) -> Option<Ended> {
         if session.client.state.borrow().is_closing {
             // A drain lets the reply come that is due; a blocked client would wait for ever.
-            let is_due = self.pinned.is_waiting() && !self.pinned.may_be_silent();
+            let is_due = !self.is_lost && self.pinned.is_waiting() && !self.pinned.may_be_silent();
             let is_written = session.client.state.borrow_mut().outbox.ready().is_empty();
             return (is_written && !is_due).then_some(Ended::Closed);
         }
-        let is_idle = self.written == self.to_server.len() && self.streamed.is_none() && !self.is_streaming;
-        if self.has_started && is_idle && self.pinned.is_over() {
+        let is_sent = self.written == self.to_server.len() && self.streamed.is_none();
+        if self.has_started && is_sent && !self.is_streaming && self.broken.is_none() && self.pinned.is_over() {
             return Some(Ended::Back);
         }
-        if session.is_ended && !self.pinned.is_waiting() && !self.is_stalled {
-            return Some(Ended::Closed);
+        if session.is_ended && is_sent && !self.is_stalled && !self.pinned.is_waiting() {
+            session.client.state.borrow_mut().is_closing = true;
+            return self.state(session);
         }
         None
     }
@@ -206,7 +233,8 @@ impl Pipe {
                         }
                         let args = streamed.args();
                         let spec = args.first().and_then(Option::as_ref).and_then(|name| facts.table.find(name));
-                        self.pinned.large_request(&worker, &session.client, spec, args);
+                        let is_complete = args.len() as u64 == streamed.args_total();
+                        self.pinned.large_request(&worker, &session.client, spec, args, is_complete);
                         self.streamed = None;
                         self.has_started = true;
                         continue;
@@ -275,7 +303,8 @@ impl Pipe {
             self.has_started = true;
             consumed += len;
         }
-        if self.broken.is_some() && (!self.pinned.is_waiting() || self.pinned.may_be_silent())
+        // The server would not look at it before it has answered what came earlier.
+        if !self.pinned.is_waiting()
             && let Some(error) = self.broken.take()
         {
             session.refuse(&error);
@@ -302,10 +331,9 @@ impl Pipe {
         let result = match read {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(_)) => Err(()),
-            // As in Redis a client that is gone is not waited for; one that only wants its replies is.
-            Poll::Ready(Ok(0)) if self.pinned.is_blocked() || self.pinned.is_sticky() || !self.pinned.is_waiting() => Err(()),
             Poll::Ready(Ok(0)) => {
                 session.is_ended = true;
+                self.timer.as_mut().reset(Instant::now() + ENDED_GRACE);
                 Ok(true)
             }
             Poll::Ready(Ok(n)) => {
@@ -371,7 +399,10 @@ impl Pipe {
             if is_complete {
                 let whole = (!self.is_streaming).then_some(frame);
                 self.is_streaming = false;
-                self.pinned.frame(&session.worker, &session.client, whole);
+                if self.pinned.frame(&session.worker, &session.client, whole) == Relay::Swallow {
+                    start = self.scanned;
+                    continue;
+                }
             } else if self.is_streaming || frame.len() > WHOLE_FRAME_BYTES {
                 self.is_streaming = true;
             } else {
@@ -393,8 +424,9 @@ impl Pipe {
         Ok(())
     }
 
-    /// The server is gone: a client with a state is closed, as Redis would close it; one that only waited for a reply is told.
-    fn server_lost(&mut self, cx: &mut Context<'_>, session: &mut Session, why: &str) -> Ended {
+    /// The server is gone: a client that only waited for a reply is told and goes on; one with a state is closed, as Redis
+    /// would close it, once it has taken what there is.
+    fn server_lost(&mut self, session: &mut Session, why: &str) -> Option<Ended> {
         session.worker.counters().l2_errors_total.add(1);
         let is_told = self.has_started
             && !self.pinned.is_quitting
@@ -402,10 +434,11 @@ impl Pipe {
             && !self.pinned.is_blocked()
             && !self.is_streaming
             && self.streamed.is_none();
+        self.is_lost = true;
         self.pinned.is_dirty = true;
         if !is_told {
-            let _ = session.flush(cx);
-            return Ended::Closed;
+            session.client.state.borrow_mut().is_closing = true;
+            return None;
         }
         let text = format!(
             "ERR nearcache: upstream {} was lost before the reply: {why}; a write may or may not have been executed",
@@ -414,22 +447,26 @@ impl Pipe {
         for _ in 0..self.pinned.waiting() {
             session.client.state.borrow_mut().error(&text);
         }
-        Ended::Back
+        Some(Ended::Back)
     }
 
     fn check_silence(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
-        if self.pinned.may_be_silent() && self.written == self.to_server.len() {
+        let is_gone = session.is_ended && self.pinned.is_blocked();
+        let is_due = !self.pinned.may_be_silent() || self.written < self.to_server.len();
+        // A client that does not read is slow, not the server.
+        let is_client_slow = session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;
+        if self.is_lost || !is_gone && (!is_due || is_client_slow) || self.timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        if session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES {
-            // The client is slow, not the server.
-            return Poll::Pending;
+        if is_gone {
+            return Poll::Ready(Ended::Closed);
         }
-        match self.timer.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => {
-                let why = format!("no answer within the read timeout of {} ms", self.read_timeout.as_millis());
-                Poll::Ready(self.server_lost(cx, session, &why))
+        let why = format!("no answer within the read timeout of {} ms", self.read_timeout.as_millis());
+        match self.server_lost(session, &why) {
+            Some(ended) => Poll::Ready(ended),
+            None => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
         }
     }

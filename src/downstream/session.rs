@@ -90,8 +90,13 @@ impl Session {
                 if let Some(event) = self.take(input, None) {
                     return Poll::Ready(event);
                 }
+                let was_full = self.is_full();
                 if self.flush(cx).is_err() {
                     return Poll::Ready(Event::Closed);
+                }
+                // The socket took what the requests had to wait for, so nobody will wake this session for it.
+                if self.is_stalled && was_full && !self.is_full() {
+                    continue;
                 }
             }
             if !self.account() || self.is_finished() {
@@ -121,6 +126,11 @@ impl Session {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether replies have to be written before further requests are taken.
+    fn is_full(&self) -> bool {
+        self.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES
     }
 
     /// Nothing more will be sent to this client, or is wanted by it.
@@ -189,7 +199,7 @@ impl Session {
                 if consumed == buf.len() {
                     break Status::NeedsMore;
                 }
-                if state.outbox.waiting() >= most || state.outbox.ready().len() >= HIGH_WATER_BYTES {
+                if state.outbox.waiting() >= state.outbox.window(most) || state.outbox.ready().len() >= HIGH_WATER_BYTES {
                     break Status::Stalled;
                 }
                 limits(state.access == Access::Unauthenticated)

@@ -1,6 +1,9 @@
 //! What the proxy counts. Each worker adds to cells of its own: one writer, so an addition is a plain load and store, and a
 //! scrape reads them from another thread. Names of the published metrics are in [`names`]; [`expose`] puts both together.
 
+pub mod expose;
+pub mod names;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A counter with one writing thread.

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
@@ -41,6 +41,8 @@ pub struct ClientMeta {
     pub is_resp3: AtomicBool,
     /// Has an upstream connection of its own: subscribed, blocked, in a transaction.
     pub is_pinned: AtomicBool,
+    /// That connection's id at the server; 0: none, or not known.
+    pub upstream_id: AtomicI64,
     /// Name, user, library name and version, last command: changed rarely.
     pub words: Mutex<Words>,
     /// Set by whoever wants the client gone; its worker is told by a message.

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::client::{Client, ClientMeta};
 use super::local::{INVALID_NAME, is_valid_name, wrong_arity};
-use super::request::{Reason, Request, Step, pin};
+use super::outbox::Touched;
+use super::request::{Reason, Request, Step, available, pin, send};
+use super::waiter::Effect;
 use super::worker::Worker;
 use crate::clock;
 use crate::resp::{Version, encode};
@@ -60,9 +62,10 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             Ok(Killed::Count(n)) => state.outbox.answer_now(|ready| encode::integer(&mut ready.bytes, n as i64)),
             Err(error) => state.error(error),
         },
-        (b"unblock", 3 | 4) => state.error(
-            "ERR nearcache: CLIENT UNBLOCK is not served yet; close the blocked client with CLIENT KILL ID instead",
-        ),
+        (b"unblock", 3 | 4) => {
+            drop(state);
+            return unblock(worker, client, request);
+        }
         (b"pause" | b"unpause" | b"help", _) => {
             drop(state);
             return pin(client, Reason::Side);
@@ -77,6 +80,34 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
         }
     }
     Step::DONE
+}
+
+/// The blocked client has an upstream connection of its own; the server knows it by another id.
+fn unblock(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
+    let args = request.args;
+    let upstream_id = number(args.arg(2)).map(|id| {
+        worker.shared.registry.lock().get(&id).map_or(0, |meta| meta.upstream_id.load(Relaxed))
+    });
+    let id = match upstream_id {
+        // Nobody of ours, or nobody who is blocked.
+        Some(0) => {
+            client.state.borrow_mut().outbox.answer_now(|ready| encode::integer(&mut ready.bytes, 0));
+            return Step::DONE;
+        }
+        Some(id) => id.to_string().into_bytes(),
+        // The server says what is wrong with it.
+        None => args.arg(2).to_vec(),
+    };
+    let mut raw = Vec::new();
+    let mut words = vec![&b"CLIENT"[..], b"UNBLOCK", &id];
+    words.extend(args.iter().skip(3));
+    encode::command(&mut raw, words.into_iter());
+    let db = client.state.borrow().db;
+    let link = match available(worker, client, db) {
+        Ok(link) => link,
+        Err(step) => return step,
+    };
+    send(worker, client, &link, &Request { raw: &raw, ..*request }, Touched::None, Effect::None)
 }
 
 fn set_info(meta: &ClientMeta, attribute: &[u8], value: &[u8]) -> Result<(), String> {

@@ -10,6 +10,7 @@ use super::worker::Worker;
 use super::{client_command, info, nearcache};
 use crate::command::Local;
 use crate::config::Auth;
+use crate::resp::convert::{self, Rule};
 use crate::resp::request::Args;
 use crate::resp::{Version, encode};
 use crate::upstream::facts::Facts;
@@ -20,11 +21,11 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, w
     match which {
         Local::Ping => ping(client, args),
         Local::Echo => client.state.borrow_mut().outbox.answer_now(|ready| encode::bulk(&mut ready.bytes, args.arg(1))),
-        Local::Select => select(client, request),
+        Local::Select => return select(client, request),
         Local::Hello => return hello(worker, client, request),
         Local::Auth => return auth(worker, client, request),
         Local::Client => return client_command::answer(worker, client, request),
-        Local::Reset => reset(worker, client),
+        Local::Reset => return reset(worker, client),
         Local::Quit => {
             let mut state = client.state.borrow_mut();
             state.ok();
@@ -65,13 +66,17 @@ fn ping(client: &Client, args: Args<'_>) {
     }
 }
 
-fn select(client: &Client, request: &Request<'_>) {
+/// Each database has a connection of its own, so a change waits for the earlier answers, as every change of path does.
+fn select(client: &Client, request: &Request<'_>) -> Step {
     let mut state = client.state.borrow_mut();
-    let index = std::str::from_utf8(request.args.arg(1)).ok().and_then(|text| text.parse::<i32>().ok());
+    let index = integer(request.args.arg(1)).and_then(|index| i32::try_from(index).ok());
     match index {
         None => state.error("ERR value is not an integer or out of range"),
         Some(index) => match u32::try_from(index) {
             Ok(db) if db < request.facts.databases => {
+                if db != state.db && !state.outbox.is_all_answered() {
+                    return Step::Wait;
+                }
                 state.db = db;
                 client.meta.db.store(db, Relaxed);
                 state.ok();
@@ -79,6 +84,13 @@ fn select(client: &Client, request: &Request<'_>) {
             _ => state.error("ERR DB index is out of range"),
         },
     }
+    Step::DONE
+}
+
+/// An integer as Redis reads one: no sign but a minus, no leading zeros.
+pub fn integer(text: &[u8]) -> Option<i64> {
+    let number = std::str::from_utf8(text).ok()?.parse::<i64>().ok()?;
+    (itoa::Buffer::new().format(number).as_bytes() == text).then_some(number)
 }
 
 /// What a client's credentials are worth.
@@ -102,7 +114,7 @@ pub fn verify(worker: &Worker, user: &[u8], password: &[u8]) -> Verdict {
     }
 }
 
-const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+pub const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?";
 
 fn auth(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
@@ -185,8 +197,7 @@ impl<'a> Hello<'a> {
     pub fn parse(args: Args<'a>) -> Result<Hello<'a>, String> {
         let mut hello = Hello { version: None, credentials: None, name: None };
         if args.len() > 1 {
-            let version = std::str::from_utf8(args.arg(1)).ok().and_then(|text| text.parse::<i64>().ok());
-            hello.version = Some(match version {
+            hello.version = Some(match integer(args.arg(1)) {
                 Some(2) => Version::Resp2,
                 Some(3) => Version::Resp3,
                 Some(_) => return Err("NOPROTO unsupported protocol version".into()),
@@ -230,18 +241,27 @@ fn write_hello(out: &mut Vec<u8>, version: Version, id: u64, facts: &Facts) {
     encode::integer(out, if version == Version::Resp3 { 3 } else { 2 });
     encode::bulk(out, "id");
     encode::integer(out, id as i64);
-    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+    for (field, value) in [("mode", "standalone"), ("role", &*facts.role)] {
         encode::bulk(out, field);
         encode::bulk(out, value);
     }
     encode::bulk(out, "modules");
-    encode::array_header(out, 0);
+    match version {
+        Version::Resp3 => out.extend_from_slice(&facts.modules),
+        // It was a complete frame when it was learned.
+        Version::Resp2 => drop(convert::to_resp2(&Rule::General, &facts.modules, out)),
+    }
 }
 
 /// Everything the client has said about itself is forgotten.
-fn reset(worker: &Worker, client: &Client) {
+fn reset(worker: &Worker, client: &Client) -> Step {
+    let is_other_db = client.state.borrow().db != worker.initial_db();
+    if is_other_db && !client.state.borrow().outbox.is_all_answered() {
+        return Step::Wait;
+    }
     forget(worker, client);
     client.state.borrow_mut().outbox.answer_now(|ready| encode::simple(&mut ready.bytes, "RESET"));
+    Step::DONE
 }
 
 pub fn forget(worker: &Worker, client: &Client) {

@@ -17,8 +17,9 @@ mod read;
 mod replies;
 pub mod request;
 pub mod shared;
+mod subscriptions;
 mod transaction;
-mod waiter;
+pub mod waiter;
 pub mod worker;
 
 pub use flight::Follower;

@@ -16,6 +16,12 @@ use crate::cache::{FlightId, Own};
 /// Payloads of this size and more are kept by reference in [`Ready`].
 pub const BY_REFERENCE_BYTES: usize = 2 << 10;
 
+/// What the replies that a client waits for may come to, as far as its earlier ones tell.
+const WINDOW_BYTES: usize = 1 << 20;
+/// What a reply is taken for until there was one: 64 requests at first.
+const FIRST_GUESS_BYTES: usize = 16 << 10;
+const LEAST_WINDOW: usize = 4;
+
 /// The keys that a request touches, as name hashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Touched {
@@ -71,12 +77,26 @@ pub struct Outbox {
     head: u64,
     ready: Ready,
     unanswered: Unanswered,
+    /// Moving average of the replies that came later, in eighths of a byte; `None` before the first.
+    reply_size: Option<u32>,
 }
 
 impl Outbox {
     /// Whether every request was answered (its reply may not be written yet).
     pub fn is_all_answered(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// How many slots may wait at once: fewer where replies are large, so that one client's answers do not fill the shared
+    /// connection for everybody, and few until the first replies have told.
+    pub fn window(&self, most: usize) -> usize {
+        let average = self.reply_size.map_or(FIRST_GUESS_BYTES, |size| size as usize / 8);
+        (WINDOW_BYTES / average.max(1)).clamp(LEAST_WINDOW.min(most), most)
+    }
+
+    fn learn_size(&mut self, bytes: usize) {
+        let bytes = bytes.min(WINDOW_BYTES) as u32;
+        self.reply_size = Some(self.reply_size.map_or(bytes * 8, |size| size - size / 8 + bytes));
     }
 
     /// Slots that wait, answered ones behind them included.
@@ -139,7 +159,9 @@ impl Outbox {
         }
         self.unanswered.remove(&slot.touched, slot.source);
         if index == 0 {
+            let before = self.ready.len();
             write(&mut self.ready);
+            self.learn_size(self.ready.len().saturating_sub(before));
             self.slots.pop_front();
             self.head += 1;
             while let Some(answer) = self.slots.front_mut().and_then(|slot| slot.answer.take()) {
@@ -154,8 +176,10 @@ impl Outbox {
         } else {
             let mut answer = Ready::default();
             write(&mut answer);
+            let bytes = answer.len();
             slot.touched = Touched::None;
             slot.answer = Some(answer);
+            self.learn_size(bytes);
         }
     }
 

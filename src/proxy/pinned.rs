@@ -2,16 +2,19 @@
 //! the connection, and for L1. Pure: bytes are carried by the session.
 //!
 //! Both directions are forwarded as they are. Requests are still parsed, since what they write must be voided before the
-//! client sees the acknowledgement, and replies are counted, to know when the state that needed the connection has ended.
+//! client sees the acknowledgement. A state begins and ends with the server's reply, never with the request: only the
+//! server knows whether a `MULTI`, an `EXEC` or a `SELECT` did what it says. Until that reply has come the client keeps the
+//! connection.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::client::{Access as ClientAccess, Client};
-use super::local::{self, Hello};
+use super::local::{self, Hello, integer};
 use super::outbox::Touched;
 use super::request::touched;
+use super::subscriptions::{Subscription, Subscriptions};
 use super::transaction::Hashes;
 use super::worker::Worker;
 use crate::cache::LinkId;
@@ -19,30 +22,23 @@ use crate::command::{Access, Local, Path, Pin, Spec};
 use crate::config::Auth;
 use crate::resp::Version;
 use crate::resp::reply;
-use crate::resp::request::Args;
+use crate::resp::request::{Args, Span};
 
 #[derive(Default)]
 pub struct Pinned {
     waiting: VecDeque<Waiting>,
-    /// `MULTI` was sent and neither `EXEC` nor `DISCARD`.
     is_multi: bool,
+    /// What the open transaction has queued, in order.
+    queued: Vec<Waiting>,
     is_watching: bool,
-    is_monitor: bool,
-    is_foreign: bool,
-    /// Tracking, no-evict and their like: kept until `RESET`, or until tracking is switched off.
-    is_stateful: bool,
     is_tracking: bool,
+    /// Settings that end with the connection: no-evict, another user, …
+    is_settled: bool,
+    /// Replies and other frames can no longer be told apart (`MONITOR`; a subscription inside a transaction; a state begun
+    /// without a reply): kept until `RESET` or the end.
+    is_opaque: bool,
     replies: Replies,
-    channels: i64,
-    patterns: i64,
-    shard_channels: i64,
-    /// A subscription command is on its way.
-    is_subscribing: bool,
-    /// What the commands of the open transaction touch.
-    queued_read: Hashes,
-    queued_written: Hashes,
-    queued_version: Option<Version>,
-    queued_db: Option<u32>,
+    subscriptions: Subscriptions,
     /// What commands without a reply have touched.
     silent: Hashes,
     has_silent: bool,
@@ -71,25 +67,51 @@ struct Waiting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Plain,
+    Multi,
     Exec,
     Discard,
+    Watch,
+    Unwatch,
     /// So many confirmations are to come.
     Subscribe(Subscription, usize),
     /// So many, or (none named) one for each subscription there is when its turn comes.
     Unsubscribe(Subscription, Option<usize>),
+    Monitor,
+    TrackingOn,
+    TrackingOff,
+    Setting,
     Select(u32),
+    SetName(Box<str>),
     Hello { version: Option<Version>, is_foreign: bool },
     Auth { is_own: bool },
     Reset,
     Quit,
-    TrackingOff,
+    /// The proxy's own request: its reply is not the client's.
+    Own,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Subscription {
-    Channel,
-    Pattern,
-    Shard,
+impl Kind {
+    /// Whether, if the server agrees, a state begins that needs the connection.
+    fn may_begin_a_state(&self) -> bool {
+        matches!(
+            self,
+            Kind::Multi
+                | Kind::Watch
+                | Kind::Subscribe(..)
+                | Kind::Unsubscribe(..)
+                | Kind::Monitor
+                | Kind::TrackingOn
+                | Kind::Setting
+        )
+    }
+}
+
+/// What becomes of a frame of the server.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Relay {
+    Forward,
+    /// It answers a request of the proxy's own.
+    Swallow,
 }
 
 /// What becomes of a request of a pinned client.
@@ -103,18 +125,17 @@ pub enum Forwarding {
 }
 
 impl Pinned {
-    /// Whether the state that needs the connection goes on.
+    /// Whether the state that needs the connection goes on, or may have begun.
     pub fn is_sticky(&self) -> bool {
         self.is_multi
             || self.is_watching
-            || self.is_monitor
-            || self.is_foreign
-            || self.is_stateful
             || self.is_tracking
-            || self.is_subscribed()
-            || self.is_subscribing
+            || self.is_settled
+            || self.is_opaque
+            || self.subscriptions.is_any()
             || self.replies != Replies::On
             || self.has_silent
+            || self.waiting.iter().any(|waiting| waiting.kind.may_begin_a_state())
     }
 
     /// Whether the connection can be given back.
@@ -123,197 +144,168 @@ impl Pinned {
     }
 
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        self.waiting() > 0
     }
 
+    /// Requests of the client that are not answered.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.iter().filter(|waiting| waiting.kind != Kind::Own).count()
     }
 
     /// Whether the server may rightly be silent for long.
     pub fn may_be_silent(&self) -> bool {
-        self.waiting.is_empty() || self.is_monitor || self.waiting.iter().any(|waiting| waiting.is_blocking)
+        self.waiting.is_empty() || self.is_opaque || self.is_blocked()
     }
 
-    /// A client that has gone while it was blocked: nothing must be popped for it any more.
+    /// The server may take its time: a client that has gone meanwhile must not be served any more.
     pub fn is_blocked(&self) -> bool {
         self.waiting.iter().any(|waiting| waiting.is_blocking)
     }
 
-    fn is_subscribed(&self) -> bool {
-        self.channels > 0 || self.patterns > 0 || self.shard_channels > 0
+    /// The proxy sends a request of its own.
+    pub fn own_request(&mut self) {
+        self.expect(Waiting { kind: Kind::Own, read: Touched::None, written: Touched::None, is_blocking: false });
     }
 
     /// Judges a complete request that is about to be forwarded.
     pub fn request(&mut self, worker: &Worker, client: &Client, spec: Option<&Spec>, args: Args<'_>) -> Forwarding {
         // One request on a connection that is not kept: the next belongs to another path.
-        if !self.waiting.is_empty() && !self.is_sticky() {
+        if self.is_waiting() && !self.is_sticky() {
             return Forwarding::Wait;
         }
         let Some(spec) = spec else {
-            self.expect(Kind::Plain, Touched::All, Touched::All, false);
+            self.is_dirty = true;
+            self.expect(Waiting { kind: Kind::Plain, read: Touched::All, written: Touched::All, is_blocking: false });
             return Forwarding::Forward;
         };
-        let path = spec.path(args);
-        if let Path::Refused(error) = path {
-            if self.is_waiting() {
-                return Forwarding::Wait;
+        let mut waiting = Waiting { kind: Kind::Plain, read: Touched::None, written: Touched::None, is_blocking: false };
+        if !spec.is_arity_ok(args.len()) {
+            // Refused by the server; only an EXEC ends its transaction all the same.
+            if &*spec.name == "exec" {
+                waiting.kind = Kind::Exec;
             }
-            client.state.borrow_mut().error(error);
-            return Forwarding::Answered;
+            self.expect(waiting);
+            return Forwarding::Forward;
         }
-        if let Path::Local(which @ (Local::Auth | Local::Hello)) = path
-            && let Some(forwarding) = self.credentials(worker, client, which, args)
-        {
-            return forwarding;
+        let path = spec.path(args);
+        match path {
+            Path::Refused(_) if self.is_waiting() => return Forwarding::Wait,
+            Path::Refused(error) => {
+                client.state.borrow_mut().error(error);
+                return Forwarding::Answered;
+            }
+            Path::Local(which @ (Local::Auth | Local::Hello)) => {
+                if let Some(forwarding) = self.credentials(worker, client, which, args) {
+                    return forwarding;
+                }
+            }
+            Path::Pin(Pin::Client) if args.arg(1).eq_ignore_ascii_case(b"reply") => {
+                self.reply_setting(args);
+                return Forwarding::Forward;
+            }
+            _ => {}
         }
-        let (mut read, mut written) = (Touched::None, Touched::None);
+        waiting.kind = kind(spec, path, args);
         match spec.access {
-            Access::Read => read = touched(worker, spec, args),
-            Access::Write => written = touched(worker, spec, args),
+            Access::Read => waiting.read = touched(worker, spec, args),
+            Access::Write => waiting.written = touched(worker, spec, args),
             Access::None => {}
         }
-        let kind = self.kind(spec, path, args);
-        let is_ending = matches!(kind, Kind::Exec | Kind::Discard | Kind::Reset | Kind::Quit);
-        if self.is_multi && !is_ending {
-            self.queued_read.add(&read);
-            self.queued_written.add(&written);
-            (read, written) = (Touched::None, Touched::None);
+        waiting.is_blocking = path == Path::Pin(Pin::Blocking);
+        if waiting.kind == Kind::Quit {
+            self.is_quitting = true;
         }
-        let is_blocking = !self.is_multi && matches!(path, Path::Pin(Pin::Blocking));
-        self.note(path, &kind, spec, args);
-        if is_unanswered_reply_setting(args) && path == Path::Pin(Pin::Client) && !self.is_multi {
-            // It has no reply, and must not use up the skip that it asks for.
-            self.has_silent = true;
-        } else {
-            self.expect(kind, read, written, is_blocking);
-        }
+        self.expect(waiting);
         Forwarding::Forward
     }
 
-    /// A request too large to hold, of which the arguments that were kept are known (`None`: too long to be a key that
-    /// anybody caches).
-    pub fn large_request(&mut self, worker: &Worker, client: &Client, spec: Option<&Spec>, args: &[Option<Vec<u8>>]) {
+    /// A request too large to hold, of which the arguments that were kept are known (`None`: not kept), and whether
+    /// these are all.
+    pub fn large_request(
+        &mut self,
+        worker: &Worker,
+        client: &Client,
+        spec: Option<&Spec>,
+        args: &[Option<Vec<u8>>],
+        is_complete: bool,
+    ) {
         let mut buf = Vec::new();
         let mut spans = Vec::with_capacity(args.len());
-        let mut is_whole = true;
+        let mut is_whole = is_complete;
         for arg in args {
             let start = buf.len() as u32;
             match arg {
                 Some(arg) => buf.extend_from_slice(arg),
                 None => is_whole = false,
             }
-            spans.push(crate::resp::request::Span { start, end: buf.len() as u32 });
+            spans.push(Span { start, end: buf.len() as u32 });
         }
         let args = Args { buf: &buf, spans: &spans };
-        // A value that was not kept is no key, for all commands whose keys stand apart from their values.
-        let has_unknown_keys = !is_whole && spec.is_none_or(|spec| !LARGE_VALUES.contains(&&*spec.name));
+        // A value that was not kept is no key, for all commands whose keys stand before their values.
+        let are_keys_known = is_whole || spec.is_some_and(|spec| LARGE_VALUES.contains(&&*spec.name));
         match spec {
-            Some(spec) if !has_unknown_keys => {
+            Some(spec) if are_keys_known && matches!(spec.path(args), Path::Shared) => {
                 let _ = self.request(worker, client, Some(spec), args);
             }
-            _ => self.expect(Kind::Plain, Touched::All, Touched::All, false),
+            // Nobody subscribes or authenticates with a megabyte; whoever tries keeps the connection.
+            spec => {
+                if spec.is_none_or(|spec| !matches!(spec.path(args), Path::Shared | Path::Side)) {
+                    self.be_opaque();
+                }
+                self.is_dirty = true;
+                self.expect(Waiting { kind: Kind::Plain, read: Touched::All, written: Touched::All, is_blocking: false });
+            }
         }
     }
 
-    fn expect(&mut self, kind: Kind, read: Touched, written: Touched, is_blocking: bool) {
-        let is_silent = match (self.replies, &kind) {
-            (_, Kind::Reset | Kind::Quit) | (Replies::On, _) => false,
+    fn expect(&mut self, waiting: Waiting) {
+        let is_silent = match (self.replies, &waiting.kind) {
+            // RESET switches replies on before it answers.
+            (_, Kind::Reset) | (Replies::On, _) => false,
             (Replies::Off, _) => true,
             (Replies::SkipNext, _) => {
                 self.replies = Replies::On;
                 true
             }
         };
-        if is_silent {
-            self.silent.add(&read);
-            self.silent.add(&written);
-            self.has_silent = true;
-        } else {
-            self.waiting.push_back(Waiting { kind, read, written, is_blocking });
+        if !is_silent {
+            self.waiting.push_back(waiting);
+            return;
+        }
+        self.silent.add(&waiting.read);
+        self.silent.add(&waiting.written);
+        self.has_silent = true;
+        if !matches!(waiting.kind, Kind::Plain | Kind::Quit) {
+            self.be_opaque();
         }
     }
 
-    fn kind(&self, spec: &Spec, path: Path, args: Args<'_>) -> Kind {
-        let named = args.len() - 1;
-        match &*spec.name {
-            "exec" => Kind::Exec,
-            "discard" => Kind::Discard,
-            _ if self.is_multi && !matches!(path, Path::Local(Local::Reset | Local::Quit)) => Kind::Plain,
-            "subscribe" => Kind::Subscribe(Subscription::Channel, named),
-            "psubscribe" => Kind::Subscribe(Subscription::Pattern, named),
-            "ssubscribe" => Kind::Subscribe(Subscription::Shard, named),
-            "unsubscribe" => Kind::Unsubscribe(Subscription::Channel, (named > 0).then_some(named)),
-            "punsubscribe" => Kind::Unsubscribe(Subscription::Pattern, (named > 0).then_some(named)),
-            "sunsubscribe" => Kind::Unsubscribe(Subscription::Shard, (named > 0).then_some(named)),
-            _ => match path {
-                Path::Local(Local::Reset) => Kind::Reset,
-                Path::Local(Local::Quit) => Kind::Quit,
-                Path::Local(Local::Select) => db_of(args).map_or(Kind::Plain, Kind::Select),
-                Path::Local(Local::Hello) => {
-                    Kind::Hello { version: Hello::parse(args).ok().and_then(|hello| hello.version), is_foreign: false }
-                }
-                Path::Pin(Pin::Client) if is_tracking_off(args) => Kind::TrackingOff,
-                _ => Kind::Plain,
-            },
-        }
-    }
-
-    /// What the request starts or ends, as soon as it is sent: later requests depend on it.
-    fn note(&mut self, path: Path, kind: &Kind, spec: &Spec, args: Args<'_>) {
-        match kind {
-            Kind::Exec | Kind::Discard => {
-                self.is_multi = false;
-                self.is_watching = false;
-            }
-            Kind::Quit => self.is_quitting = true,
-            Kind::Reset => self.replies = Replies::On,
-            Kind::Subscribe(..) | Kind::Unsubscribe(..) => self.is_subscribing = true,
-            _ => {}
-        }
-        if self.is_multi {
-            match path {
-                Path::Local(Local::Select) => self.queued_db = db_of(args),
-                Path::Local(Local::Hello) => {
-                    self.queued_version = Hello::parse(args).ok().and_then(|hello| hello.version);
-                }
-                _ => {}
-            }
-        }
-        match path {
-            Path::Pin(Pin::Multi) => self.is_multi = true,
-            Path::Pin(Pin::Watch) if !self.is_multi => self.is_watching = true,
-            Path::Pin(Pin::Monitor) => {
-                self.is_monitor = true;
-                self.is_dirty = true;
-            }
-            Path::Pin(Pin::Stateful) => {
-                self.is_stateful = true;
-                self.is_dirty = true;
-            }
-            Path::Pin(Pin::Client) => self.client_setting(args),
-            _ if &*spec.name == "unwatch" && !self.is_multi => self.is_watching = false,
-            _ => {}
-        }
-    }
-
-    fn client_setting(&mut self, args: Args<'_>) {
+    fn be_opaque(&mut self) {
+        self.is_opaque = true;
         self.is_dirty = true;
-        let is = |i: usize, word: &[u8]| args.arg(i).eq_ignore_ascii_case(word);
-        if is(1, b"reply") {
-            if is(2, b"on") {
-                self.replies = Replies::On;
-            } else if is(2, b"off") {
-                self.replies = Replies::Off;
-            } else if is(2, b"skip") && self.replies == Replies::On {
+    }
+
+    fn reply_setting(&mut self, args: Args<'_>) {
+        self.is_dirty = true;
+        let is = |word: &[u8]| args.len() == 3 && args.arg(2).eq_ignore_ascii_case(word);
+        let plain = Waiting { kind: Kind::Plain, read: Touched::None, written: Touched::None, is_blocking: false };
+        // Queued in a transaction it takes effect somewhere within the reply of EXEC.
+        if self.is_multi || self.waiting.iter().any(|waiting| waiting.kind == Kind::Multi) {
+            self.expect(plain);
+            self.be_opaque();
+        } else if is(b"off") {
+            self.replies = Replies::Off;
+            self.has_silent = true;
+        } else if is(b"skip") {
+            if self.replies == Replies::On {
                 self.replies = Replies::SkipNext;
             }
-        } else if is(1, b"tracking") {
-            if is(2, b"on") {
-                self.is_tracking = true;
-            }
+            self.has_silent = true;
         } else {
-            self.is_stateful = is(2, b"on") || self.is_stateful;
+            if is(b"on") {
+                self.replies = Replies::On;
+            }
+            self.expect(plain);
         }
     }
 
@@ -331,15 +323,15 @@ impl Pinned {
         let is_own = match local::verify(worker, user, password) {
             local::Verdict::Own => true,
             local::Verdict::Foreign => false,
-            local::Verdict::Wrong if self.waiting.is_empty() => {
-                client.state.borrow_mut().error("WRONGPASS invalid username-password pair or user is disabled.");
+            local::Verdict::Wrong if self.is_waiting() => return Some(Forwarding::Wait),
+            local::Verdict::Wrong => {
+                client.state.borrow_mut().error(local::WRONG_PASSWORD);
                 return Some(Forwarding::Answered);
             }
-            local::Verdict::Wrong => return Some(Forwarding::Wait),
         };
         if worker.shared.config.auth != Auth::Upstream {
             // The password is the proxy's own; the server must not be asked about it.
-            if !self.waiting.is_empty() {
+            if self.is_waiting() {
                 return Some(Forwarding::Wait);
             }
             client.state.borrow_mut().ok();
@@ -350,80 +342,138 @@ impl Pinned {
             Some(hello) => Kind::Hello { version: hello.version, is_foreign: !is_own },
             None => Kind::Auth { is_own },
         };
-        self.expect(kind, Touched::None, Touched::None, false);
+        self.expect(Waiting { kind, read: Touched::None, written: Touched::None, is_blocking: false });
         Some(Forwarding::Forward)
     }
 
     /// A complete frame has come from the server, `None` if it was too large to be held together (then it is no
     /// confirmation, push or status). Must be applied before the client can see its last byte.
-    pub fn frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
+    pub fn frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) -> Relay {
+        if self.is_opaque {
+            self.opaque_frame(worker, client, frame);
+            return Relay::Forward;
+        }
         if let Some(frame) = frame {
-            if self.confirmation(frame) || frame.first() == Some(&b'>') || self.is_message(frame) {
-                return;
-            }
-            if self.is_monitor && !matches!(self.waiting.front(), Some(Waiting { kind: Kind::Reset | Kind::Quit, .. })) {
-                // Replies and monitored commands look alike; the state ends with RESET or the connection. What such a client
-                // writes is voided now, and told by pushes in any case.
-                for waiting in std::mem::take(&mut self.waiting) {
-                    self.voids(worker, client, &waiting.read, &waiting.written);
-                    if matches!(waiting.kind, Kind::Reset | Kind::Quit) {
-                        self.waiting.push_back(waiting);
-                    }
-                }
-                return;
-            }
-            if self.is_monitor && frame != b"+RESET\r\n" && frame != b"+OK\r\n" {
-                return;
+            if self.confirmation(frame) || frame.first() == Some(&b'>') || self.subscriptions.is_message(frame) {
+                return Relay::Forward;
             }
         }
-        let Some(waiting) = self.waiting.pop_front() else { return };
-        let is_error = frame.is_some_and(reply::is_error);
+        let Some(waiting) = self.waiting.pop_front() else { return Relay::Forward };
+        if waiting.kind == Kind::Own {
+            return Relay::Swallow;
+        }
         self.voids(worker, client, &waiting.read, &waiting.written);
         if self.has_silent && self.replies == Replies::On {
             let silent = std::mem::take(&mut self.silent).touched();
             self.has_silent = false;
             self.voids(worker, client, &silent, &silent);
         }
-        match waiting.kind {
-            Kind::Exec => {
-                let read = std::mem::take(&mut self.queued_read).touched();
-                let written = std::mem::take(&mut self.queued_written).touched();
-                self.voids(worker, client, &read, &written);
-                let (version, db) = (self.queued_version.take(), self.queued_db.take());
-                let is_aborted = is_error || frame.is_some_and(|f| f.starts_with(b"_") || f.starts_with(b"*-1"));
-                if !is_aborted {
-                    version.into_iter().for_each(|version| set_version(client, version));
-                    db.into_iter().for_each(|db| set_db(client, db));
+        if self.is_multi && frame == Some(b"+QUEUED\r\n") {
+            self.queued.push(waiting);
+        } else {
+            self.answered(worker, client, waiting.kind, frame);
+        }
+        Relay::Forward
+    }
+
+    /// The server has executed (or refused) a command; `frame` is its reply, an element of a transaction's too.
+    fn answered(&mut self, worker: &Worker, client: &Rc<Client>, kind: Kind, frame: Option<&[u8]>) {
+        let is_error = frame.is_some_and(reply::is_error);
+        match kind {
+            Kind::Exec => self.executed(worker, client, frame),
+            _ if is_error => {}
+            Kind::Multi => self.is_multi = true,
+            Kind::Discard => self.end_transaction(),
+            Kind::Watch => self.is_watching = true,
+            Kind::Unwatch => self.is_watching = false,
+            // Inside a transaction, where the confirmations are no frames of their own.
+            Kind::Subscribe(..) | Kind::Unsubscribe(..) | Kind::Monitor => self.be_opaque(),
+            Kind::TrackingOn => {
+                self.is_tracking = true;
+                self.is_dirty = true;
+            }
+            Kind::TrackingOff => self.is_tracking = false,
+            Kind::Setting => {
+                self.is_settled = true;
+                self.is_dirty = true;
+            }
+            Kind::Select(db) => {
+                client.state.borrow_mut().db = db;
+                client.meta.db.store(db, Relaxed);
+            }
+            Kind::SetName(name) => client.meta.words.lock().name = name,
+            Kind::Hello { version, is_foreign } => {
+                if let Some(version) = version {
+                    client.state.borrow_mut().version = version;
+                    client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
                 }
-            }
-            Kind::Discard => {
-                self.queued_read = Hashes::default();
-                self.queued_written = Hashes::default();
-                self.queued_version = None;
-                self.queued_db = None;
-            }
-            Kind::Select(db) if !is_error => set_db(client, db),
-            Kind::Hello { version, is_foreign } if !is_error => {
-                version.into_iter().for_each(|version| set_version(client, version));
                 if is_foreign {
                     self.become_foreign(client);
                 }
             }
-            Kind::Auth { is_own: false } if !is_error => self.become_foreign(client),
-            Kind::Auth { is_own: true } if !is_error => client.state.borrow_mut().access = ClientAccess::Own,
+            Kind::Auth { is_own: false } => self.become_foreign(client),
+            Kind::Auth { is_own: true } => client.state.borrow_mut().access = ClientAccess::Own,
             Kind::Reset => {
                 *self = Pinned { is_dirty: true, waiting: std::mem::take(&mut self.waiting), ..Pinned::default() };
                 local::forget(worker, client);
             }
-            Kind::TrackingOff if !is_error => self.is_tracking = false,
-            _ => {}
+            Kind::Plain | Kind::Quit | Kind::Own => {}
         }
     }
 
+    fn executed(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
+        match frame {
+            // Without a transaction nothing ends, a watch neither.
+            Some([b'-', rest @ ..]) if !rest.starts_with(b"EXECABORT") => {}
+            Some([b'-', ..] | [b'_', ..] | [b'*', b'-', ..]) => self.end_transaction(),
+            _ => {
+                let queued = std::mem::take(&mut self.queued);
+                self.end_transaction();
+                let mut elements = frame.and_then(reply::elements);
+                for Waiting { kind, read, written, .. } in queued {
+                    self.voids(worker, client, &read, &written);
+                    let element = elements.as_mut().and_then(Iterator::next);
+                    if element.is_none() && kind != Kind::Plain {
+                        // Too large to be looked at: what it did to the connection is not known.
+                        self.be_opaque();
+                    }
+                    self.answered(worker, client, kind, element);
+                }
+            }
+        }
+    }
+
+    fn end_transaction(&mut self) {
+        self.is_multi = false;
+        self.is_watching = false;
+        self.queued.clear();
+    }
+
     fn become_foreign(&mut self, client: &Client) {
-        self.is_foreign = true;
+        self.is_settled = true;
         self.is_dirty = true;
         client.state.borrow_mut().access = ClientAccess::Foreign;
+    }
+
+    /// Nobody can say which request a frame answers. What such a client writes is voided with the next frame, and told by
+    /// pushes in any case. A `RESET` ends the state.
+    fn opaque_frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
+        let has_reset = self.waiting.iter().any(|waiting| waiting.kind == Kind::Reset);
+        if has_reset && frame == Some(b"+RESET\r\n") {
+            while let Some(waiting) = self.waiting.pop_front() {
+                if waiting.kind == Kind::Reset {
+                    break;
+                }
+            }
+            self.answered(worker, client, Kind::Reset, frame);
+            return;
+        }
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.voids(worker, client, &waiting.read, &waiting.written);
+            if has_reset {
+                self.waiting.push_back(Waiting { read: Touched::None, written: Touched::None, ..waiting });
+            }
+        }
     }
 
     /// Replies of a pinned connection take away what any connection filled or fills.
@@ -441,34 +491,18 @@ impl Pinned {
 
     /// Whether the frame confirms a subscription or its end; if so, it is counted.
     fn confirmation(&mut self, frame: &[u8]) -> bool {
-        if !self.is_subscribing && !self.is_subscribed() || !matches!(frame.first(), Some(b'>' | b'*')) {
+        let is_expected = |waiting: &Waiting| matches!(waiting.kind, Kind::Subscribe(..) | Kind::Unsubscribe(..));
+        if !self.subscriptions.is_any() && !self.waiting.iter().any(is_expected) {
             return false;
         }
-        let Some(mut parts) = reply::elements(frame) else { return false };
-        let (subscription, is_start) = match parts.next().and_then(reply::text) {
-            Some(b"subscribe") => (Subscription::Channel, true),
-            Some(b"psubscribe") => (Subscription::Pattern, true),
-            Some(b"ssubscribe") => (Subscription::Shard, true),
-            Some(b"unsubscribe") => (Subscription::Channel, false),
-            Some(b"punsubscribe") => (Subscription::Pattern, false),
-            Some(b"sunsubscribe") => (Subscription::Shard, false),
-            _ => return false,
-        };
-        let Some(count) = parts.nth(1).and_then(reply::integer) else { return false };
-        let before = self.subscriptions(subscription);
-        // The server counts channels and patterns together, and says so after each change.
-        match subscription {
-            Subscription::Channel => self.channels = count - self.patterns,
-            Subscription::Pattern => self.patterns = count - self.channels,
-            Subscription::Shard => self.shard_channels = count,
-        }
+        let Some(confirmed) = self.subscriptions.confirm(frame) else { return false };
         let is_done = match self.waiting.front_mut().map(|waiting| &mut waiting.kind) {
-            Some(Kind::Subscribe(which, left)) if is_start && *which == subscription => {
+            Some(Kind::Subscribe(which, left)) if confirmed.is_start && *which == confirmed.which => {
                 *left = left.saturating_sub(1);
                 *left == 0
             }
-            Some(Kind::Unsubscribe(which, left)) if !is_start && *which == subscription => {
-                let left = left.get_or_insert(before.max(1) as usize);
+            Some(Kind::Unsubscribe(which, left)) if !confirmed.is_start && *which == confirmed.which => {
+                let left = left.get_or_insert(confirmed.before.max(1));
                 *left = left.saturating_sub(1);
                 *left == 0
             }
@@ -476,27 +510,45 @@ impl Pinned {
         };
         if is_done {
             self.waiting.pop_front();
-            let more = |waiting: &Waiting| matches!(waiting.kind, Kind::Subscribe(..) | Kind::Unsubscribe(..));
-            self.is_subscribing = self.waiting.iter().any(more);
         }
         true
     }
+}
 
-    fn subscriptions(&self, which: Subscription) -> i64 {
-        match which {
-            Subscription::Channel => self.channels,
-            Subscription::Pattern => self.patterns,
-            Subscription::Shard => self.shard_channels,
-        }
-    }
-
-    /// RESP2 has no pushes: messages are arrays between the replies.
-    fn is_message(&self, frame: &[u8]) -> bool {
-        self.is_subscribed()
-            && frame.first() == Some(&b'*')
-            && reply::elements(frame)
-                .and_then(|mut parts| parts.next().and_then(reply::text))
-                .is_some_and(|kind| matches!(kind, b"message" | b"pmessage" | b"smessage"))
+/// What a request does to its connection if the server agrees.
+fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
+    let named = args.len() - 1;
+    let is = |i: usize, word: &[u8]| args.arg(i).eq_ignore_ascii_case(word);
+    match &*spec.name {
+        "multi" => Kind::Multi,
+        "exec" => Kind::Exec,
+        "discard" => Kind::Discard,
+        "watch" => Kind::Watch,
+        "unwatch" => Kind::Unwatch,
+        "subscribe" => Kind::Subscribe(Subscription::Channel, named),
+        "psubscribe" => Kind::Subscribe(Subscription::Pattern, named),
+        "ssubscribe" => Kind::Subscribe(Subscription::Shard, named),
+        "unsubscribe" => Kind::Unsubscribe(Subscription::Channel, (named > 0).then_some(named)),
+        "punsubscribe" => Kind::Unsubscribe(Subscription::Pattern, (named > 0).then_some(named)),
+        "sunsubscribe" => Kind::Unsubscribe(Subscription::Shard, (named > 0).then_some(named)),
+        _ => match path {
+            Path::Local(Local::Reset) => Kind::Reset,
+            Path::Local(Local::Quit) => Kind::Quit,
+            Path::Local(Local::Client) if args.len() == 3 && is(1, b"setname") => {
+                Kind::SetName(String::from_utf8_lossy(args.arg(2)).into())
+            }
+            Path::Local(Local::Select) => {
+                integer(args.arg(1)).and_then(|db| u32::try_from(db).ok()).map_or(Kind::Plain, Kind::Select)
+            }
+            Path::Local(Local::Hello) => {
+                Kind::Hello { version: Hello::parse(args).ok().and_then(|hello| hello.version), is_foreign: false }
+            }
+            Path::Pin(Pin::Monitor) => Kind::Monitor,
+            Path::Pin(Pin::Client) if is(1, b"tracking") && is(2, b"off") => Kind::TrackingOff,
+            Path::Pin(Pin::Client) if is(1, b"tracking") => Kind::TrackingOn,
+            Path::Pin(Pin::Client | Pin::Stateful) => Kind::Setting,
+            _ => Kind::Plain,
+        },
     }
 }
 
@@ -505,27 +557,3 @@ const LARGE_VALUES: [&str; 18] = [
     "set", "setex", "psetex", "setnx", "getset", "append", "setrange", "hset", "hmset", "hsetnx", "lpush", "rpush", "lpushx",
     "rpushx", "sadd", "zadd", "xadd", "restore",
 ];
-
-fn db_of(args: Args<'_>) -> Option<u32> {
-    std::str::from_utf8(args.arg(1)).ok()?.parse().ok()
-}
-
-/// `CLIENT REPLY OFF` and `SKIP`.
-fn is_unanswered_reply_setting(args: Args<'_>) -> bool {
-    args.arg(1).eq_ignore_ascii_case(b"reply")
-        && (args.arg(2).eq_ignore_ascii_case(b"off") || args.arg(2).eq_ignore_ascii_case(b"skip"))
-}
-
-fn is_tracking_off(args: Args<'_>) -> bool {
-    args.arg(1).eq_ignore_ascii_case(b"tracking") && args.arg(2).eq_ignore_ascii_case(b"off")
-}
-
-fn set_version(client: &Client, version: Version) {
-    client.state.borrow_mut().version = version;
-    client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
-}
-
-fn set_db(client: &Client, db: u32) {
-    client.state.borrow_mut().db = db;
-    client.meta.db.store(db, Relaxed);
-}

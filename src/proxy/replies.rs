@@ -14,7 +14,6 @@ use super::outbox::Touched;
 use super::waiter::{Answer, Effect, FillKind, Waiter};
 use super::worker::Worker;
 use crate::cache::{Fill, LeaseId, LinkId, Value, name_hash};
-use crate::clock;
 use crate::resp::Version;
 use crate::resp::convert::{self, Rule};
 use crate::resp::reply;
@@ -101,7 +100,7 @@ impl LinkSink {
         match touched {
             Touched::All => {
                 if let Some(client) = to {
-                    client.state.borrow_mut().floor_us = clock::now_us();
+                    client.state.borrow_mut().floor_us = self.received_us.get();
                 }
             }
             touched => touched.hashes().iter().for_each(|&hash| worker.shared.cache.passed_by(self.link, hash)),
@@ -287,5 +286,5 @@ fn fill_of(frame: &Bytes, kind: FillKind, pttl_ms: i64) -> Option<Fill<'_>> {
             }
         }
     };
-    Some(Fill { value, pttl_ms: pttl_ms.max(-1), is_plain })
+    Some(Fill { value, pttl_ms, is_plain })
 }

@@ -76,7 +76,10 @@ pub fn handle(worker: &Rc<Worker>, client: &Rc<Client>, facts: &Facts, args: Arg
     if is_unauthenticated
         && !matches!(path, Path::Local(Local::Auth | Local::Hello | Local::Reset | Local::Quit))
     {
-        client.state.borrow_mut().error("NOAUTH Authentication required.");
+        client.state.borrow_mut().error(match &*spec.name {
+            "exec" => "EXECABORT Transaction discarded because of: NOAUTH Authentication required.",
+            _ => "NOAUTH Authentication required.",
+        });
         return Step::DONE;
     }
     let request = Request { args, raw, rest, spec, facts, now_us };

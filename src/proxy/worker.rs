@@ -23,7 +23,7 @@ use crate::clock;
 use crate::config::Consistency;
 use crate::metrics::Counters;
 use crate::resp::Version;
-use crate::upstream::connection::{Connection, Failure};
+use crate::upstream::connection::{Connection, Failure, Timeouts};
 use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
 use crate::upstream::pool::Pool;
@@ -106,8 +106,11 @@ impl Worker {
         let link = Rc::new(Connection::new(
             Rc::clone(&self.target),
             db,
-            timeouts.read,
-            (timeouts.reconnect_min, timeouts.reconnect_max),
+            Timeouts {
+                read: timeouts.read,
+                write: timeouts.write,
+                back_off: (timeouts.reconnect_min, timeouts.reconnect_max),
+            },
             LinkSink::new(self, id),
         ));
         self.connections.borrow_mut().push((db, Rc::clone(&link)));

@@ -94,7 +94,13 @@ async fn serve(config: Config) -> ExitCode {
     let embedded = match &config.upstream {
         Upstream::Url { .. } => None,
         Upstream::Embedded { data_dir } => {
-            match Embedded::start(data_dir, Options::for_l1_bytes(config.cache.l1_bytes)).await {
+            // A server that loads much data takes long to answer; a signal must not wait for it.
+            let started = tokio::select! {
+                started = Embedded::start(data_dir, Options::for_l1_bytes(config.cache.l1_bytes)) => started,
+                _ = terminate.recv() => return ExitCode::SUCCESS,
+                _ = interrupt.recv() => return ExitCode::SUCCESS,
+            };
+            match started {
                 Ok(embedded) => Some(embedded),
                 Err(error) => {
                     let code = if error.is_usage() { EXIT_USAGE } else { 1 };
@@ -114,6 +120,7 @@ async fn serve(config: Config) -> ExitCode {
             embedded.stop().await;
         })
     });
+    control::first_contact(&shared).await;
     let mut threads = Vec::new();
     for index in 0..shared.inboxes.len() {
         match worker::spawn(index as u16, Arc::clone(&shared)) {
@@ -124,7 +131,6 @@ async fn serve(config: Config) -> ExitCode {
     tasks.spawn(control::learn(Arc::clone(&shared), cancel.clone()));
     tasks.spawn(control::watch_swapdb(Arc::clone(&shared), cancel.clone()));
     tasks.spawn(control::sweep(Arc::clone(&shared), cancel.clone()));
-    control::first_contact(&shared).await;
     announce(&listeners, admin.as_ref());
     let accepting = CancellationToken::new();
     for listener in listeners {

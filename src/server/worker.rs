@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -77,6 +77,7 @@ fn admit(worker: &Rc<Worker>, new: NewClient) {
         db: AtomicU32::new(worker.initial_db()),
         is_resp3: AtomicBool::new(false),
         is_pinned: AtomicBool::new(false),
+        upstream_id: AtomicI64::new(0),
         words: Mutex::new(Words { user: "default".into(), ..Words::default() }),
         is_killed: AtomicBool::new(false),
     });

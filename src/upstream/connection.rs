@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::dial::{DialError, Greeting, Target, Tracking, TrackingState};
+use super::dial::{DialError, Greeted, Greeting, Target, Tracking, TrackingState};
 use crate::clock;
 use crate::net::Stream;
 use crate::resp::Version;
@@ -82,8 +82,7 @@ pub struct Connection<S: Sink> {
     pub sink: S,
     target: Rc<Target>,
     db: u32,
-    read_timeout: Duration,
-    back_off: (Duration, Duration),
+    timeouts: Timeouts,
     queue: RefCell<Queue<S::Waiter>>,
     phase: RefCell<Phase>,
     waker: RefCell<Option<Waker>>,
@@ -94,9 +93,30 @@ pub struct Connection<S: Sink> {
     tracking: Cell<bool>,
 }
 
+/// How long a shared connection waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For bytes, while a reply is owed.
+    pub read: Duration,
+    /// For the upstream to take bytes.
+    pub write: Duration,
+    /// Between attempts to connect: the first pause, and the longest.
+    pub back_off: (Duration, Duration),
+}
+
+/// What has arrived and is not applied yet: starts at the first byte of a frame.
+#[derive(Default)]
+pub struct Input {
+    pub bytes: BytesMut,
+    frames: FrameScanner,
+    scanned: usize,
+}
+
 struct Queue<W> {
     out: Vec<u8>,
     written: usize,
+    /// When bytes were last written, or queued behind nothing.
+    stuck_since_us: u64,
     /// When each was queued (µs), and who waits.
     waiters: VecDeque<(u64, W)>,
     last_sent_us: u64,
@@ -112,16 +132,16 @@ enum Phase {
 }
 
 impl<S: Sink> Connection<S> {
-    pub fn new(target: Rc<Target>, db: u32, read_timeout: Duration, back_off: (Duration, Duration), sink: S) -> Self {
+    pub fn new(target: Rc<Target>, db: u32, timeouts: Timeouts, sink: S) -> Self {
         Connection {
             sink,
             target,
             db,
-            read_timeout,
-            back_off,
+            timeouts,
             queue: RefCell::new(Queue {
                 out: Vec::new(),
                 written: 0,
+                stuck_since_us: 0,
                 waiters: VecDeque::new(),
                 last_sent_us: 0,
                 silent_since_us: 0,
@@ -175,19 +195,21 @@ impl<S: Sink> Connection<S> {
 
     /// Queues one request, complete and well-formed. The caller has asked `availability`.
     pub fn send(&self, request: &[u8], now_us: u64, waiter: S::Waiter) {
-        let mut queue = self.queue.borrow_mut();
-        queue.out.extend_from_slice(request);
-        queue.expect(now_us, waiter);
-        drop(queue);
-        self.wake();
+        self.send_with(now_us, |out, expect| {
+            out.extend_from_slice(request);
+            expect(waiter);
+        });
     }
 
-    /// Queues requests that the closure writes; it returns their waiters' count through `expect`.
+    /// Queues requests that the closure writes, with one `expect` for each.
     pub fn send_with(&self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
         let mut queue = self.queue.borrow_mut();
-        let Queue { out, waiters, last_sent_us, silent_since_us, .. } = &mut *queue;
+        let Queue { out, waiters, last_sent_us, silent_since_us, stuck_since_us, .. } = &mut *queue;
         if waiters.is_empty() {
             *silent_since_us = now_us;
+        }
+        if out.is_empty() {
+            *stuck_since_us = now_us;
         }
         *last_sent_us = now_us;
         write(out, &mut |waiter| waiters.push_back((now_us, waiter)));
@@ -203,11 +225,15 @@ impl<S: Sink> Connection<S> {
         }
         let queue = self.queue.borrow();
         let silent = !queue.waiters.is_empty()
-            && now_us.saturating_sub(queue.silent_since_us) >= self.read_timeout.as_micros() as u64;
+            && now_us.saturating_sub(queue.silent_since_us) >= self.timeouts.read.as_micros() as u64;
+        let stuck = queue.written < queue.out.len()
+            && now_us.saturating_sub(queue.stuck_since_us) >= self.timeouts.write.as_micros() as u64;
         let quiet = queue.waiters.is_empty() && now_us.saturating_sub(queue.last_sent_us) >= probe_after.as_micros() as u64;
         drop(queue);
         if silent {
-            self.hang_up(format!("no answer within the read timeout of {} ms", self.read_timeout.as_millis()));
+            self.hang_up(format!("no answer within the read timeout of {} ms", self.timeouts.read.as_millis()));
+        } else if stuck {
+            self.hang_up(format!("it took no data within the write timeout of {} ms", self.timeouts.write.as_millis()));
         } else if quiet {
             self.send(b"*1\r\n$4\r\nPING\r\n", now_us, self.sink.probe());
         }
@@ -232,19 +258,12 @@ impl<S: Sink> Connection<S> {
             let greeting =
                 Greeting { version: Version::Resp3, db: self.db, tracking: Tracking::Wanted, credentials: None };
             match self.target.open(greeting).await {
-                Ok((stream, tracking)) => {
+                Ok((stream, Greeted { tracking, .. })) => {
                     failures = 0;
-                    self.tracking.set(tracking == TrackingState::On);
-                    *self.doomed.borrow_mut() = None;
-                    self.sink.up(&tracking);
-                    *self.phase.borrow_mut() = Phase::Up;
-                    self.requests_start_now();
+                    self.begin(&tracking);
                     let why = self.pump(stream).await;
                     tracing::warn!(upstream = %self.target.endpoint, db = self.db, reason = %why, "upstream connection lost");
-                    self.tracking.set(false);
-                    *self.phase.borrow_mut() = Phase::Connecting;
-                    self.sink.lost();
-                    self.fail_all(&Failure::Lost(why));
+                    self.end(why);
                 }
                 Err(error) => {
                     failures += 1;
@@ -255,8 +274,53 @@ impl<S: Sink> Connection<S> {
         }
     }
 
+    /// The handshake is done. With `end`, `arrived` and `take_unsent` this is what the task does but for the I/O, so that a
+    /// test can be the server.
+    pub fn begin(&self, tracking: &TrackingState) {
+        self.tracking.set(*tracking == TrackingState::On);
+        *self.doomed.borrow_mut() = None;
+        self.sink.up(tracking);
+        *self.phase.borrow_mut() = Phase::Up;
+        self.requests_start_now();
+    }
+
+    /// The stream is gone, with everything that was unanswered.
+    pub fn end(&self, why: String) {
+        self.tracking.set(false);
+        *self.phase.borrow_mut() = Phase::Connecting;
+        self.sink.lost();
+        self.fail_all(&Failure::Lost(why));
+    }
+
+    /// Bytes were appended to the input at this time: every frame that is complete is applied.
+    ///
+    /// # Errors
+    /// Why the connection must be given up.
+    pub fn arrived(&self, input: &mut Input, now_us: u64) -> Result<(), String> {
+        self.queue.borrow_mut().silent_since_us = now_us;
+        self.sink.received(now_us);
+        self.take_frames(input)
+    }
+
+    /// Everything that is queued and not yet written.
+    pub fn take_unsent(&self) -> Vec<u8> {
+        let mut queue = self.queue.borrow_mut();
+        let written = std::mem::take(&mut queue.written);
+        let mut out = std::mem::take(&mut queue.out);
+        out.drain(..written);
+        out
+    }
+
+    /// When the oldest unanswered request was queued (µs), and who waits for it.
+    pub fn next_waiter(&self) -> Option<(u64, S::Waiter)> {
+        self.queue.borrow_mut().waiters.pop_front()
+    }
+
     fn requests_start_now(&self) {
-        self.queue.borrow_mut().silent_since_us = clock::now_us();
+        let now_us = clock::now_us();
+        let mut queue = self.queue.borrow_mut();
+        queue.silent_since_us = now_us;
+        queue.stuck_since_us = now_us;
     }
 
     fn go_down(&self, failures: u32, error: &DialError) {
@@ -271,18 +335,14 @@ impl<S: Sink> Connection<S> {
     /// Doubling from the smaller to the larger bound, each with up to half of it taken off at random, so that many
     /// proxies do not come back in one wave.
     fn pause(&self, failures: u32) -> Duration {
-        let (least, most) = self.back_off;
+        let (least, most) = self.timeouts.back_off;
         let full = least.saturating_mul(1 << (failures - 1).min(16)).min(most);
         full.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
 
     fn fail_all(&self, failure: &Failure) {
-        let waiters = {
-            let mut queue = self.queue.borrow_mut();
-            queue.out = Vec::new();
-            queue.written = 0;
-            std::mem::take(&mut queue.waiters)
-        };
+        drop(self.take_unsent());
+        let waiters = std::mem::take(&mut self.queue.borrow_mut().waiters);
         for (_, waiter) in waiters {
             self.sink.failed(waiter, failure);
         }
@@ -295,15 +355,13 @@ impl<S: Sink> Connection<S> {
     }
 
     async fn pump(&self, mut stream: Stream) -> String {
-        let mut input = BytesMut::with_capacity(READ_BYTES);
-        let mut frames = FrameScanner::default();
-        let mut scanned = 0;
+        let mut input = Input { bytes: BytesMut::with_capacity(READ_BYTES), ..Input::default() };
         let end = poll_fn(|cx| {
             self.remember(cx);
             if let Some(why) = self.doomed.borrow_mut().take() {
                 return Poll::Ready(why);
             }
-            if let Some(why) = self.read(cx, &mut stream, &mut input, &mut frames, &mut scanned) {
+            if let Some(why) = self.read(cx, &mut stream, &mut input) {
                 return Poll::Ready(why);
             }
             match self.write(cx, &mut stream) {
@@ -323,41 +381,32 @@ impl<S: Sink> Connection<S> {
         }
     }
 
-    fn read(
-        &self,
-        cx: &mut Context<'_>,
-        stream: &mut Stream,
-        input: &mut BytesMut,
-        frames: &mut FrameScanner,
-        scanned: &mut usize,
-    ) -> Option<String> {
+    fn read(&self, cx: &mut Context<'_>, stream: &mut Stream, input: &mut Input) -> Option<String> {
         for turn in 0.. {
             if turn == READS_A_TURN {
                 cx.waker().wake_by_ref();
                 return None;
             }
-            let room = usize::try_from(frames.pending_payload()).unwrap_or(usize::MAX).clamp(READ_BYTES, 1 << 30);
-            if input.capacity() - input.len() < READ_BYTES / 4 {
-                input.reserve(room);
+            let pending = input.frames.pending_payload();
+            let room = usize::try_from(pending).unwrap_or(usize::MAX).clamp(READ_BYTES, 1 << 30);
+            if input.bytes.capacity() - input.bytes.len() < READ_BYTES / 4 {
+                input.bytes.reserve(room);
             }
-            match stream.poll_read_append(cx, input) {
+            match stream.poll_read_append(cx, &mut input.bytes) {
                 Poll::Pending => return None,
                 Poll::Ready(Err(e)) => return Some(e.to_string()),
                 Poll::Ready(Ok(0)) => return Some("the upstream closed the connection".into()),
-                Poll::Ready(Ok(_)) => {
-                    let now_us = clock::now_us();
-                    self.queue.borrow_mut().silent_since_us = now_us;
-                    self.sink.received(now_us);
-                }
+                Poll::Ready(Ok(_)) => {}
             }
-            if let Err(why) = self.take_frames(input, frames, scanned) {
+            if let Err(why) = self.arrived(input, clock::now_us()) {
                 return Some(why);
             }
         }
         None
     }
 
-    fn take_frames(&self, input: &mut BytesMut, frames: &mut FrameScanner, scanned: &mut usize) -> Result<(), String> {
+    fn take_frames(&self, input: &mut Input) -> Result<(), String> {
+        let Input { bytes: input, frames, scanned } = input;
         let mut start = 0;
         let (mut answered_us, mut answers) = (0, 0);
         let result = loop {
@@ -373,7 +422,7 @@ impl<S: Sink> Connection<S> {
             if input[start] == b'>' {
                 self.sink.push(&input[start..*scanned]);
             } else {
-                let Some((sent_us, waiter)) = self.queue.borrow_mut().waiters.pop_front() else {
+                let Some((sent_us, waiter)) = self.next_waiter() else {
                     break Err("the upstream sent a reply that nobody asked for".into());
                 };
                 answered_us = sent_us;
@@ -405,7 +454,12 @@ impl<S: Sink> Connection<S> {
         while queue.written < queue.out.len() {
             match stream.poll_write_some(cx, &queue.out[queue.written..]) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(n)) => queue.written += n,
+                Poll::Ready(Ok(n)) => {
+                    queue.written += n;
+                    if queue.written < queue.out.len() {
+                        queue.stuck_since_us = clock::now_us();
+                    }
+                }
                 Poll::Ready(Err(e)) => return Some(e.to_string()),
             }
         }
@@ -426,15 +480,5 @@ impl<S: Sink> Connection<S> {
             self.unblock();
         }
         None
-    }
-}
-
-impl<W> Queue<W> {
-    fn expect(&mut self, now_us: u64, waiter: W) {
-        if self.waiters.is_empty() {
-            self.silent_since_us = now_us;
-        }
-        self.last_sent_us = now_us;
-        self.waiters.push_back((now_us, waiter));
     }
 }

@@ -67,6 +67,13 @@ pub enum Tracking {
 }
 
 /// What the handshake found out.
+#[derive(Clone, Debug)]
+pub struct Greeted {
+    pub tracking: TrackingState,
+    /// The connection's id at the server, if the server tells (for `CLIENT UNBLOCK`).
+    pub id: Option<i64>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrackingState {
     Off,
@@ -96,15 +103,15 @@ impl Target {
     }
 
     /// Connects and greets. Nothing is left in the stream: the next reply belongs to the next request.
-    pub async fn open(&self, greeting: Greeting<'_>) -> Result<(Stream, TrackingState), DialError> {
+    pub async fn open(&self, greeting: Greeting<'_>) -> Result<(Stream, Greeted), DialError> {
         let mut stream = self.connect().await?;
         match tokio::time::timeout(self.connect_timeout, self.greet(&mut stream, greeting)).await {
-            Ok(result) => result.map(|tracking| (stream, tracking)),
+            Ok(result) => result.map(|greeted| (stream, greeted)),
             Err(_) => Err(DialError::Timeout(self.connect_timeout)),
         }
     }
 
-    async fn greet(&self, stream: &mut Stream, greeting: Greeting<'_>) -> Result<TrackingState, DialError> {
+    async fn greet(&self, stream: &mut Stream, greeting: Greeting<'_>) -> Result<Greeted, DialError> {
         let mut out = Vec::with_capacity(128);
         let mut sent: Vec<&'static str> = Vec::with_capacity(4);
         let own = self
@@ -137,10 +144,10 @@ impl Target {
             encode::command(&mut out, [&b"CLIENT"[..], b"TRACKING", b"ON"].into_iter());
             sent.push("CLIENT TRACKING ON");
         }
-        let mut tracking = TrackingState::Off;
-        if sent.is_empty() {
-            return Ok(tracking);
-        }
+        // Asked last and of every connection: its answer also shows that the server is alive.
+        encode::command(&mut out, [&b"CLIENT"[..], b"ID"].into_iter());
+        sent.push("CLIENT ID");
+        let mut greeted = Greeted { tracking: TrackingState::Off, id: None };
         stream.write_all(&out).await?;
         let mut input = BytesMut::new();
         for request in sent {
@@ -160,16 +167,18 @@ impl Target {
             let frame = &input[..frame_bytes];
             if reply::is_error(frame) {
                 let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default()).trim().to_owned();
-                if request == "CLIENT TRACKING ON" {
-                    tracking = TrackingState::Refused(error);
-                } else {
-                    return Err(DialError::Refused { request, error });
+                match request {
+                    "CLIENT TRACKING ON" => greeted.tracking = TrackingState::Refused(error),
+                    "CLIENT ID" if !error.starts_with("NOAUTH") => {}
+                    _ => return Err(DialError::Refused { request, error }),
                 }
             } else if request == "CLIENT TRACKING ON" {
-                tracking = TrackingState::On;
+                greeted.tracking = TrackingState::On;
+            } else if request == "CLIENT ID" {
+                greeted.id = reply::integer(frame);
             }
             input.advance(frame_bytes);
         }
-        Ok(tracking)
+        Ok(greeted)
     }
 }

@@ -18,6 +18,11 @@ const DATABASES: u32 = 16;
 pub struct Facts {
     pub server: String,
     pub version: String,
+    /// The version of Redis that it is compatible with; the same, unless the server is not Redis.
+    pub redis_version: String,
+    pub role: String,
+    /// The modules of its `HELLO` reply: a RESP3 frame.
+    pub modules: Vec<u8>,
     pub databases: u32,
     pub table: Arc<Table>,
     pub is_known: bool,
@@ -29,6 +34,9 @@ impl Facts {
         Facts {
             server: "redis".into(),
             version: "7.0.0".into(),
+            redis_version: "7.0.0".into(),
+            role: "master".into(),
+            modules: b"*0\r\n".to_vec(),
             databases: DATABASES,
             table: Arc::new(Table::builtin()),
             is_known: false,
@@ -36,14 +44,14 @@ impl Facts {
     }
 
     pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
-        let mut parts = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut parts = self.redis_version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let own = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         own >= (major, minor)
     }
 
     /// Asks the upstream.
     pub async fn ask(target: &Target) -> Result<Facts, DialError> {
-        let greeting = Greeting { version: Version::Resp2, db: 0, tracking: Tracking::Off, credentials: None };
+        let greeting = Greeting { version: Version::Resp3, db: 0, tracking: Tracking::Off, credentials: None };
         let (mut stream, _) = target.open(greeting).await?;
         let mut input = BytesMut::new();
         let mut facts = Facts::unknown();
@@ -52,12 +60,12 @@ impl Facts {
             let text = String::from_utf8_lossy(text);
             let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
             if let Some(version) = line("redis_version:") {
+                facts.redis_version = version.to_owned();
                 facts.version = version.to_owned();
             }
-            if let Some(server) = line("server_name:") {
-                facts.server = server.to_owned();
-            }
         }
+        let hello = ask(target, &mut stream, &mut input, &[b"HELLO", b"3"]).await?;
+        facts.take_hello(&hello);
         let databases = ask(target, &mut stream, &mut input, &[b"CONFIG", b"GET", b"databases"]).await?;
         if let Some(mut pair) = reply::elements(&databases)
             && let Some(number) = pair.nth(1).and_then(reply::text)
@@ -73,6 +81,22 @@ impl Facts {
         }
         facts.is_known = true;
         Ok(facts)
+    }
+}
+
+impl Facts {
+    fn take_hello(&mut self, frame: &[u8]) {
+        let Some(mut fields) = reply::elements(frame) else { return };
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+            let word = || reply::text(value).map(|text| String::from_utf8_lossy(text).into_owned());
+            match reply::text(name) {
+                Some(b"server") => word().into_iter().for_each(|word| self.server = word),
+                Some(b"version") => word().into_iter().for_each(|word| self.version = word),
+                Some(b"role") => word().into_iter().for_each(|word| self.role = word),
+                Some(b"modules") => self.modules = value.to_vec(),
+                _ => {}
+            }
+        }
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Lent {
     pub stream: Stream,
     pub version: Version,
     pub db: u32,
+    /// Its id at the server (0: unknown), and the name that it was given there.
+    pub id: i64,
+    pub name: Box<str>,
     _place: Place,
 }
 
@@ -83,8 +86,8 @@ impl Pool {
             None => return Err(PoolError::Exhausted(self.most)),
         };
         let greeting = Greeting { version, db, tracking: Tracking::Off, credentials: None };
-        let (stream, _) = self.target.open(greeting).await.map_err(PoolError::Dial)?;
-        Ok(Lent { stream, version, db, _place: place })
+        let (stream, greeted) = self.target.open(greeting).await.map_err(PoolError::Dial)?;
+        Ok(Lent { stream, version, db, id: greeted.id.unwrap_or(0), name: "".into(), _place: place })
     }
 
     /// A connection in the state in which it was taken, but for its version and database, which it knows.

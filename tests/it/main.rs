@@ -2,10 +2,18 @@
 //!
 //! Everything here talks to the real `nearcache` binary in front of a real `redis-server` that the test itself started.
 
+mod architecture;
+mod auth;
 mod caching;
 mod clients;
 mod coherence_live;
+mod command_table;
+mod config;
 mod differential;
+mod embedded;
+mod limits;
+mod operation;
 mod pinned;
 mod pipe;
 mod support;
+mod trouble;

@@ -209,7 +209,7 @@ fn a_client_that_leaves_while_blocked_takes_nothing_along() {
 }
 
 #[test]
-fn a_blocked_client_can_be_unblocked_and_killed_by_its_id() {
+fn a_blocked_client_can_be_unblocked_by_its_id() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);
     let (mut waiter, mut other) = (proxy.client(), proxy.client());
@@ -224,9 +224,23 @@ fn a_blocked_client_can_be_unblocked_and_killed_by_its_id() {
     other.expect(&["CLIENT", "UNBLOCK", &id, "ERROR"], ":1");
     assert_eq!(show(&waiter.frame()), "-UNBLOCKED client unblocked via CLIENT UNBLOCK\\r\\n");
     other.expect(&["CLIENT", "UNBLOCK", &id], ":0");
+}
+
+#[test]
+fn a_blocked_client_can_be_killed_by_its_id() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let (mut waiter, mut other) = (proxy.client(), proxy.client());
+    let id = waiter.int(&["CLIENT", "ID"]).to_string();
+    let mut direct = server.client();
+    waiter.send(&["BLPOP", "q", "0"]);
+    eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
     other.expect(&["CLIENT", "KILL", "ID", &id], ":1");
     assert!(waiter.until_closed().is_empty());
     other.expect(&["CLIENT", "KILL", "ID", &id], ":0");
+    eventually("nobody is blocked at the server", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:0"));
+    other.expect(&["RPUSH", "q", "kept"], ":1");
+    other.expect(&["LPOP", "q"], "$4\r\nkept");
 }
 
 #[test]

@@ -83,7 +83,6 @@ fn protocol_errors_and_inline_commands_are_those_of_the_server() {
         (b"*1\r\n$4\r\nquit\r\n", Closed),
         (b"SET before 1\r\nGET before\r\nQUIT\r\n", Closed),
         (b"SET before 1\r\nGET before\r\n*1\r\n$x\r\n", Closed),
-        (b"GET before\r\nGET before\r\nPOST / HTTP/1.1\r\n", Closed),
         (b"EXEC\r\nDISCARD\r\n", Open),
         (b"PING a b\r\n", Open),
         (b"ECHO\r\nECHO a b\r\n", Open),

@@ -7,11 +7,12 @@ use super::Config;
 
 /// Bytes that `malloc(request)` takes: a header of 8, in steps of 16, at least 32 (glibc, 64 bit); from 128 KiB on pages of
 /// their own.
-pub(super) fn malloc_bytes(request: usize) -> usize {
+pub(super) const fn malloc_bytes(request: usize) -> usize {
     match request {
         0 => 0,
+        1..=24 => 32,
         MMAP_FROM.. => (request + 16).next_multiple_of(PAGE),
-        _ => (request + 8).next_multiple_of(16).max(32),
+        _ => (request + 8).next_multiple_of(16),
     }
 }
 
@@ -32,12 +33,16 @@ pub(super) struct Limits {
 impl Limits {
     pub fn new(config: &Config, shards: usize) -> Limits {
         let share_bytes = config.budget_bytes / shards;
-        Limits { share_bytes, max_value_bytes: config.max_value_bytes, max_entry_bytes: share_bytes / 4 }
+        Limits {
+            share_bytes,
+            max_value_bytes: config.max_value_bytes,
+            max_entry_bytes: share_bytes / 4,
+        }
     }
 }
 
 /// How many shards: a power of two, at most [`MAX_SHARDS`], and unless the configuration names a number, so few that each
-/// holds 100 typical entries and four of the largest.
+/// holds four of the largest entries and 100 typical ones.
 pub(super) fn shard_count(config: &Config) -> usize {
     if let Some(wanted) = config.shards {
         return wanted.clamp(1, MAX_SHARDS).next_power_of_two();

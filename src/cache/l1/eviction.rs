@@ -15,12 +15,20 @@ pub(super) struct Queues {
 
 impl Queues {
     pub fn new() -> Queues {
-        Queues { small: Fifo::EMPTY, main: Fifo::EMPTY, ghost: Ghost::new() }
+        Queues {
+            small: Fifo::EMPTY,
+            main: Fifo::EMPTY,
+            ghost: Ghost::new(),
+        }
     }
 
     /// Where a new entry of `tag` belongs.
     pub fn admit(&mut self, tag: u32) -> Queue {
-        if self.ghost.forget(tag) { Queue::Main } else { Queue::Small }
+        if self.ghost.forget(tag) {
+            Queue::Main
+        } else {
+            Queue::Small
+        }
     }
 
     /// Puts the slot at the head of the queue that its stamp names.
@@ -91,7 +99,11 @@ struct Fifo {
 }
 
 impl Fifo {
-    const EMPTY: Fifo = Fifo { head: NIL, tail: NIL, bytes: 0 };
+    const EMPTY: Fifo = Fifo {
+        head: NIL,
+        tail: NIL,
+        bytes: 0,
+    };
 
     fn push(&mut self, slab: &mut Slab, at: u32) {
         let slot = &mut slab[at];
@@ -146,7 +158,9 @@ impl Ghost {
             return false;
         }
         let set = &mut self.sets[set_of(tag, self.sets.len())];
-        let Some(at) = set.iter().position(|&t| t == tag) else { return false };
+        let Some(at) = set.iter().position(|&t| t == tag) else {
+            return false;
+        };
         set.copy_within(at + 1.., at);
         set[WAYS - 1] = EMPTY;
         true
@@ -166,7 +180,10 @@ impl Ghost {
     fn grow(&mut self) {
         let sets = (self.sets.len() * 2).max(FIRST_SETS);
         let old = std::mem::replace(&mut self.sets, vec![[EMPTY; WAYS]; sets].into_boxed_slice());
-        old.iter().flat_map(|set| set.iter().rev()).filter(|&&tag| tag != EMPTY).for_each(|&tag| self.put(tag));
+        old.iter()
+            .flat_map(|set| set.iter().rev())
+            .filter(|&&tag| tag != EMPTY)
+            .for_each(|&tag| self.put(tag));
     }
 }
 

@@ -31,7 +31,10 @@ pub(super) fn lifetime(config: &Config, sent_us: u64, now_us: u64, body: &Body<'
         _ => return None,
     };
     let negative_ttl_us = config.negative_ttl_us.filter(|_| matches!(body, Body::Absent(_)));
-    let caps = [config.max_age_us, negative_ttl_us].into_iter().flatten().map(|cap| sent_us.saturating_add(cap));
+    let caps = [config.max_age_us, negative_ttl_us]
+        .into_iter()
+        .flatten()
+        .map(|cap| sent_us.saturating_add(cap));
     let cap_us = caps.min().unwrap_or(u64::MAX).min(END_OF_TIME_MS * 1000);
     let deadline_us = own_end_us.unwrap_or(u64::MAX).min(cap_us);
     let expiry = match own_end_us {
@@ -39,7 +42,11 @@ pub(super) fn lifetime(config: &Config, sent_us: u64, now_us: u64, body: &Body<'
         Some(end) if end <= cap_us => Expiry::At(end),
         Some(_) => Expiry::Unknown,
     };
-    let lifetime = Lifetime { deadline_ms: deadline_us / 1000, inserted_ms: now_us.div_ceil(1000), expiry };
+    let lifetime = Lifetime {
+        deadline_ms: deadline_us / 1000,
+        inserted_ms: now_us.div_ceil(1000),
+        expiry,
+    };
     (now_us < lifetime.deadline_ms * 1000).then_some(lifetime)
 }
 

@@ -48,7 +48,12 @@ impl<F> Lease<F> {
     }
 
     pub fn identity(&self) -> Identity<'_> {
-        Identity { hash: self.hash, db: self.db, name: self.name(), variant: self.variant() }
+        Identity {
+            hash: self.hash,
+            db: self.db,
+            name: self.name(),
+            variant: self.variant(),
+        }
     }
 
     pub fn flight(&self) -> FlightId {
@@ -66,13 +71,22 @@ impl<F> Lease<F> {
 
 impl<F> Leases<F> {
     pub fn new(shard: u8) -> Leases<F> {
-        Leases { places: Vec::new(), free: Vec::new(), index: HashTable::new(), shard, count: 0 }
+        Leases {
+            places: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            shard,
+            count: 0,
+        }
     }
 
     /// The one standing lease of this reply.
     pub fn standing(&mut self, of: Identity<'_>, links: &Links) -> Option<&mut Lease<F>> {
         let places = &mut self.places;
-        let found = self.index.find_entry(of.hash, |&at| place(places, at).is_some_and(|l| l.is_of(of))).ok()?;
+        let found = self
+            .index
+            .find_entry(of.hash, |&at| place(places, at).is_some_and(|l| l.is_of(of)))
+            .ok()?;
         let at = *found.get();
         if !place(places, at)?.stands(links) {
             // Of an epoch that is over: it makes room for a lease that can insert.
@@ -109,8 +123,13 @@ impl<F> Leases<F> {
         };
         self.places[at as usize] = Some(lease);
         let places = &self.places;
-        self.index.insert_unique(of.hash, at, |&at| place(places, at).map_or(0, |l| l.hash));
-        LeaseId { id, place: at, shard: self.shard }
+        self.index
+            .insert_unique(of.hash, at, |&at| place(places, at).map_or(0, |l| l.hash));
+        LeaseId {
+            id,
+            place: at,
+            shard: self.shard,
+        }
     }
 
     pub fn got(&mut self, lease: LeaseId) {
@@ -138,7 +157,9 @@ impl<F> Leases<F> {
     pub fn void(&mut self, hash: u64, mut doomed: impl FnMut(&Lease<F>) -> bool) -> usize {
         let mut voided = 0;
         let places = &mut self.places;
-        while let Ok(found) = self.index.find_entry(hash, |&at| place(places, at).is_some_and(|l| l.hash == hash && doomed(l))) {
+        while let Ok(found) = self.index.find_entry(hash, |&at| {
+            place(places, at).is_some_and(|l| l.hash == hash && doomed(l))
+        }) {
             if let Some(Some(l)) = places.get_mut(*found.get() as usize) {
                 l.is_unvoided = false;
             }

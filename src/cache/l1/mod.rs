@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use crossbeam::utils::CachePadded;
 use foldhash::SharedSeed;
-use foldhash::quality::SeedableRandomState;
+use foldhash::fast::SeedableRandomState;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::link::{LinkId, Links};
@@ -204,6 +204,7 @@ pub enum Value<'a> {
 pub const MAX_REPLIES_A_KEY: usize = 64;
 
 /// The hash of a name, by a seed that each process draws for itself.
+#[inline]
 pub fn name_hash(name: &[u8]) -> u64 {
     SeedableRandomState::with_seed(0, SharedSeed::global_random()).hash_one(Name(name))
 }
@@ -212,6 +213,7 @@ pub fn name_hash(name: &[u8]) -> u64 {
 struct Name<'a>(&'a [u8]);
 
 impl std::hash::Hash for Name<'_> {
+    #[inline]
     fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
         hasher.write(self.0);
     }
@@ -221,8 +223,15 @@ impl<F> L1<F> {
     pub fn new(config: Config, links: Arc<Links>) -> L1<F> {
         let count = budget::shard_count(&config);
         let limits = Limits::new(&config, count);
-        let shards = (0..count).map(|number| CachePadded::new(Mutex::new(Shard::new(number as u8, limits)))).collect();
-        L1 { shards, rules: Rules { links, config }, limits, sweeping: AtomicUsize::new(0) }
+        let shards = (0..count)
+            .map(|number| CachePadded::new(Mutex::new(Shard::new(number as u8, limits))))
+            .collect();
+        L1 {
+            shards,
+            rules: Rules { links, config },
+            limits,
+            sweeping: AtomicUsize::new(0),
+        }
     }
 
     /// [`name_hash`].
@@ -240,7 +249,9 @@ impl<F> L1<F> {
         follower: impl FnOnce() -> F,
         on_hit: impl FnOnce(View<'_>) -> R,
     ) -> Decision<R> {
-        let Some(of) = Identity::of(q) else { return Decision::Forward };
+        let Some(of) = Identity::of(q) else {
+            return Decision::Forward;
+        };
         let mut shard = self.shard(q.hash);
         if let Some((at, _)) = shard.hit(of, a, &self.rules) {
             return Decision::Hit(on_hit(shard.touch(at).view()));
@@ -250,7 +261,10 @@ impl<F> L1<F> {
                 return Decision::Forward;
             }
             lease.followers.push(follower());
-            return Decision::Joined { flight: lease.flight(), link: lease.link };
+            return Decision::Joined {
+                flight: lease.flight(),
+                link: lease.link,
+            };
         }
         if leasing == Leasing::Denied || a.link == LinkId::PINNED {
             return Decision::Forward;
@@ -296,8 +310,12 @@ impl<F> L1<F> {
         let mut snapshot = Snapshot::new();
         for (q, place) in qs.iter().zip(found.iter_mut()) {
             let Some(of) = Identity::of(q) else { return false };
-            let Some(shard) = guards[self.shard_of(q.hash)].as_mut() else { return false };
-            let Some((at, answered_us)) = shard.hit(of, a, &self.rules) else { return false };
+            let Some(shard) = guards[self.shard_of(q.hash)].as_mut() else {
+                return false;
+            };
+            let Some((at, answered_us)) = shard.hit(of, a, &self.rules) else {
+                return false;
+            };
             snapshot.add(shard.slot(at), answered_us);
             *place = at;
         }
@@ -320,7 +338,10 @@ impl<F> L1<F> {
         if a.link == LinkId::PINNED || shard.leases.standing(of, &self.rules.links).is_some() {
             return None;
         }
-        if shard.find(of).is_some_and(|at| self.rules.is_kept_by(shard.slot(at), a.link, a.now_us)) {
+        if shard
+            .find(of)
+            .is_some_and(|(_, slot)| self.rules.is_kept_by(slot, a.link, a.now_us))
+        {
             return None;
         }
         Some(shard.leases.take(of, a.link, self.rules.links.epoch(a.link), a.now_us))
@@ -337,9 +358,13 @@ impl<F> L1<F> {
     /// a snapshot by the times of their inserts.
     pub fn complete(&self, lease: LeaseId, fill: Option<Fill<'_>>, now_us: u64) -> Vec<F> {
         // A large value is copied before the lock is taken.
-        let fill = fill.as_ref().map(|fill| (self.body(&fill.value), fill.pttl_ms, fill.is_plain));
+        let fill = fill
+            .as_ref()
+            .map(|fill| (self.body(&fill.value), fill.pttl_ms, fill.is_plain));
         let mut shard = self.shard_numbered(lease.shard);
-        let Some(lease) = shard.leases.end(lease) else { return Vec::new() };
+        let Some(lease) = shard.leases.end(lease) else {
+            return Vec::new();
+        };
         if !lease.stands(&self.rules.links) {
             shard.refused_voided();
         } else if let Some((body, pttl_ms, is_plain)) = fill
@@ -355,7 +380,10 @@ impl<F> L1<F> {
 
     /// The fill came to nothing, by a loss or an error. Returns the followers.
     pub fn abandon(&self, lease: LeaseId) -> Vec<F> {
-        self.shard_numbered(lease.shard).leases.end(lease).map_or_else(Vec::new, |lease| lease.followers)
+        self.shard_numbered(lease.shard)
+            .leases
+            .end(lease)
+            .map_or_else(Vec::new, |lease| lease.followers)
     }
 
     /// A push on `link` says that the name changed. To be called before the next frame of that stream is looked at.
@@ -405,7 +433,9 @@ impl<F> L1<F> {
         let (mut left, mut ends, mut dropped) = (slots, 0, 0);
         while left > 0 && ends < self.shards.len() {
             let number = self.sweeping.load(Ordering::Relaxed) % self.shards.len();
-            let (seen, gone) = self.shards[number].lock().sweep(&self.rules, now_us, left.min(SLOTS_A_LOCK));
+            let (seen, gone) = self.shards[number]
+                .lock()
+                .sweep(&self.rules, now_us, left.min(SLOTS_A_LOCK));
             left -= seen.min(left);
             dropped += gone;
             if seen == 0 {
@@ -417,7 +447,11 @@ impl<F> L1<F> {
     }
 
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { shards: self.shards.len(), budget_bytes: self.rules.config.budget_bytes, ..Stats::default() };
+        let mut stats = Stats {
+            shards: self.shards.len(),
+            budget_bytes: self.rules.config.budget_bytes,
+            ..Stats::default()
+        };
         self.shards.iter().for_each(|shard| stats.add(&shard.lock()));
         stats
     }

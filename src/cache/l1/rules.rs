@@ -30,20 +30,31 @@ pub(super) enum Verdict {
 }
 
 impl Rules {
+    #[inline]
     pub fn verdict(&self, slot: &Slot, now_us: u64, floor_us: u64) -> Verdict {
         let is_expired = is_over(slot.stamp.deadline_ms(), now_us);
         if self.config.consistency == Consistency::Eventual {
-            return if is_expired { Verdict::Expired } else { Verdict::Live { answered_us: 0 } };
+            return if is_expired {
+                Verdict::Expired
+            } else {
+                Verdict::Live { answered_us: 0 }
+            };
         }
         let (answered_us, epoch) = self.links.vouched(slot.stamp.link());
-        if epoch != slot.epoch {
-            Verdict::Dead
-        } else if is_expired {
-            Verdict::Expired
-        } else if answered_us > floor_us && answered_us.saturating_add(self.config.bound_us) > now_us {
+        let is_fresh = answered_us > floor_us && answered_us.saturating_add(self.config.bound_us) > now_us;
+        if epoch == slot.epoch && !is_expired && is_fresh {
             Verdict::Live { answered_us }
         } else {
-            Verdict::Suspect
+            Rules::refusal(epoch == slot.epoch, is_expired)
+        }
+    }
+
+    #[cold]
+    fn refusal(is_epoch_current: bool, is_expired: bool) -> Verdict {
+        match (is_epoch_current, is_expired) {
+            (false, _) => Verdict::Dead,
+            (true, true) => Verdict::Expired,
+            (true, false) => Verdict::Suspect,
         }
     }
 
@@ -77,7 +88,12 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     pub fn new() -> Snapshot {
-        Snapshot { filler: None, is_mixed: false, first_answered_us: u64::MAX, last_inserted_us: 0 }
+        Snapshot {
+            filler: None,
+            is_mixed: false,
+            first_answered_us: u64::MAX,
+            last_inserted_us: 0,
+        }
     }
 
     pub fn add(&mut self, slot: &Slot, answered_us: u64) {

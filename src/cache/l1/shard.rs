@@ -16,6 +16,9 @@ use super::slab::Slab;
 use super::{Asker, Explained, MAX_REPLIES_A_KEY, Own};
 use crate::cache::link::LinkId;
 
+///
+/// Index and slab come first: with the lock before them they fill the cache line that every hit reads.
+#[repr(C)]
 pub(super) struct Shard<F> {
     index: HashTable<u32>,
     store: Store,
@@ -26,6 +29,7 @@ pub(super) struct Shard<F> {
 }
 
 /// Everything about entries but the index, which has to be borrowed beside it.
+#[repr(C)]
 struct Store {
     slab: Slab,
     queues: Queues,
@@ -58,22 +62,35 @@ pub(super) enum End {
 impl<F> Shard<F> {
     pub fn new(number: u8, limits: Limits) -> Shard<F> {
         let store = Store {
-            slab: Slab::new(limits.share_bytes),
+            slab: Slab::new(),
             queues: Queues::new(),
             payload_bytes: 0,
             counters: Counters::default(),
         };
-        Shard { index: HashTable::new(), store, leases: Leases::new(number), limits, cursor: 0 }
+        Shard {
+            index: HashTable::new(),
+            store,
+            leases: Leases::new(number),
+            limits,
+            cursor: 0,
+        }
     }
 
     /// The slot of a reply that may be shown to `a`, with what its filler vouched with. Drops it when it cannot be shown to
     /// anybody again.
+    #[inline]
     pub fn hit(&mut self, of: Identity<'_>, a: &Asker, rules: &Rules) -> Option<(u32, u64)> {
         if a.own != Own::Clear {
             return None;
         }
-        let at = self.find(of)?;
-        self.judge(at, a, rules).map(|answered_us| (at, answered_us))
+        let (at, slot) = self.find(of)?;
+        match rules.verdict(slot, a.now_us, a.floor_us) {
+            Verdict::Live { answered_us } => Some((at, answered_us)),
+            verdict => {
+                self.bury(at, verdict);
+                None
+            }
+        }
     }
 
     /// The same for any reply to a read of the name in that database, best the one with the empty variant.
@@ -87,10 +104,12 @@ impl<F> Shard<F> {
         let mut at = self.first(of.tag())?;
         loop {
             let slot = &self.store.slab[at];
-            let next = slot.chain;
-            let head = slot.payload.head();
-            if head.db == of.db && head.name == of.name && self.judge(at, a, rules).is_some() {
-                return Some(at);
+            let (next, head) = (slot.chain, slot.payload.head());
+            if head.db == of.db && head.name == of.name {
+                match rules.verdict(slot, a.now_us, a.floor_us) {
+                    Verdict::Live { .. } => return Some(at),
+                    verdict => self.bury(at, verdict),
+                }
             }
             if next == NIL {
                 return None;
@@ -100,6 +119,7 @@ impl<F> Shard<F> {
     }
 
     /// Notes a hit and hands out the slot.
+    #[inline]
     pub fn touch(&mut self, at: u32) -> &Slot {
         let slot = &mut self.store.slab[at];
         let frequency = slot.stamp.frequency();
@@ -113,12 +133,13 @@ impl<F> Shard<F> {
         &self.store.slab[at]
     }
 
-    pub fn find(&self, of: Identity<'_>) -> Option<u32> {
+    #[inline]
+    pub fn find(&self, of: Identity<'_>) -> Option<(u32, &Slot)> {
         let mut at = self.first(of.tag())?;
         loop {
             let slot = &self.store.slab[at];
             if slot.payload.matches(of) {
-                return Some(at);
+                return Some((at, slot));
             }
             at = slot.chain;
             if at == NIL {
@@ -140,7 +161,7 @@ impl<F> Shard<F> {
             self.store.counters.refused_too_large += 1;
             return false;
         }
-        let earlier = self.find(of).map(|at| (at, self.store.slab[at].stamp));
+        let earlier = self.find(of).map(|(at, slot)| (at, slot.stamp));
         if let Some((at, _)) = earlier {
             self.remove(at, End::Replaced);
         }
@@ -217,7 +238,11 @@ impl<F> Shard<F> {
 
     /// Looks at `count` places from `from` on. Returns how many places there were and how many entries went.
     pub fn visit(&mut self, from: u32, count: usize, doomed: impl Fn(&Slot) -> Option<End>) -> (usize, usize) {
-        let end = self.store.slab.places().min(from.saturating_add(u32::try_from(count).unwrap_or(u32::MAX)));
+        let end = self
+            .store
+            .slab
+            .places()
+            .min(from.saturating_add(u32::try_from(count).unwrap_or(u32::MAX)));
         let mut dropped = 0;
         for at in from..end {
             let slot = &self.store.slab[at];
@@ -232,7 +257,11 @@ impl<F> Shard<F> {
     }
 
     pub fn explain(&self, hash: u64, now_us: u64, rules: &Rules) -> Vec<Explained> {
-        let mut all: Vec<_> = self.leases.of_name(hash).map(|lease| Explained::of_lease(lease, now_us, rules)).collect();
+        let mut all: Vec<_> = self
+            .leases
+            .of_name(hash)
+            .map(|lease| Explained::of_lease(lease, now_us, rules))
+            .collect();
         let mut next = self.first(tag(hash));
         while let Some(at) = next {
             let slot = &self.store.slab[at];
@@ -253,29 +282,40 @@ impl<F> Shard<F> {
     }
 
     pub fn used_bytes(&self) -> usize {
-        let Store { slab, queues, payload_bytes, .. } = &self.store;
+        let Store {
+            slab,
+            queues,
+            payload_bytes,
+            ..
+        } = &self.store;
         payload_bytes + slab.bytes() + queues.bytes() + malloc_bytes(self.index.allocation_size())
     }
 
-    /// `answered_us` of an entry that may be shown; drops one that can no longer be.
-    fn judge(&mut self, at: u32, a: &Asker, rules: &Rules) -> Option<u64> {
-        match rules.verdict(&self.store.slab[at], a.now_us, a.floor_us) {
-            Verdict::Live { answered_us } => return Some(answered_us),
-            Verdict::Suspect => {}
+    /// Drops an entry that can never be shown again.
+    #[cold]
+    fn bury(&mut self, at: u32, verdict: Verdict) {
+        match verdict {
+            Verdict::Live { .. } | Verdict::Suspect => {}
             Verdict::Expired => self.remove(at, End::Expired),
             Verdict::Dead => self.remove(at, End::Voided),
         }
-        None
     }
 
+    #[inline]
     fn first(&self, tag: u32) -> Option<u32> {
-        self.index.find(spread(tag), |&at| self.store.slab[at].tag == tag).copied()
+        self.index
+            .find(spread(tag), |&at| self.store.slab[at].tag == tag)
+            .copied()
     }
 
     /// Evicts until `weight` more bytes fit into the share. False: they cannot.
     fn make_room(&mut self, weight: usize) -> bool {
-        while self.used_bytes() + weight + if weight > 0 { self.store.slab.growth_bytes() } else { 0 } > self.limits.share_bytes {
-            let Some(at) = self.store.queues.victim(&mut self.store.slab) else { return false };
+        while self.used_bytes() + weight + if weight > 0 { self.store.slab.growth_bytes() } else { 0 }
+            > self.limits.share_bytes
+        {
+            let Some(at) = self.store.queues.victim(&mut self.store.slab) else {
+                return false;
+            };
             self.remove(at, End::Evicted);
         }
         true
@@ -290,14 +330,17 @@ impl<F> Shard<F> {
             self.shorten(first);
         }
         let weight = slot.payload.weight();
-        let Some(at) = self.store.slab.put(slot) else { return false };
+        let Some(at) = self.store.slab.put(slot) else {
+            return false;
+        };
         self.store.payload_bytes += weight;
         self.store.queues.push(&mut self.store.slab, at);
         let slab = &self.store.slab;
         match self.index.find_mut(spread(tag), |&head| slab[head].tag == tag) {
             Some(head) => *head = at,
             None => {
-                self.index.insert_unique(spread(tag), at, |&head| spread(slab[head].tag));
+                self.index
+                    .insert_unique(spread(tag), at, |&head| spread(slab[head].tag));
             }
         }
         true
@@ -330,7 +373,9 @@ impl<F> Shard<F> {
 
     fn drop_from_chain(&mut self, tag: u32, why: End, doomed: impl Fn(u32, &Slot) -> bool) -> usize {
         let store = &mut self.store;
-        let Ok(mut head) = self.index.find_entry(spread(tag), |&at| store.slab[at].tag == tag) else { return 0 };
+        let Ok(mut head) = self.index.find_entry(spread(tag), |&at| store.slab[at].tag == tag) else {
+            return 0;
+        };
         let (mut first, mut last, mut dropped) = (NIL, NIL, 0);
         let mut at = *head.get();
         while at != NIL {

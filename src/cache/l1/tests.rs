@@ -37,7 +37,12 @@ fn rig() -> Rig {
 fn rig_with(config: Config) -> Rig {
     let links = Arc::new(Links::new());
     let (a, b) = (links.add().unwrap(), links.add().unwrap());
-    Rig { l1: L1::new(config, links.clone()), links, a, b }
+    Rig {
+        l1: L1::new(config, links.clone()),
+        links,
+        a,
+        b,
+    }
 }
 
 fn get(name: &str) -> Query<'_> {
@@ -45,11 +50,21 @@ fn get(name: &str) -> Query<'_> {
 }
 
 fn read<'a>(name: &'a str, variant: &'a str) -> Query<'a> {
-    Query { hash: name_hash(name.as_bytes()), db: 0, name: name.as_bytes(), variant: variant.as_bytes() }
+    Query {
+        hash: name_hash(name.as_bytes()),
+        db: 0,
+        name: name.as_bytes(),
+        variant: variant.as_bytes(),
+    }
 }
 
 fn on(link: LinkId, now_us: u64) -> Asker {
-    Asker { now_us, link, own: Own::Clear, floor_us: 0 }
+    Asker {
+        now_us,
+        link,
+        own: Own::Clear,
+        floor_us: 0,
+    }
 }
 
 fn value(text: &str) -> Option<Fill<'_>> {
@@ -57,11 +72,19 @@ fn value(text: &str) -> Option<Fill<'_>> {
 }
 
 fn expiring(text: &str, pttl_ms: i64) -> Option<Fill<'_>> {
-    Some(Fill { value: Value::Bytes(text.as_bytes()), pttl_ms, is_plain: false })
+    Some(Fill {
+        value: Value::Bytes(text.as_bytes()),
+        pttl_ms,
+        is_plain: false,
+    })
 }
 
 fn absent() -> Option<Fill<'static>> {
-    Some(Fill { value: Value::Absent(b"_\r\n"), pttl_ms: -2, is_plain: false })
+    Some(Fill {
+        value: Value::Absent(b"_\r\n"),
+        pttl_ms: -2,
+        is_plain: false,
+    })
 }
 
 fn text(view: View<'_>) -> String {

@@ -95,7 +95,10 @@ fn an_answer_of_a_new_life_is_never_seen_beside_the_epoch_of_the_old_one() {
     };
     while !owner.is_finished() {
         let (answered_us, epoch) = links.vouched(a);
-        assert!(answered_us / 1000 <= u64::from(epoch), "answer {answered_us} in epoch {epoch}");
+        assert!(
+            answered_us / 1000 <= u64::from(epoch),
+            "answer {answered_us} in epoch {epoch}"
+        );
     }
     owner.join().unwrap();
 }

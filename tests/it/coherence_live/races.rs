@@ -35,6 +35,34 @@ fn own_and_foreign_writers_of_the_same_keys() {
 }
 
 #[test]
+fn rare_writes_between_many_hits() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let seed = seed();
+    let world = World::new(&server, 3, LENGTH);
+    thread::scope(|scope| {
+        for (i, who) in [Writer::Own, Writer::Foreign].into_iter().enumerate() {
+            let client = if who == Writer::Own { proxy.client() } else { server.client() };
+            let random = Rng::with_seed(seed + i as u64);
+            let world = &world;
+            scope.spawn(move || world.write(client, who, Duration::from_millis(8), random));
+        }
+        for i in 0..5_usize {
+            let client = if i.is_multiple_of(2) { proxy.client() } else { proxy.client3() };
+            let random = Rng::with_seed(seed + 200 + i as u64);
+            let world = &world;
+            scope.spawn(move || world.read(client, [1, 1, 2, 4, 16][i], random));
+        }
+    });
+    world.report("rare writes", 2_000);
+    assert_eq!(world.refused(), 0, "nothing is refused while the upstream is well");
+    let info = proxy.client().text(&["INFO", "nearcache"]);
+    let rate = info.lines().find_map(|l| l.strip_prefix("nearcache_l1_hit_rate:")).expect("a hit rate");
+    let rate: f64 = rate.parse().expect("a number");
+    assert!(rate > 0.25, "a race without hits proves nothing: {rate}");
+}
+
+#[test]
 fn own_and_foreign_writers_in_front_of_valkey() {
     let Some(server) = Server::valkey(&[]) else { return };
     let proxy = Proxy::start(&server, &["--workers", "2"]);

@@ -27,7 +27,10 @@ fn a_silent_link_vouches_for_nothing_after_the_bound() {
     let acked = Instant::now();
     let mut pending = Vec::new();
     let mut hits = 0;
-    for mut asker in askers {
+    for (tick, mut asker) in askers.into_iter().enumerate() {
+        // One every 60 ms, for 2.4 seconds: well beyond the bound.
+        let due = Duration::from_millis(60) * tick as u32;
+        thread::sleep(due.saturating_sub(acked.elapsed()));
         let age = acked.elapsed();
         asker.send(&["GET", "k"]);
         match asker.try_frame(Duration::from_millis(60)) {

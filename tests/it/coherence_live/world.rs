@@ -58,10 +58,13 @@ struct Key {
 struct Read {
     bytes: Vec<u8>,
     frames: usize,
-    shows: Vec<usize>,
+    shows: Vec<Shown>,
     is_pair: bool,
     label: &'static str,
 }
+
+/// A key, and which of its two strings where it is a pair: versions of different strings need not be of one moment.
+type Shown = (usize, char);
 
 impl World {
     /// `each` keys of each kind, all at version 1.
@@ -140,7 +143,7 @@ impl World {
     /// Reads random keys in random forms, up to `deepest` in one write, until the end; panics on the first wrong answer.
     pub fn read(&self, mut client: Client, deepest: usize, mut random: Rng) {
         let _stop = StopOnPanic(self);
-        let mut last: HashMap<usize, u64> = HashMap::new();
+        let mut last: HashMap<Shown, u64> = HashMap::new();
         let mut trail: Vec<String> = Vec::new();
         while !self.is_over() {
             let reads: Vec<Read> = (0..random.usize(1..=deepest)).map(|_| self.pick(&mut random)).collect();
@@ -162,7 +165,8 @@ impl World {
                 }
                 assert_eq!(seen.len(), read.shows.len(), "{} answered {shown}", read.label);
                 assert!(!read.is_pair || seen[0] == seen[1], "{} tore a pair apart: {seen:?}\n{trail:#?}", read.label);
-                for ((&key, &version), floor) in read.shows.iter().zip(&seen).zip(floors) {
+                for ((&shown, &version), floor) in read.shows.iter().zip(&seen).zip(floors) {
+                    let key = shown.0;
                     let label = read.label;
                     let name = &self.keys[key].name;
                     let at_most = self.keys[key].begun.load(Ordering::SeqCst);
@@ -171,7 +175,7 @@ impl World {
                         version >= floor,
                         "{label} {name} shows {version}, although {floor} was acknowledged to a client of this proxy before: {trail:#?}"
                     );
-                    let before = last.insert(key, version).unwrap_or(0);
+                    let before = last.insert(shown, version).unwrap_or(0);
                     assert!(version >= before, "{label} {name} shows {version} after {before}: {trail:#?}");
                     self.judge_age(key, version, sent, label);
                 }
@@ -209,12 +213,12 @@ impl World {
         ages
     }
 
-    fn floors(&self, keys: &[usize]) -> Vec<u64> {
-        keys.iter().map(|&k| self.keys[k].own_acked.load(Ordering::SeqCst)).collect()
+    fn floors(&self, shown: &[Shown]) -> Vec<u64> {
+        shown.iter().map(|&(k, _)| self.keys[k].own_acked.load(Ordering::SeqCst)).collect()
     }
 
-    fn names(&self, keys: &[usize]) -> Vec<&str> {
-        keys.iter().map(|&k| self.keys[k].name.as_str()).collect()
+    fn names(&self, shown: &[Shown]) -> Vec<String> {
+        shown.iter().map(|&(k, half)| format!("{}{half}", self.keys[k].name)).collect()
     }
 
     fn judge_age(&self, key: usize, version: u64, sent: Instant, label: &str) {
@@ -235,11 +239,11 @@ impl World {
         let at = random.usize(0..self.keys.len());
         let key = &self.keys[at];
         let name = key.name.as_str();
-        let one = |label, args: &[&str]| Read { bytes: encode(args), frames: 1, shows: vec![at], is_pair: false, label };
+        let one = |label, args: &[&str]| Read { bytes: encode(args), frames: 1, shows: vec![(at, ' ')], is_pair: false, label };
         let many = |label, lines: &[&[&str]]| Read {
             bytes: lines.iter().flat_map(|l| encode(l)).collect(),
             frames: lines.len(),
-            shows: vec![at],
+            shows: vec![(at, ' ')],
             is_pair: false,
             label,
         };
@@ -252,7 +256,7 @@ impl World {
                     let texts: Vec<usize> = (0..self.keys.len()).filter(|&k| self.keys[k].kind == Kind::Text).collect();
                     let other = texts[random.usize(0..texts.len())];
                     let args = ["MGET", name, self.keys[other].name.as_str()];
-                    Read { bytes: encode(&args), frames: 1, shows: vec![at, other], is_pair: other == at, label: "MGET" }
+                    Read { bytes: encode(&args), frames: 1, shows: vec![(at, ' '), (other, ' ')], is_pair: other == at, label: "MGET" }
                 }
                 11 => one("EVAL_RO", &["EVAL_RO", "return redis.call('GET',KEYS[1])", "1", name]),
                 12 => one("EVAL_RO undeclared", &["EVAL_RO", &format!("return redis.call('GET','{name}')"), "0"]),
@@ -274,12 +278,12 @@ impl World {
             },
             Kind::Pair => {
                 let (a, b) = (format!("{name}:a"), format!("{name}:b"));
-                let both = |label, bytes, frames| Read { bytes, frames, shows: vec![at, at], is_pair: true, label };
+                let half = |half, name: &str| Read { shows: vec![(at, half)], ..one("GET of a half", &["GET", name]) };
+                let both = |label, bytes, frames| Read { bytes, frames, shows: vec![(at, 'a'), (at, 'b')], is_pair: true, label };
                 match random.u8(0..8) {
-                    0 | 1 => one("GET of a pair", &["GET", &a]),
-                    2 => one("GET of a pair", &["GET", &b]),
-                    3 | 4 => both("MGET of a pair", encode(&["MGET", &a, &b]), 1),
-                    5 => both("MGET of a pair", encode(&["MGET", &b, &a]), 1),
+                    0 | 1 => half('a', &a),
+                    2 => half('b', &b),
+                    3..=5 => both("MGET of a pair", encode(&["MGET", &a, &b]), 1),
                     6 => {
                         let script = "return {redis.call('GET',KEYS[1]),redis.call('GET',KEYS[2])}";
                         both("EVAL_RO of a pair", encode(&["EVAL_RO", script, "2", &a, &b]), 1)

@@ -13,7 +13,12 @@ struct Rig {
 
 impl Rig {
     fn new(room: usize) -> Rig {
-        Rig { slab: Slab::new(1 << 20), queues: Queues::new(), room, slots: Default::default() }
+        Rig {
+            slab: Slab::new(),
+            queues: Queues::new(),
+            room,
+            slots: Default::default(),
+        }
     }
 
     fn read_all(&mut self, tags: impl IntoIterator<Item = u32>) {
@@ -36,11 +41,28 @@ impl Rig {
             self.slots.remove(&gone.tag);
         }
         let queue = self.queues.admit(tag);
-        let lifetime = Lifetime { deadline_ms: 1, inserted_ms: 0, expiry: Expiry::Never };
-        let of = Identity { hash: tag.into(), db: 0, name: &tag.to_le_bytes(), variant: b"" };
+        let lifetime = Lifetime {
+            deadline_ms: 1,
+            inserted_ms: 0,
+            expiry: Expiry::Never,
+        };
+        let of = Identity {
+            hash: tag.into(),
+            db: 0,
+            name: &tag.to_le_bytes(),
+            variant: b"",
+        };
         let payload = Payload::new(of, Body::Small(b""), false, &lifetime);
         let stamp = Stamp::new(&lifetime, LinkId::PINNED, queue, 0);
-        let slot = Slot { payload, tag, epoch: 0, chain: NIL, newer: NIL, older: NIL, stamp };
+        let slot = Slot {
+            payload,
+            tag,
+            epoch: 0,
+            chain: NIL,
+            newer: NIL,
+            older: NIL,
+            stamp,
+        };
         let at = self.slab.put(slot).unwrap();
         self.queues.push(&mut self.slab, at);
         self.slots.insert(tag, at);
@@ -88,7 +110,10 @@ fn bytes_are_counted_as_they_come_and_go() {
         rig.queues.unlink(&mut rig.slab, at);
         rig.slab.take(at);
     }
-    assert_eq!((rig.queues.small.bytes, rig.queues.main.bytes, rig.slab.occupied()), (0, 0, 0));
+    assert_eq!(
+        (rig.queues.small.bytes, rig.queues.main.bytes, rig.slab.occupied()),
+        (0, 0, 0)
+    );
     assert_eq!((rig.queues.small.head, rig.queues.main.tail), (NIL, NIL));
 }
 

@@ -50,7 +50,10 @@ fn the_nearest_cap_counts() {
 #[test]
 fn a_ttl_of_centuries_is_cut_and_not_told() {
     for pttl_ms in [i64::MAX, 1 << 40] {
-        assert_eq!(deadline(&config(None, None), SMALL, pttl_ms), Some((END_OF_TIME_MS, Expiry::Unknown)));
+        assert_eq!(
+            deadline(&config(None, None), SMALL, pttl_ms),
+            Some((END_OF_TIME_MS, Expiry::Unknown))
+        );
     }
 }
 
@@ -58,5 +61,8 @@ fn a_ttl_of_centuries_is_cut_and_not_told() {
 fn what_is_over_on_arrival_has_no_lifetime() {
     assert!(lifetime(&config(None, None), SENT, SENT, &SMALL, 0).is_none());
     assert!(lifetime(&config(None, None), SENT, SENT + 20_000, &SMALL, 20).is_none());
-    assert!(lifetime(&config(None, None), u64::MAX - 5, u64::MAX - 5, &SMALL, -1).is_none(), "the clock ran out of bits");
+    assert!(
+        lifetime(&config(None, None), u64::MAX - 5, u64::MAX - 5, &SMALL, -1).is_none(),
+        "the clock ran out of bits"
+    );
 }

@@ -16,11 +16,22 @@ fn rig() -> (Shard<()>, Rules) {
         bound_us: 1000,
         consistency: Consistency::Eventual,
     };
-    (Shard::new(0, Limits::new(&config, 1)), Rules { links: Arc::new(Links::new()), config })
+    (
+        Shard::new(0, Limits::new(&config, 1)),
+        Rules {
+            links: Arc::new(Links::new()),
+            config,
+        },
+    )
 }
 
 fn fill(shard: &mut Shard<()>, rules: &Rules, hash: u64, name: &[u8], value: &[u8]) {
-    let of = Identity { hash, db: 0, name, variant: b"" };
+    let of = Identity {
+        hash,
+        db: 0,
+        name,
+        variant: b"",
+    };
     let id = shard.leases.take(of, LinkId::PINNED, 0, 1);
     let lease = shard.leases.end(id).unwrap();
     let body = Body::Small(value);
@@ -42,8 +53,13 @@ fn check(shard: &Shard<()>) {
         }
     }
     assert_eq!(reached, shard.entries());
-    let slots = (0..shard.store.slab.places()).map(|at| &shard.store.slab[at]).filter(|slot| !slot.is_free());
-    assert_eq!(slots.map(|slot| slot.payload.weight()).sum::<usize>(), shard.store.payload_bytes);
+    let slots = (0..shard.store.slab.places())
+        .map(|at| &shard.store.slab[at])
+        .filter(|slot| !slot.is_free());
+    assert_eq!(
+        slots.map(|slot| slot.payload.weight()).sum::<usize>(),
+        shard.store.payload_bytes
+    );
     assert!(shard.used_bytes() <= shard.limits.share_bytes);
 }
 
@@ -59,11 +75,22 @@ fn chains_slots_and_bytes_agree_whatever_comes_and_goes() {
             0 => drop(shard.purge(hash)),
             1 => {
                 let name = number.to_le_bytes();
-                if let Some(at) = shard.find(Identity { hash, db: 0, name: &name, variant: b"" }) {
+                if let Some((at, _)) = shard.find(Identity {
+                    hash,
+                    db: 0,
+                    name: &name,
+                    variant: b"",
+                }) {
                     shard.touch(at);
                 }
             }
-            _ => fill(&mut shard, &rules, hash, &number.to_le_bytes(), &vec![b'v'; rng.usize(0..200)]),
+            _ => fill(
+                &mut shard,
+                &rules,
+                hash,
+                &number.to_le_bytes(),
+                &vec![b'v'; rng.usize(0..200)],
+            ),
         }
         if round % 500 == 0 {
             check(&shard);
@@ -78,13 +105,18 @@ fn chains_slots_and_bytes_agree_whatever_comes_and_goes() {
 fn a_name_that_is_filled_again_after_a_void_is_still_thought_popular() {
     let (mut shard, rules) = rig();
     fill(&mut shard, &rules, 9, b"k", b"v");
-    let of = Identity { hash: 9, db: 0, name: b"k", variant: b"" };
-    let at = shard.find(of).unwrap();
+    let of = Identity {
+        hash: 9,
+        db: 0,
+        name: b"k",
+        variant: b"",
+    };
+    let at = shard.find(of).unwrap().0;
     shard.touch(at);
     shard.touch(at);
     shard.acked(LinkId::PINNED, 9);
     fill(&mut shard, &rules, 9, b"k", b"w");
-    let at = shard.find(of).unwrap();
+    let at = shard.find(of).unwrap().0;
     assert_eq!(shard.slot(at).stamp.queue(), Queue::Main);
 }
 
@@ -92,11 +124,16 @@ fn a_name_that_is_filled_again_after_a_void_is_still_thought_popular() {
 fn a_reply_that_is_filled_again_in_place_keeps_its_rank() {
     let (mut shard, rules) = rig();
     fill(&mut shard, &rules, 9, b"k", b"v");
-    let of = Identity { hash: 9, db: 0, name: b"k", variant: b"" };
-    let at = shard.find(of).unwrap();
+    let of = Identity {
+        hash: 9,
+        db: 0,
+        name: b"k",
+        variant: b"",
+    };
+    let at = shard.find(of).unwrap().0;
     shard.touch(at);
     fill(&mut shard, &rules, 9, b"k", b"w");
-    let at = shard.find(of).unwrap();
+    let at = shard.find(of).unwrap().0;
     assert_eq!(shard.slot(at).stamp.frequency(), 1);
     assert_eq!((shard.entries(), shard.counters().evictions), (1, 0));
 }

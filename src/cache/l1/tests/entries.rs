@@ -8,7 +8,9 @@ use super::*;
 fn several_keys_of_one_filler_are_a_snapshot() {
     let r = rig();
     let names: Vec<_> = (0..100).map(|i| format!("key {i}")).collect();
-    names.iter().for_each(|name| r.fill(get(name), on(r.a, 10), value(name)));
+    names
+        .iter()
+        .for_each(|name| r.fill(get(name), on(r.a, 10), value(name)));
     let queries: Vec<_> = names.iter().map(|name| get(name)).collect();
     assert_eq!(r.many(&queries, on(r.b, 11)), Some(names.clone()));
     assert_eq!(r.many(&queries[..64], on(r.b, 11)), Some(names[..64].to_vec()));
@@ -21,7 +23,10 @@ fn several_keys_of_one_filler_are_a_snapshot() {
 fn a_key_may_be_asked_for_twice() {
     let r = rig();
     r.fill(get("k"), on(r.a, 10), value("v"));
-    assert_eq!(r.many(&[get("k"), get("k")], on(r.a, 11)), Some(vec!["v".into(), "v".into()]));
+    assert_eq!(
+        r.many(&[get("k"), get("k")], on(r.a, 11)),
+        Some(vec!["v".into(), "v".into()])
+    );
 }
 
 #[test]
@@ -32,9 +37,17 @@ fn several_fillers_need_an_answer_to_what_was_sent_after_the_youngest_insert() {
     r.fill(both[1], on(r.b, 20_000), value("w"));
     assert_eq!(r.many(&both, on(r.a, 20_001)), None);
     r.links.answered(r.a, 20_001);
-    assert_eq!(r.many(&both, on(r.a, 20_002)), None, "the filler of the younger one has not answered since");
+    assert_eq!(
+        r.many(&both, on(r.a, 20_002)),
+        None,
+        "the filler of the younger one has not answered since"
+    );
     r.links.answered(r.b, 20_000);
-    assert_eq!(r.many(&both, on(r.a, 20_002)), None, "what was sent at the time of the insert may have been sent before");
+    assert_eq!(
+        r.many(&both, on(r.a, 20_002)),
+        None,
+        "what was sent at the time of the insert may have been sent before"
+    );
     r.links.answered(r.b, 20_001);
     assert_eq!(r.many(&both, on(r.a, 20_002)), Some(vec!["v".into(), "w".into()]));
 }
@@ -58,7 +71,16 @@ fn the_time_of_an_insert_is_rounded_against_the_snapshot() {
 #[test]
 fn existence_is_told_by_any_reply_about_the_key_best_by_the_string() {
     let r = rig();
-    let any = |db| r.l1.peek_any(&Query { db, ..read("k", "whatever") }, &on(r.a, 20), text);
+    let any = |db| {
+        r.l1.peek_any(
+            &Query {
+                db,
+                ..read("k", "whatever")
+            },
+            &on(r.a, 20),
+            text,
+        )
+    };
     assert_eq!(any(0), None);
     r.fill(read("k", "HLEN"), on(r.a, 10), value(":3"));
     r.fill(read("k", "HGETALL"), on(r.a, 10), expiring("%3", 1));
@@ -67,9 +89,19 @@ fn existence_is_told_by_any_reply_about_the_key_best_by_the_string() {
     r.fill(get("k"), on(r.a, 10), value("v"));
     r.fill(read("k", "TYPE"), on(r.a, 10), value("string"));
     assert_eq!(any(0), some("v"));
-    let late = r.l1.peek_any(&Query { variant: b"HGETALL", ..get("k") }, &on(r.a, 1020), text);
+    let late = r.l1.peek_any(
+        &Query {
+            variant: b"HGETALL",
+            ..get("k")
+        },
+        &on(r.a, 1020),
+        text,
+    );
     assert_eq!(late, some("v"));
-    let other = Query { name: b"stranger", ..get("k") };
+    let other = Query {
+        name: b"stranger",
+        ..get("k")
+    };
     assert_eq!(r.l1.peek_any(&other, &on(r.a, 20), text), None);
 }
 
@@ -78,10 +110,19 @@ fn existence_is_told_by_any_reply_about_the_key_best_by_the_string() {
 #[test]
 fn names_with_one_hash_are_told_apart_and_voided_together() {
     let r = rig();
-    let (q, twin) = (get("k"), Query { name: b"twin", ..get("k") });
+    let (q, twin) = (
+        get("k"),
+        Query {
+            name: b"twin",
+            ..get("k")
+        },
+    );
     r.fill(q, on(r.a, 10), value("v"));
     r.fill(twin, on(r.a, 10), value("w"));
-    assert_eq!((r.peek(q, on(r.a, 11)), r.peek(twin, on(r.a, 11))), (some("v"), some("w")));
+    assert_eq!(
+        (r.peek(q, on(r.a, 11)), r.peek(twin, on(r.a, 11))),
+        (some("v"), some("w"))
+    );
     r.l1.push(r.a, q.hash);
     assert_eq!((r.peek(q, on(r.a, 11)), r.peek(twin, on(r.a, 11))), (None, None));
 }
@@ -90,8 +131,13 @@ fn names_with_one_hash_are_told_apart_and_voided_together() {
 fn a_name_keeps_its_latest_replies() {
     let r = rig();
     let variants: Vec<_> = (0..MAX_REPLIES_A_KEY + 6).map(|i| format!("HGET {i}")).collect();
-    variants.iter().for_each(|variant| r.fill(read("k", variant), on(r.a, 10), value("v")));
-    let kept: Vec<_> = variants.iter().map(|variant| r.peek(read("k", variant), on(r.a, 11)).is_some()).collect();
+    variants
+        .iter()
+        .for_each(|variant| r.fill(read("k", variant), on(r.a, 10), value("v")));
+    let kept: Vec<_> = variants
+        .iter()
+        .map(|variant| r.peek(read("k", variant), on(r.a, 11)).is_some())
+        .collect();
     assert_eq!(kept.iter().filter(|&&is_kept| is_kept).count(), MAX_REPLIES_A_KEY);
     assert_eq!(kept[..6], [false; 6]);
     assert_eq!(r.l1.purge(get("k").hash), MAX_REPLIES_A_KEY);
@@ -101,23 +147,57 @@ fn a_name_keeps_its_latest_replies() {
 fn large_values_are_handed_out_by_reference() {
     let r = rig();
     let bytes = Bytes::from(vec![b'x'; 3000]);
-    let fill = Fill { value: Value::Shared(bytes.clone()), pttl_ms: -1, is_plain: true };
+    let fill = Fill {
+        value: Value::Shared(bytes.clone()),
+        pttl_ms: -1,
+        is_plain: true,
+    };
     r.fill(get("k"), on(r.a, 10), Some(fill));
     let shown = r.l1.peek(&get("k"), &on(r.a, 11), |view| match view.value {
         ViewValue::Large(shown) => (shown.clone(), view.is_plain),
         other => panic!("{other:?}"),
     });
-    assert_eq!(shown.as_ref().map(|(b, is_plain)| (b.as_ptr(), *is_plain)), Some((bytes.as_ptr(), true)));
-    r.fill(get("j"), on(r.a, 10), Some(Fill { value: Value::Bytes(&bytes), pttl_ms: -1, is_plain: false }));
-    assert!(r.l1.peek(&get("j"), &on(r.a, 11), |view| matches!(view.value, ViewValue::Large(_))).unwrap());
-    let small = Fill { value: Value::Shared(Bytes::from_static(b"small")), pttl_ms: -1, is_plain: false };
+    assert_eq!(
+        shown.as_ref().map(|(b, is_plain)| (b.as_ptr(), *is_plain)),
+        Some((bytes.as_ptr(), true))
+    );
+    r.fill(
+        get("j"),
+        on(r.a, 10),
+        Some(Fill {
+            value: Value::Bytes(&bytes),
+            pttl_ms: -1,
+            is_plain: false,
+        }),
+    );
+    assert!(
+        r.l1.peek(&get("j"), &on(r.a, 11), |view| matches!(
+            view.value,
+            ViewValue::Large(_)
+        ))
+        .unwrap()
+    );
+    let small = Fill {
+        value: Value::Shared(Bytes::from_static(b"small")),
+        pttl_ms: -1,
+        is_plain: false,
+    };
     r.fill(get("i"), on(r.a, 10), Some(small));
-    assert!(r.l1.peek(&get("i"), &on(r.a, 11), |view| matches!(view.value, ViewValue::Small(b"small"))).unwrap());
+    assert!(
+        r.l1.peek(&get("i"), &on(r.a, 11), |view| matches!(
+            view.value,
+            ViewValue::Small(b"small")
+        ))
+        .unwrap()
+    );
 }
 
 #[test]
 fn a_budget_is_kept_and_its_reach_is_used() {
-    let r = rig_with(Config { budget_bytes: 1 << 20, ..config() });
+    let r = rig_with(Config {
+        budget_bytes: 1 << 20,
+        ..config()
+    });
     for i in 0..20_000u64 {
         let name = format!("some name {i}");
         r.fill(get(&name), on(r.a, 10), value(&"x".repeat((i % 300) as usize)));
@@ -131,12 +211,20 @@ fn a_budget_is_kept_and_its_reach_is_used() {
 
 #[test]
 fn an_entry_that_would_displace_too_much_is_refused() {
-    let r = rig_with(Config { budget_bytes: 40_000, max_value_bytes: 1 << 20, shards: None, ..config() });
+    let r = rig_with(Config {
+        budget_bytes: 40_000,
+        max_value_bytes: 1 << 20,
+        shards: None,
+        ..config()
+    });
     assert_eq!(r.l1.stats().shards, 1);
     r.fill(get("k"), on(r.a, 10), value(&"x".repeat(9_000)));
     r.fill(get("large"), on(r.a, 10), value(&"x".repeat(10_000)));
     assert_eq!((r.l1.stats().entries, r.l1.stats().refused_too_large), (1, 1));
-    let tiny = rig_with(Config { budget_bytes: 10, ..config() });
+    let tiny = rig_with(Config {
+        budget_bytes: 10,
+        ..config()
+    });
     tiny.fill(get("k"), on(tiny.a, 10), value("v"));
     assert_eq!(tiny.l1.stats().entries, 0);
 }

@@ -82,7 +82,13 @@ fn a_reply_that_passes_by_leaves_what_its_own_link_filled_and_fills() {
 fn a_pinned_reply_drops_everything_of_the_name() {
     let r = rig();
     r.fill(get("k"), on(r.a, 10), value("v"));
-    let lease = r.lease(get("k"), Asker { own: Own::Blocked, ..on(r.b, 10) });
+    let lease = r.lease(
+        get("k"),
+        Asker {
+            own: Own::Blocked,
+            ..on(r.b, 10)
+        },
+    );
     r.l1.passed_by(LinkId::PINNED, get("k").hash);
     assert_eq!(r.peek(get("k"), on(r.a, 11)), None);
     r.l1.complete(lease, value("w"), 11);
@@ -103,13 +109,24 @@ fn a_fill_drops_what_other_links_know_through_other_commands() {
     assert_eq!(r.peek(read("k", "DUMP"), on(r.a, 12)), some("dump"));
     r.l1.complete(foreign, value("string"), 12);
     assert_eq!(r.peek(read("k", "TYPE"), on(r.a, 12)), None);
-    assert_eq!(r.peek(read("k", "DUMP"), on(r.a, 12)), None, "the voided fill was shown too");
+    assert_eq!(
+        r.peek(read("k", "DUMP"), on(r.a, 12)),
+        None,
+        "the voided fill was shown too"
+    );
 }
 
 #[test]
 fn a_fill_that_is_not_kept_passes_by() {
     let r = rig();
-    for fill in [None, Some(Fill { value: Value::Bytes(&[b'x'; 17 << 10]), pttl_ms: -1, is_plain: false })] {
+    for fill in [
+        None,
+        Some(Fill {
+            value: Value::Bytes(&[b'x'; 17 << 10]),
+            pttl_ms: -1,
+            is_plain: false,
+        }),
+    ] {
         r.fill(read("k", "STRLEN"), on(r.a, 10), value(":1"));
         let lease = r.lease(get("k"), on(r.b, 11));
         r.l1.complete(lease, fill, 12);
@@ -193,13 +210,25 @@ fn a_purge_of_everything_leaves_nothing() {
 fn what_is_known_of_a_name_can_be_told() {
     let r = rig();
     r.fill(get("k"), on(r.a, 10_000), expiring("v", 30));
-    r.fill(Query { db: 2, ..read("k", "TYPE") }, on(r.a, 10_000), absent());
+    r.fill(
+        Query {
+            db: 2,
+            ..read("k", "TYPE")
+        },
+        on(r.a, 10_000),
+        absent(),
+    );
     r.lease(read("k", "DUMP"), on(r.b, 12_000));
     r.peek(get("k"), on(r.a, 12_000));
     let mut all = r.l1.explain(get("k").hash, 15_000);
     all.sort_by_key(|e| e.variant.clone());
-    let [value, dump, absent] = &all[..] else { panic!("{all:?}") };
-    assert_eq!((value.bytes, value.age_us, value.ttl_us, value.frequency), (1, 5000, Some(25_000), 1));
+    let [value, dump, absent] = &all[..] else {
+        panic!("{all:?}")
+    };
+    assert_eq!(
+        (value.bytes, value.age_us, value.ttl_us, value.frequency),
+        (1, 5000, Some(25_000), 1)
+    );
     assert_eq!((dump.is_lease, dump.link, dump.age_us), (true, r.b, 3000));
     assert_eq!((absent.is_absent, absent.db, absent.ttl_us), (true, 2, None));
     assert!(all.iter().all(|e| e.is_epoch_current));

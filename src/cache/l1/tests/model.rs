@@ -43,7 +43,12 @@ fn hash_of(name: usize) -> u64 {
 }
 
 fn query(key: Key) -> Query<'static> {
-    Query { hash: hash_of(key.0), db: key.1, name: NAMES[key.0].as_bytes(), variant: VARIANTS[key.2].as_bytes() }
+    Query {
+        hash: hash_of(key.0),
+        db: key.1,
+        name: NAMES[key.0].as_bytes(),
+        variant: VARIANTS[key.2].as_bytes(),
+    }
 }
 
 impl Model {
@@ -56,18 +61,29 @@ impl Model {
     }
 
     fn hit(&self, key: Key, a: &Asker) -> Option<String> {
-        self.entries.get(&key).filter(|e| self.is_live(e, a)).map(|e| e.shown.clone())
+        self.entries
+            .get(&key)
+            .filter(|e| self.is_live(e, a))
+            .map(|e| e.shown.clone())
     }
 
     fn standing(&self, key: Key) -> Option<usize> {
         let standing = |l: &Lease| l.key == key && !l.is_voided && self.epochs[l.link] == l.epoch;
-        assert!(self.leases.iter().filter(|l| standing(l)).count() <= 1, "two standing leases");
+        assert!(
+            self.leases.iter().filter(|l| standing(l)).count() <= 1,
+            "two standing leases"
+        );
         self.leases.iter().position(standing)
     }
 
     fn void(&mut self, name: usize, entry: impl Fn(usize) -> bool, lease: impl Fn(&Lease) -> bool) {
-        self.entries.retain(|k, e| hash_of(k.0) != hash_of(name) || !entry(e.link));
-        for l in self.leases.iter_mut().filter(|l| hash_of(l.key.0) == hash_of(name) && lease(l)) {
+        self.entries
+            .retain(|k, e| hash_of(k.0) != hash_of(name) || !entry(e.link));
+        for l in self
+            .leases
+            .iter_mut()
+            .filter(|l| hash_of(l.key.0) == hash_of(name) && lease(l))
+        {
             l.is_voided = true;
         }
     }
@@ -86,9 +102,19 @@ impl Model {
 fn run(seed: u64, calls: usize) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let shards = Some(1 << rng.u32(0..3));
-    let r = rig_with(Config { shards, negative_ttl_us: Some(T), max_age_us: Some(5 * T), ..config() });
+    let r = rig_with(Config {
+        shards,
+        negative_ttl_us: Some(T),
+        max_age_us: Some(5 * T),
+        ..config()
+    });
     let ids = [r.a, r.b, r.links.add().unwrap(), LinkId::PINNED];
-    let mut m = Model { entries: BTreeMap::new(), leases: Vec::new(), epochs: vec![1; 3], answered: vec![0; 3] };
+    let mut m = Model {
+        entries: BTreeMap::new(),
+        leases: Vec::new(),
+        epochs: vec![1; 3],
+        answered: vec![0; 3],
+    };
     let mut now = 1000;
     for call in 0..calls {
         now += rng.u64(0..T / 50);
@@ -99,8 +125,17 @@ fn run(seed: u64, calls: usize) {
             (1, Some(lease)) => Own::InFlight(lease.id.flight()),
             _ => Own::Clear,
         };
-        let floor_us = if rng.u8(0..8) == 0 { now - rng.u64(0..T.min(now)) } else { 0 };
-        let a = Asker { now_us: now, link: ids[link], own, floor_us };
+        let floor_us = if rng.u8(0..8) == 0 {
+            now - rng.u64(0..T.min(now))
+        } else {
+            0
+        };
+        let a = Asker {
+            now_us: now,
+            link: ids[link],
+            own,
+            floor_us,
+        };
         let q = query(key);
         match rng.u8(0..40) {
             0..14 => {
@@ -111,13 +146,25 @@ fn run(seed: u64, calls: usize) {
                 } else if let Some(at) = m.standing(key) {
                     if m.may_join(&m.leases[at], &a) {
                         m.leases[at].followers.push(follower);
-                        Decision::Joined { flight: m.leases[at].id.flight(), link: ids[m.leases[at].link] }
+                        Decision::Joined {
+                            flight: m.leases[at].id.flight(),
+                            link: ids[m.leases[at].link],
+                        }
                     } else {
                         Decision::Forward
                     }
                 } else if let Decision::Leased(id) = decision {
                     let epoch = m.epochs[link];
-                    m.leases.push(Lease { id, key, link, epoch, sent: now, is_got: false, is_voided: false, followers: vec![] });
+                    m.leases.push(Lease {
+                        id,
+                        key,
+                        link,
+                        epoch,
+                        sent: now,
+                        is_got: false,
+                        is_voided: false,
+                        followers: vec![],
+                    });
                     Decision::Leased(id)
                 } else {
                     panic!("seed {seed}, call {call}: {decision:?} instead of a lease");
@@ -134,8 +181,13 @@ fn run(seed: u64, calls: usize) {
             }
             16..19 => {
                 let keys: Vec<Key> = (0..rng.usize(1..4)).map(|_| (rng.usize(0..4), 0, 0)).collect();
-                let found: Option<Vec<_>> = keys.iter().map(|k| m.entries.get(k).filter(|e| m.is_live(e, &a))).collect();
-                let expected = found.filter(|all| m.is_snapshot(all)).map(|all| all.iter().map(|e| e.shown.clone()).collect());
+                let found: Option<Vec<_>> = keys
+                    .iter()
+                    .map(|k| m.entries.get(k).filter(|e| m.is_live(e, &a)))
+                    .collect();
+                let expected = found
+                    .filter(|all| m.is_snapshot(all))
+                    .map(|all| all.iter().map(|e| e.shown.clone()).collect());
                 let queries: Vec<_> = keys.iter().map(|&k| query(k)).collect();
                 assert_eq!(r.many(&queries, a), expected, "seed {seed}, call {call}");
             }
@@ -155,7 +207,11 @@ fn run(seed: u64, calls: usize) {
                     1 => (absent(), Some("absent _".to_string()), l.sent + T),
                     2 | 3 => {
                         let pttl_ms = rng.i64(0..(2 * T / 1000) as i64);
-                        (expiring(&content, pttl_ms), Some(content.clone()), l.sent + pttl_ms as u64 * 1000)
+                        (
+                            expiring(&content, pttl_ms),
+                            Some(content.clone()),
+                            l.sent + pttl_ms as u64 * 1000,
+                        )
                     }
                     _ => (value(&content), Some(content.clone()), u64::MAX),
                 };
@@ -163,7 +219,16 @@ fn run(seed: u64, calls: usize) {
                 m.void(l.key.0, |link| link != l.link, |other| other.link != l.link);
                 let deadline = end.min(l.sent + 5 * T) / 1000 * 1000;
                 if let Some(shown) = shown.filter(|_| stands && now < deadline) {
-                    m.entries.insert(l.key, Entry { shown, link: l.link, epoch: l.epoch, deadline, inserted: now });
+                    m.entries.insert(
+                        l.key,
+                        Entry {
+                            shown,
+                            link: l.link,
+                            epoch: l.epoch,
+                            deadline,
+                            inserted: now,
+                        },
+                    );
                 }
             }
             28 if !m.leases.is_empty() => {
@@ -206,11 +271,27 @@ fn run(seed: u64, calls: usize) {
             },
             35 => {
                 let lease = r.l1.lease_only(&q, &a);
-                let is_kept = m.entries.get(&key).is_some_and(|e| e.link == link && m.epochs[link] == e.epoch && now < e.deadline);
-                assert_eq!(lease.is_some(), !is_kept && m.standing(key).is_none(), "seed {seed}, call {call}");
+                let is_kept = m
+                    .entries
+                    .get(&key)
+                    .is_some_and(|e| e.link == link && m.epochs[link] == e.epoch && now < e.deadline);
+                assert_eq!(
+                    lease.is_some(),
+                    !is_kept && m.standing(key).is_none(),
+                    "seed {seed}, call {call}"
+                );
                 if let Some(id) = lease {
                     let epoch = m.epochs[link];
-                    m.leases.push(Lease { id, key, link, epoch, sent: now, is_got: false, is_voided: false, followers: vec![] });
+                    m.leases.push(Lease {
+                        id,
+                        key,
+                        link,
+                        epoch,
+                        sent: now,
+                        is_got: false,
+                        is_voided: false,
+                        followers: vec![],
+                    });
                 }
             }
             _ => {
@@ -222,7 +303,11 @@ fn run(seed: u64, calls: usize) {
         assert_eq!(r.l1.stats().leases, m.leases.len());
     }
     // What the model would still show, and no more, is there after everything else was swept.
-    let live = m.entries.values().filter(|e| m.epochs[e.link] == e.epoch && now < e.deadline).count();
+    let live = m
+        .entries
+        .values()
+        .filter(|e| m.epochs[e.link] == e.epoch && now < e.deadline)
+        .count();
     while r.l1.sweep(now, 10_000) > 0 {}
     assert_eq!(r.l1.stats().entries, live, "seed {seed}");
 }

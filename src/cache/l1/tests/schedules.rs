@@ -101,7 +101,14 @@ impl World {
         let mut ids: Vec<_> = (0..LINKS).map(|_| links.add().unwrap()).collect();
         ids.push(LinkId::PINNED);
         World {
-            l1: L1::new(Config { bound_us: BOUND * STEP, shards: Some(2), ..config() }, links.clone()),
+            l1: L1::new(
+                Config {
+                    bound_us: BOUND * STEP,
+                    shards: Some(2),
+                    ..config()
+                },
+                links.clone(),
+            ),
             links,
             ids,
             now: STEP,
@@ -148,22 +155,36 @@ impl World {
             12 => (vec![k], false, true, false),
             _ => (vec![k], false, false, true),
         };
-        let open: Vec<_> = self.sessions[s].iter().filter(|slot| matches!(slot.wait, Wait::Sent | Wait::Flight(..))).collect();
+        let open: Vec<_> = self.sessions[s]
+            .iter()
+            .filter(|slot| matches!(slot.wait, Wait::Sent | Wait::Flight(..)))
+            .collect();
         // A change of path waits for all answers.
         if self.sessions[s].iter().any(|slot| slot.is_pinned != pinned) {
             return;
         }
-        let touching: Vec<_> = open.iter().filter(|slot| slot.keys.iter().any(|k| keys.contains(k))).map(|slot| slot.wait).collect();
+        let touching: Vec<_> = open
+            .iter()
+            .filter(|slot| slot.keys.iter().any(|k| keys.contains(k)))
+            .map(|slot| slot.wait)
+            .collect();
         let own = match touching.first() {
             None => Own::Clear,
             Some(&Wait::Flight(flight, _)) if touching.iter().all(|&w| w == touching[0]) => Own::InFlight(flight),
             Some(_) => Own::Blocked,
         };
-        let follows_elsewhere = touching.iter().any(|w| matches!(w, Wait::Flight(_, conn) if *conn != c));
+        let follows_elsewhere = touching
+            .iter()
+            .any(|w| matches!(w, Wait::Flight(_, conn) if *conn != c));
         self.numbers += 1;
         let number = self.numbers;
         let variant = if rng.u8(0..4) == 0 { 1 } else { 0 };
-        let a = Asker { now_us: self.now, link: self.ids[c], own, floor_us: 0 };
+        let a = Asker {
+            now_us: self.now,
+            link: self.ids[c],
+            own,
+            floor_us: 0,
+        };
         let mut slot = Slot {
             number,
             keys: keys.clone(),
@@ -177,7 +198,11 @@ impl World {
             let names = self.names.clone();
             let q = read(&names[k], VARIANTS[variant]);
             // Behind another worker's flight there is only joining it, too.
-            let leasing = if follows_elsewhere { Leasing::Denied } else { Leasing::Allowed };
+            let leasing = if follows_elsewhere {
+                Leasing::Denied
+            } else {
+                Leasing::Allowed
+            };
             match self.l1.decide(&q, &a, leasing, || (s, number), text) {
                 Decision::Hit(version) => {
                     let mut seen = [0; KEYS];
@@ -189,7 +214,12 @@ impl World {
                 Decision::Joined { flight, link } => slot.wait = Wait::Flight(flight, link.index().into()),
                 Decision::Leased(lease) => {
                     slot.wait = Wait::Flight(lease.flight(), c);
-                    self.flights.push(Flight { lease, conn: c, leader: Some((s, number)), version: None });
+                    self.flights.push(Flight {
+                        lease,
+                        conn: c,
+                        leader: Some((s, number)),
+                        version: None,
+                    });
                     self.send(c, Wire::Lead(k, lease), None);
                     self.send(c, Wire::Pttl(lease), None);
                 }
@@ -206,8 +236,15 @@ impl World {
             let names = self.names.clone();
             let queries: Vec<_> = names.iter().map(|name| get(name)).collect();
             let mut seen = [0; KEYS];
-            if self.l1.peek_many(&queries, &a, |i, view| seen[i] = text(view).parse().unwrap()) {
-                assert!(self.pairs.contains(&seen), "{seen:?} never existed together\n{}", self.story());
+            if self
+                .l1
+                .peek_many(&queries, &a, |i, view| seen[i] = text(view).parse().unwrap())
+            {
+                assert!(
+                    self.pairs.contains(&seen),
+                    "{seen:?} never existed together\n{}",
+                    self.story()
+                );
                 self.hits += 1;
                 slot.wait = Wait::Done(seen);
             } else {
@@ -215,11 +252,18 @@ impl World {
                 for (k, q) in queries.iter().enumerate() {
                     if let Some(lease) = self.l1.lease_only(q, &a) {
                         leases.push((k, lease));
-                        self.flights.push(Flight { lease, conn: c, leader: None, version: None });
+                        self.flights.push(Flight {
+                            lease,
+                            conn: c,
+                            leader: None,
+                            version: None,
+                        });
                     }
                 }
                 self.send(c, Wire::ReadAll(leases.clone()), Some((s, number)));
-                leases.into_iter().for_each(|(_, lease)| self.send(c, Wire::Pttl(lease), None));
+                leases
+                    .into_iter()
+                    .for_each(|(_, lease)| self.send(c, Wire::Pttl(lease), None));
             }
         } else {
             let wire = match (writes, keys.len()) {
@@ -235,7 +279,11 @@ impl World {
 
     fn send(&mut self, c: usize, wire: Wire, of: Option<(usize, u64)>) {
         self.trace.push(format!("{} send on {c} {wire:?} for {of:?}", self.now));
-        self.conns[c].requests.push_back(Request { wire, sent_us: self.now, of });
+        self.conns[c].requests.push_back(Request {
+            wire,
+            sent_us: self.now,
+            of,
+        });
     }
 
     fn answer(&mut self, of: (usize, u64), wait: Wait) {
@@ -262,7 +310,12 @@ impl World {
                             self.acked[k] = self.acked[k].max(seen[k]);
                         }
                         assert!(is_in_order, "{told}\n{}", self.story());
-                        assert!(is_recent, "{told}, and v{} was acknowledged\n{}", slot.least[k], self.story());
+                        assert!(
+                            is_recent,
+                            "{told}, and v{} was acknowledged\n{}",
+                            slot.least[k],
+                            self.story()
+                        );
                     }
                 }
                 Wait::Failed => {}
@@ -275,14 +328,20 @@ impl World {
     fn check_age(&self, k: usize, version: u64, issued_us: u64) {
         if version < self.versions[k] {
             let overwritten = self.overwritten[k][version as usize];
-            assert!(overwritten + BOUND * STEP > issued_us, "v{version} of key {k} was overwritten at {overwritten}\n{}", self.story());
+            assert!(
+                overwritten + BOUND * STEP > issued_us,
+                "v{version} of key {k} was overwritten at {overwritten}\n{}",
+                self.story()
+            );
         }
     }
 
     // ------------------------------------------------------------ server
 
     fn execute(&mut self, c: usize) {
-        let Some(request) = self.conns[c].requests.pop_front() else { return };
+        let Some(request) = self.conns[c].requests.pop_front() else {
+            return;
+        };
         let mut shown = self.versions;
         match &request.wire {
             Wire::Lead(k, _) | Wire::Read(k) => self.conns[c].watched[*k] = c != PINNED,
@@ -313,12 +372,19 @@ impl World {
         }
         self.pairs.insert(self.versions);
         for (c, conn) in self.conns.iter_mut().enumerate().take(LINKS) {
-            let mut told: Vec<_> =
-                keys.iter().filter(|&&k| std::mem::take(&mut conn.watched[k])).map(|&k| Frame::Push(k)).collect();
+            let mut told: Vec<_> = keys
+                .iter()
+                .filter(|&&k| std::mem::take(&mut conn.watched[k]))
+                .map(|&k| Frame::Push(k))
+                .collect();
             if is_flush {
                 told = vec![Frame::Null];
             }
-            if by == Some(c) { own = told } else { conn.frames.extend(told) }
+            if by == Some(c) {
+                own = told
+            } else {
+                conn.frames.extend(told)
+            }
         }
         own
     }
@@ -326,7 +392,9 @@ impl World {
     // ------------------------------------------------------------ frames
 
     fn parse(&mut self, c: usize) {
-        let Some(frame) = self.conns[c].frames.pop_front() else { return };
+        let Some(frame) = self.conns[c].frames.pop_front() else {
+            return;
+        };
         self.trace.push(format!("{} parse on {c} {frame:?}", self.now));
         let link = self.ids[c];
         let (request, shown) = match frame {
@@ -359,7 +427,9 @@ impl World {
     }
 
     fn end_flight(&mut self, lease: LeaseId) {
-        let Some(at) = self.flights.iter().position(|f| f.lease == lease) else { return };
+        let Some(at) = self.flights.iter().position(|f| f.lease == lease) else {
+            return;
+        };
         let flight = self.flights.swap_remove(at);
         let version = flight.version.expect("PTTL is answered after its read");
         let followers = self.l1.complete(lease, value(&version.to_string()), self.now);
@@ -376,19 +446,32 @@ impl World {
         self.trace.push(format!("{} lost {c}", self.now));
         let conn = std::mem::take(&mut self.conns[c]);
         self.links.lost(self.ids[c]);
-        let sent = conn.requests.into_iter().inspect(|r| if rng.bool() { self.orphans.push(r.clone()) });
+        let sent = conn.requests.into_iter().inspect(|r| {
+            if rng.bool() {
+                self.orphans.push(r.clone())
+            }
+        });
         let unread = conn.frames.into_iter().filter_map(|f| match f {
             Frame::Reply(request, _) => Some(request),
             _ => None,
         });
-        let failed: Vec<_> = sent.collect::<Vec<_>>().into_iter().chain(unread).filter_map(|r| r.of).collect();
+        let failed: Vec<_> = sent
+            .collect::<Vec<_>>()
+            .into_iter()
+            .chain(unread)
+            .filter_map(|r| r.of)
+            .collect();
         failed.into_iter().for_each(|of| self.answer(of, Wait::Failed));
         let (lost, kept) = std::mem::take(&mut self.flights).into_iter().partition(|f| f.conn == c);
         self.flights = kept;
         let lost: Vec<Flight> = lost;
         for flight in lost {
             let followers = self.l1.abandon(flight.lease);
-            flight.leader.into_iter().chain(followers).for_each(|of| self.answer(of, Wait::Failed));
+            flight
+                .leader
+                .into_iter()
+                .chain(followers)
+                .for_each(|of| self.answer(of, Wait::Failed));
         }
     }
 
@@ -425,14 +508,23 @@ impl World {
             }
             self.links.answered(self.ids[c], self.now);
         }
-        assert!(self.sessions.iter().all(|s| s.is_empty()), "somebody waits for ever\n{}", self.story());
+        assert!(
+            self.sessions.iter().all(|s| s.is_empty()),
+            "somebody waits for ever\n{}",
+            self.story()
+        );
         assert_eq!(self.l1.stats().leases, 0);
         let names = self.names.clone();
         for (k, name) in names.iter().enumerate() {
             for variant in VARIANTS {
                 let shown = self.l1.peek(&read(name, variant), &on(LinkId::PINNED, self.now), text);
                 let is_true = shown.as_ref().is_none_or(|s| *s == self.versions[k].to_string());
-                assert!(is_true, "{shown:?} stays of key {k}, v{}\n{}", self.versions[k], self.story());
+                assert!(
+                    is_true,
+                    "{shown:?} stays of key {k}, v{}\n{}",
+                    self.versions[k],
+                    self.story()
+                );
             }
         }
     }
@@ -444,7 +536,10 @@ impl World {
 
 #[test]
 fn random_schedules_show_nothing_that_a_client_could_object_to() {
-    let schedules = std::env::var("NEARCACHE_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(800);
+    let schedules = std::env::var("NEARCACHE_SCHEDULES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(800);
     let mut hits = 0;
     for seed in 0..schedules {
         let mut rng = fastrand::Rng::with_seed(seed);

@@ -25,7 +25,17 @@ fn an_entry_is_of_one_name_one_database_and_one_variant() {
     r.fill(get("k"), on(r.a, 10), value("v"));
     assert_eq!(r.peek(read("k", "HGETALL"), on(r.a, 11)), None);
     assert_eq!(r.peek(Query { db: 1, ..get("k") }, on(r.a, 11)), None);
-    assert_eq!(r.peek(Query { name: b"other", ..get("k") }, on(r.a, 11)), None, "another name with the same hash");
+    assert_eq!(
+        r.peek(
+            Query {
+                name: b"other",
+                ..get("k")
+            },
+            on(r.a, 11)
+        ),
+        None,
+        "another name with the same hash"
+    );
 }
 
 #[test]
@@ -51,7 +61,11 @@ fn a_link_that_has_answered_nothing_vouches_for_nothing() {
     let r = rig();
     let lease = r.lease(get("k"), on(r.a, 10));
     r.l1.complete(lease, value("v"), 10);
-    assert_eq!(r.peek(get("k"), on(r.a, 10)), None, "although the clock is younger than the bound");
+    assert_eq!(
+        r.peek(get("k"), on(r.a, 10)),
+        None,
+        "although the clock is younger than the bound"
+    );
     r.links.answered(r.a, 10);
     assert_eq!(r.peek(get("k"), on(r.a, 10)), some("v"));
 }
@@ -92,18 +106,27 @@ fn after_a_flush_nothing_is_a_hit_and_nothing_in_flight_is_inserted() {
 fn a_client_with_an_unanswered_request_on_the_key_gets_no_hit() {
     let r = rig();
     r.fill(get("k"), on(r.a, 10), value("v"));
-    let blocked = Asker { own: Own::Blocked, ..on(r.a, 11) };
+    let blocked = Asker {
+        own: Own::Blocked,
+        ..on(r.a, 11)
+    };
     assert_eq!(r.peek(get("k"), blocked), None);
     assert_eq!(r.l1.peek_any(&get("k"), &blocked, text), None);
     assert_eq!(r.many(&[get("k")], blocked), None);
-    assert!(matches!(r.decide(get("k"), blocked), Decision::Leased(_)), "it may fill it anew, though");
+    assert!(
+        matches!(r.decide(get("k"), blocked), Decision::Leased(_)),
+        "it may fill it anew, though"
+    );
 }
 
 #[test]
 fn a_floor_asks_for_an_answer_to_a_later_command() {
     let r = rig();
     r.fill(get("k"), on(r.a, 10), value("v"));
-    let floor = Asker { floor_us: 10, ..on(r.a, 11) };
+    let floor = Asker {
+        floor_us: 10,
+        ..on(r.a, 11)
+    };
     assert_eq!(r.peek(get("k"), floor), None);
     r.links.answered(r.a, 11);
     assert_eq!(r.peek(get("k"), floor), some("v"));
@@ -133,7 +156,13 @@ fn a_value_whose_ttl_ran_out_on_the_way_is_not_inserted() {
 #[test]
 fn value_and_pttl_of_two_moments_are_not_inserted() {
     let r = rig();
-    let pairs = [(value("v"), -2), (value("v"), -3), (absent(), -1), (absent(), 0), (absent(), 500)];
+    let pairs = [
+        (value("v"), -2),
+        (value("v"), -3),
+        (absent(), -1),
+        (absent(), 0),
+        (absent(), 500),
+    ];
     for (fill, pttl_ms) in pairs {
         r.fill(get("k"), on(r.a, 10), fill.map(|f| Fill { pttl_ms, ..f }));
         assert_eq!(r.l1.stats().entries, 0);
@@ -147,7 +176,10 @@ fn the_keys_own_end_is_told_as_far_as_it_is_known() {
         r.fill(get("k"), on(r.a, 2_000_000), fill);
         r.l1.peek(&get("k"), &on(r.a, 2_000_001), |view| view.expiry)
     };
-    let capped = Config { max_age_us: Some(500_000), ..config() };
+    let capped = Config {
+        max_age_us: Some(500_000),
+        ..config()
+    };
     assert_eq!(expiry(config(), value("v")), Some(Expiry::Never));
     assert_eq!(expiry(config(), expiring("v", 800)), Some(Expiry::At(2_800_000)));
     assert_eq!(expiry(capped.clone(), value("v")), Some(Expiry::Never));
@@ -157,7 +189,10 @@ fn the_keys_own_end_is_told_as_far_as_it_is_known() {
 
 #[test]
 fn absence_is_believed_for_its_own_time() {
-    let r = rig_with(Config { negative_ttl_us: Some(50_000), ..config() });
+    let r = rig_with(Config {
+        negative_ttl_us: Some(50_000),
+        ..config()
+    });
     r.fill(get("gone"), on(r.a, 1_000_000), absent());
     r.fill(get("here"), on(r.a, 1_000_000), value("v"));
     assert_eq!(r.peek(get("gone"), on(r.a, 1_049_999)), some("absent _"));
@@ -185,13 +220,29 @@ fn a_sweep_drops_what_expired_and_what_lost_its_epoch() {
 
 #[test]
 fn eventual_entries_live_until_their_deadline_whatever_their_link_does() {
-    let r = rig_with(Config { consistency: Consistency::Eventual, max_age_us: Some(3 * T), ..config() });
+    let r = rig_with(Config {
+        consistency: Consistency::Eventual,
+        max_age_us: Some(3 * T),
+        ..config()
+    });
     r.fill(get("k"), on(r.a, 1000), value("v"));
     r.fill(get("j"), on(r.b, 1000), value("w"));
     r.links.lost(r.a);
     assert_eq!(r.peek(get("k"), on(r.b, 2 * T)), some("v"));
-    assert_eq!(r.many(&[get("k"), get("j")], on(r.b, 2 * T)), Some(vec!["v".into(), "w".into()]));
-    assert_eq!(r.peek(get("k"), Asker { own: Own::Blocked, ..on(r.b, 2 * T) }), None);
+    assert_eq!(
+        r.many(&[get("k"), get("j")], on(r.b, 2 * T)),
+        Some(vec!["v".into(), "w".into()])
+    );
+    assert_eq!(
+        r.peek(
+            get("k"),
+            Asker {
+                own: Own::Blocked,
+                ..on(r.b, 2 * T)
+            }
+        ),
+        None
+    );
     assert_eq!(r.l1.sweep(2 * T, 10_000), 0);
     assert_eq!(r.peek(get("k"), on(r.b, 1000 + 3 * T)), None);
 }
@@ -202,7 +253,13 @@ fn eventual_entries_live_until_their_deadline_whatever_their_link_does() {
 fn one_lease_stands_and_others_follow_it() {
     let r = rig();
     let lease = r.lease(get("k"), on(r.a, 10));
-    assert_eq!(r.decide(get("k"), on(r.b, 11)), Decision::Joined { flight: lease.flight(), link: r.a });
+    assert_eq!(
+        r.decide(get("k"), on(r.b, 11)),
+        Decision::Joined {
+            flight: lease.flight(),
+            link: r.a
+        }
+    );
     assert_eq!(r.l1.complete(lease, value("v"), 12), vec![7]);
 }
 
@@ -219,7 +276,10 @@ fn each_command_and_each_database_has_a_lease_of_its_own() {
 fn a_hanging_flight_is_not_joined_and_nobody_else_may_fill() {
     let r = rig();
     r.lease(get("k"), on(r.a, 10));
-    assert!(matches!(r.decide(get("k"), on(r.b, 10 + T - 1)), Decision::Joined { .. }));
+    assert!(matches!(
+        r.decide(get("k"), on(r.b, 10 + T - 1)),
+        Decision::Joined { .. }
+    ));
     assert_eq!(r.decide(get("k"), on(r.b, 10 + T)), Decision::Forward);
 }
 
@@ -230,17 +290,44 @@ fn a_client_with_an_unanswered_request_joins_only_the_flight_it_is_in() {
     let other = r.lease(get("j"), on(r.a, 10));
     let own = |own| Asker { own, ..on(r.b, 11) };
     assert_eq!(r.decide(get("k"), own(Own::Blocked)), Decision::Forward);
-    assert_eq!(r.decide(get("k"), own(Own::InFlight(other.flight()))), Decision::Forward);
+    assert_eq!(
+        r.decide(get("k"), own(Own::InFlight(other.flight()))),
+        Decision::Forward
+    );
     let joined = r.decide(get("k"), own(Own::InFlight(lease.flight())));
-    assert_eq!(joined, Decision::Joined { flight: lease.flight(), link: r.a });
+    assert_eq!(
+        joined,
+        Decision::Joined {
+            flight: lease.flight(),
+            link: r.a
+        }
+    );
 }
 
 #[test]
 fn a_flight_sent_before_the_floor_is_not_joined() {
     let r = rig();
     r.lease(get("k"), on(r.a, 10));
-    assert_eq!(r.decide(get("k"), Asker { floor_us: 10, ..on(r.b, 11) }), Decision::Forward);
-    assert!(matches!(r.decide(get("k"), Asker { floor_us: 9, ..on(r.b, 11) }), Decision::Joined { .. }));
+    assert_eq!(
+        r.decide(
+            get("k"),
+            Asker {
+                floor_us: 10,
+                ..on(r.b, 11)
+            }
+        ),
+        Decision::Forward
+    );
+    assert!(matches!(
+        r.decide(
+            get("k"),
+            Asker {
+                floor_us: 9,
+                ..on(r.b, 11)
+            }
+        ),
+        Decision::Joined { .. }
+    ));
 }
 
 #[test]
@@ -274,7 +361,11 @@ fn a_voided_lease_is_not_joined_never_inserts_and_still_answers_its_followers() 
     r.links.answered(r.b, 13);
     assert_eq!(r.peek(get("k"), on(r.a, 14)), None);
     assert_eq!(r.l1.complete(second, value("new"), 14), Vec::<u32>::new());
-    assert_eq!(r.peek(get("k"), on(r.a, 14)), None, "the old reply was shown on another link before: the second lease fell too");
+    assert_eq!(
+        r.peek(get("k"), on(r.a, 14)),
+        None,
+        "the old reply was shown on another link before: the second lease fell too"
+    );
 }
 
 #[test]
@@ -321,10 +412,26 @@ fn a_lease_ends_once_in_whatever_order_it_is_used() {
 fn what_does_not_fit_into_a_slot_is_forwarded() {
     let r = rig();
     let long = vec![b'x'; 65_536];
-    let q = Query { name: &long, hash: name_hash(&long), ..get("k") };
+    let q = Query {
+        name: &long,
+        hash: name_hash(&long),
+        ..get("k")
+    };
     assert_eq!(r.decide(q, on(r.a, 10)), Decision::Forward);
-    assert_eq!(r.decide(Query { variant: &long, ..get("k") }, on(r.a, 10)), Decision::Forward);
-    assert_eq!(r.decide(Query { db: 65_536, ..get("k") }, on(r.a, 10)), Decision::Forward);
+    assert_eq!(
+        r.decide(
+            Query {
+                variant: &long,
+                ..get("k")
+            },
+            on(r.a, 10)
+        ),
+        Decision::Forward
+    );
+    assert_eq!(
+        r.decide(Query { db: 65_536, ..get("k") }, on(r.a, 10)),
+        Decision::Forward
+    );
     assert_eq!(r.peek(q, on(r.a, 10)), None);
     assert_eq!(r.many(&[q], on(r.a, 10)), None);
     assert_eq!(r.l1.lease_only(&q, &on(r.a, 10)), None);

@@ -39,7 +39,13 @@ const WORKERS: usize = 3;
 #[test]
 fn no_thread_is_shown_what_was_overwritten_before_it_asked() {
     let links = Arc::new(Links::new());
-    let l1 = Arc::new(L1::<()>::new(Config { shards: Some(2), ..config() }, links.clone()));
+    let l1 = Arc::new(L1::<()>::new(
+        Config {
+            shards: Some(2),
+            ..config()
+        },
+        links.clone(),
+    ));
     let server = Mutex::new(Server {
         versions: vec![0; KEYS],
         watched: vec![vec![false; KEYS]; WORKERS],
@@ -95,7 +101,10 @@ fn no_thread_is_shown_what_was_overwritten_before_it_asked() {
                                 match l1.decide(&q, &a, Leasing::Allowed, || (), shown) {
                                     Decision::Hit(version) => {
                                         hits.fetch_add(1, Ordering::Relaxed);
-                                        assert!(version >= least, "{version} of key {key} after {least} was acknowledged");
+                                        assert!(
+                                            version >= least,
+                                            "{version} of key {key} after {least} was acknowledged"
+                                        );
                                     }
                                     Decision::Leased(lease) => {
                                         let (version, before) = {
@@ -157,7 +166,13 @@ fn no_thread_is_shown_what_was_overwritten_before_it_asked() {
 #[test]
 fn a_pair_shown_together_existed_together() {
     let links = Arc::new(Links::new());
-    let l1 = L1::<()>::new(Config { shards: Some(8), ..config() }, links.clone());
+    let l1 = L1::<()>::new(
+        Config {
+            shards: Some(8),
+            ..config()
+        },
+        links.clone(),
+    );
     let names: Vec<_> = (0..4).map(|k| format!("key {k}")).collect();
     let clock = AtomicU64::new(1000);
     // All four keys are written at once: a version for each moment. The lock is the server.

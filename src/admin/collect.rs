@@ -1,0 +1,153 @@
+//! What a scrape says: every published metric and where its number comes from.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::health::{Seen, Status};
+use crate::cache::Stats;
+use crate::clock;
+use crate::metrics::expose::{Exposition, Labels};
+use crate::metrics::names::{self, Number};
+use crate::metrics::{Counters, Durations, Tally};
+use crate::proxy::shared::Shared;
+
+pub fn collect(shared: &Shared) -> Exposition {
+    let mut out = Exposition::default();
+    let stats = shared.cache.stats();
+    layers(&mut out, shared, &stats);
+    l1(&mut out, &stats);
+    for (metric, field) in TOTALS {
+        out.add(&metric, &[], total(shared, field));
+    }
+    upstream(&mut out, shared);
+    process(&mut out, shared);
+    out
+}
+
+type Field = fn(&Counters) -> &Tally;
+
+/// Metrics that are the sum of one counter over the workers.
+const TOTALS: [(Number, Field); 14] = [
+    (names::L1_FOLLOWERS, |c| &c.followers_total),
+    (names::REQUESTS, |c| &c.requests_total),
+    (names::LOCAL_REQUESTS, |c| &c.local_total),
+    (names::SHARED_REQUESTS, |c| &c.shared_total),
+    (names::PINNED_SESSIONS, |c| &c.pinned_total),
+    (names::WRITES, |c| &c.writes_total),
+    (names::RECEIVED, |c| &c.bytes_in_total),
+    (names::SENT, |c| &c.bytes_out_total),
+    (names::CLIENTS_ACCEPTED, |c| &c.clients_accepted_total),
+    (names::CLIENTS_CLOSED, |c| &c.clients_closed_total),
+    (names::CLIENTS_REFUSED, |c| &c.clients_refused_total),
+    (names::LINKS_LOST, |c| &c.links_lost_total),
+    (names::PUSHES, |c| &c.pushes_total),
+    (names::PROBES, |c| &c.probes_total),
+];
+
+type DurationsField = fn(&Counters) -> &Durations;
+
+/// Layer, operation and where its durations are.
+const DURATIONS: [(&str, &str, DurationsField); 2] = [
+    (names::L1, names::GET, |c| &c.l1_durations),
+    (names::L2, names::REQUEST, |c| &c.l2_durations),
+];
+
+/// Labels while there are no key classes.
+const IN_L1: &Labels<'static> = &[(names::LAYER, names::L1), (names::CLASS, names::DEFAULT_CLASS)];
+const IN_L2: &Labels<'static> = &[(names::LAYER, names::L2), (names::CLASS, names::DEFAULT_CLASS)];
+
+/// The `cache_*` family. Every number is one counter or a sum of counters, never a difference: two counters are not read
+/// in one moment, and a total that seems to shrink is taken for a restart.
+fn layers(out: &mut Exposition, shared: &Shared, stats: &Stats) {
+    let (hits, misses) = (
+        total(shared, |c| &c.l1_hits_total),
+        total(shared, |c| &c.l1_misses_total),
+    );
+    out.add(&names::CACHE_HITS, IN_L1, hits);
+    out.add(&names::CACHE_MISSES, IN_L1, misses);
+    out.add(&names::CACHE_ERRORS, IN_L2, total(shared, |c| &c.l2_errors_total));
+    out.add(&names::CACHE_EVICTIONS, IN_L1, stats.evictions as f64);
+    out.add(&names::CACHE_SIZE, IN_L1, stats.used_bytes as f64);
+    for (layer, operation, done) in [
+        (names::L1, names::GET, hits + misses),
+        (names::L1, names::SET, stats.inserts as f64),
+        (names::L2, names::REQUEST, total(shared, |c| &c.l2_replies_total)),
+    ] {
+        out.add(
+            &names::CACHE_THROUGHPUT,
+            &[(names::OPERATION, operation), (names::LAYER, layer)],
+            done,
+        );
+    }
+    for (layer, operation, field) in DURATIONS {
+        let labels = [(names::OPERATION, operation), (names::LAYER, layer)];
+        out.add_durations(
+            &names::CACHE_DURATION,
+            &labels,
+            shared.counters.iter().map(|counters| field(counters)),
+        );
+    }
+}
+
+fn l1(out: &mut Exposition, stats: &Stats) {
+    out.add(&names::L1_ENTRIES, &[], stats.entries as f64);
+    out.add(&names::L1_LEASES, &[], stats.leases as f64);
+    out.add(&names::L1_BUDGET, &[], stats.budget_bytes as f64);
+    out.add(&names::L1_EXPIRATIONS, &[], stats.expirations as f64);
+    out.add(&names::L1_VOIDS, &[], stats.voids as f64);
+    out.add(
+        &names::L1_REFUSED,
+        &[(names::REASON, "too_large")],
+        stats.refused_too_large as f64,
+    );
+    out.add(
+        &names::L1_REFUSED,
+        &[(names::REASON, "voided")],
+        stats.refused_voided as f64,
+    );
+}
+
+fn upstream(out: &mut Exposition, shared: &Shared) {
+    let seen = Seen::of(shared);
+    let links = seen.links;
+    out.add(&names::UPSTREAM_UP, &[], f64::from(u8::from(links.up() > 0)));
+    let facts = shared.facts();
+    if facts.is_known {
+        let labels = [
+            ("address", &*shared.upstream_name),
+            ("server", &*facts.server),
+            ("version", &*facts.version),
+        ];
+        out.add(&names::UPSTREAM_INFO, &labels, 1.0);
+    }
+    out.add(&names::LINKS, &[], links.wanted as f64);
+    out.add(&names::LINKS_TRACKED, &[], links.tracked as f64);
+    out.add(&names::LINKS_REFUSED, &[], links.refused as f64);
+    out.add(&names::LINKS_SILENT, &[], links.silent as f64);
+    let verdict = seen.judge();
+    for status in Status::ALL {
+        let is_so = u8::from(verdict.status == status);
+        out.add(&names::HEALTH, &[(names::STATUS, status.name())], f64::from(is_so));
+    }
+    out.add(&names::CACHE_INFO, &[("caching", seen.caching.name())], 1.0);
+}
+
+fn process(out: &mut Exposition, shared: &Shared) {
+    out.add(&names::CLIENTS, &[], shared.clients.load(Relaxed) as f64);
+    out.add(&names::PINNED_CONNECTIONS, &[], shared.pinned.load(Relaxed) as f64);
+    out.add(&names::BUFFERED, &[], shared.buffered_bytes.load(Relaxed) as f64);
+    out.add(&names::WORKERS, &[], shared.inboxes.len() as f64);
+    out.add(
+        &names::UPTIME,
+        &[],
+        clock::now_us().saturating_sub(shared.started_us) as f64 / 1e6,
+    );
+    out.add(&names::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+}
+
+fn total(shared: &Shared, field: Field) -> f64 {
+    shared
+        .counters
+        .iter()
+        .map(|counters| field(counters).value())
+        .sum::<u64>() as f64
+}

@@ -1,0 +1,154 @@
+//! Every published metric: its name, its kind and what it says. The `cache_*` family is laid out by layer (`l1`: memory of
+//! this process, `l2`: the upstream) and by key class; `nearcache_*` is the proxy itself. Units are in the names; sizes
+//! are bytes, times seconds.
+
+/// The layer that a sample is about.
+pub const LAYER: &str = "cache_layer";
+pub const L1: &str = "l1";
+pub const L2: &str = "l2";
+/// The key class that a sample is about, and the class of every key while there are no others.
+pub const CLASS: &str = "cache_type";
+pub const DEFAULT_CLASS: &str = "default";
+/// What was done: one value for each layer's kind of work, so that a sum over it counts nothing twice.
+pub const OPERATION: &str = "operation";
+/// A read of one key.
+pub const GET: &str = "get";
+/// A value stored.
+pub const SET: &str = "set";
+/// Any request to the upstream on a shared connection, the proxy's own questions included.
+pub const REQUEST: &str = "request";
+pub const STATUS: &str = "status";
+pub const REASON: &str = "reason";
+
+/// A metric with one number for each set of labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Number {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Only grows while the process lives.
+    Counter,
+    Gauge,
+}
+
+/// A metric that sorts durations into buckets.
+#[derive(Clone, Copy, Debug)]
+pub struct Histogram {
+    pub name: &'static str,
+    pub help: &'static str,
+}
+
+pub const CACHE_HITS: Number = counter("cache_hits_total", "Reads that the layer answered, one for each key.");
+pub const CACHE_MISSES: Number = counter(
+    "cache_misses_total",
+    "Cacheable reads that the layer could not answer, one for each key.",
+);
+pub const CACHE_ERRORS: Number = counter(
+    "cache_errors_total",
+    "Requests that failed because the layer was away or was lost.",
+);
+pub const CACHE_EVICTIONS: Number = counter("cache_evictions_total", "Entries that made room for others.");
+pub const CACHE_SIZE: Number = gauge("cache_size_bytes", "Memory of all entries, their overhead included.");
+pub const CACHE_THROUGHPUT: Number = counter("cache_throughput_ops_total", "Operations done.");
+pub const CACHE_DURATION: Histogram = Histogram {
+    name: "cache_operation_duration_seconds",
+    help: "How long operations took.",
+};
+
+pub const L1_ENTRIES: Number = gauge("nearcache_l1_entries", "Entries in L1.");
+pub const L1_LEASES: Number = gauge("nearcache_l1_leases", "Reads for L1 that are under way.");
+pub const L1_BUDGET: Number = gauge("nearcache_l1_budget_bytes", "What cache_size_bytes of L1 may come to.");
+pub const L1_EXPIRATIONS: Number = counter("nearcache_l1_expirations_total", "Entries whose time had come.");
+pub const L1_VOIDS: Number = counter(
+    "nearcache_l1_voids_total",
+    "Entries and leases ended by a change of their key, a loss or an operator.",
+);
+pub const L1_REFUSED: Number = counter(
+    "nearcache_l1_refused_total",
+    "Values that were read and not kept, by reason.",
+);
+pub const L1_FOLLOWERS: Number = counter(
+    "nearcache_l1_followers_total",
+    "Misses that waited for another client's read of the same key.",
+);
+
+pub const REQUESTS: Number = counter("nearcache_requests_total", "Requests of clients.");
+pub const LOCAL_REQUESTS: Number = counter(
+    "nearcache_local_requests_total",
+    "Requests answered by the proxy itself.",
+);
+pub const SHARED_REQUESTS: Number = counter(
+    "nearcache_shared_requests_total",
+    "Requests of clients sent over shared connections.",
+);
+pub const PINNED_SESSIONS: Number = counter(
+    "nearcache_pinned_sessions_total",
+    "Times that a client was given a connection of its own.",
+);
+pub const WRITES: Number = counter("nearcache_writes_total", "Writes sent over shared connections.");
+pub const RECEIVED: Number = counter("nearcache_received_bytes_total", "Bytes received from clients.");
+pub const SENT: Number = counter("nearcache_sent_bytes_total", "Bytes sent to clients.");
+pub const BUFFERED: Number = gauge(
+    "nearcache_buffered_bytes",
+    "Bytes in buffers that grow with what clients send and ask for.",
+);
+
+pub const CLIENTS: Number = gauge("nearcache_clients", "Clients that are connected.");
+pub const CLIENTS_ACCEPTED: Number = counter("nearcache_clients_accepted_total", "Clients that were let in.");
+pub const CLIENTS_CLOSED: Number = counter("nearcache_clients_closed_total", "Clients that have gone.");
+pub const CLIENTS_REFUSED: Number = counter(
+    "nearcache_clients_refused_total",
+    "Clients closed for a limit, a protocol error or idleness.",
+);
+pub const PINNED_CONNECTIONS: Number = gauge(
+    "nearcache_pinned_connections",
+    "Upstream connections that belong to one client, or wait for one.",
+);
+
+pub const UPSTREAM_UP: Number = gauge("nearcache_upstream_up", "1 while any shared connection is up.");
+pub const UPSTREAM_INFO: Number = gauge("nearcache_upstream_info", "1; the labels say what the upstream is.");
+pub const LINKS: Number = gauge("nearcache_links", "Shared connections in use, up or not.");
+pub const LINKS_TRACKED: Number = gauge("nearcache_links_tracked", "Shared connections that are up and tracked.");
+pub const LINKS_REFUSED: Number = gauge(
+    "nearcache_links_refused",
+    "Shared connections that are up and whose tracking was refused.",
+);
+pub const LINKS_SILENT: Number = gauge(
+    "nearcache_links_silent",
+    "Tracked connections without an answer within the staleness bound.",
+);
+pub const LINKS_LOST: Number = counter("nearcache_links_lost_total", "Losses of shared connections.");
+pub const PUSHES: Number = counter("nearcache_pushes_total", "Invalidation messages received.");
+pub const PROBES: Number = counter("nearcache_probes_total", "PINGs sent over quiet shared connections.");
+
+pub const HEALTH: Number = gauge(
+    "nearcache_health",
+    "1 for the status that /health answers, 0 for the others.",
+);
+pub const CACHE_INFO: Number = gauge(
+    "nearcache_cache_info",
+    "1; the label says by what right anything is cached.",
+);
+pub const BUILD_INFO: Number = gauge("nearcache_build_info", "1; the label says which version this is.");
+pub const UPTIME: Number = gauge("nearcache_uptime_seconds", "Time since the start.");
+pub const WORKERS: Number = gauge("nearcache_workers", "Worker threads.");
+
+const fn counter(name: &'static str, help: &'static str) -> Number {
+    Number {
+        name,
+        help,
+        kind: Kind::Counter,
+    }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Number {
+    Number {
+        name,
+        help,
+        kind: Kind::Gauge,
+    }
+}

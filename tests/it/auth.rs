@@ -1,0 +1,173 @@
+//! Nobody gains by coming through the proxy: passwords, users, and who is served without one.
+
+use std::net::UdpSocket;
+
+use crate::support::{Client, Proxy, Server, eventually, show};
+
+const NOAUTH: &str = "-NOAUTH Authentication required.";
+
+#[test]
+fn with_a_password_upstream_clients_must_show_it() {
+    let server = Server::with(&["--requirepass", "s3cr3t"]);
+    let proxy = Proxy::before(&format!("redis://:s3cr3t@127.0.0.1:{}", server.port()), &[]);
+    let mut known = proxy.client();
+    known.expect(&["AUTH", "s3cr3t"], "+OK");
+    known.expect(&["SET", "k", "cached"], "+OK");
+    known.expect(&["GET", "k"], "$6\r\ncached");
+    known.expect(&["GET", "k"], "$6\r\ncached");
+    let mut stranger = proxy.client();
+    for line in [
+        "GET k", "MGET k", "EXISTS k", "TTL k", "STRLEN k", "SET k mine", "DEL k", "PING", "ECHO x", "SELECT 1", "INFO", "CLIENT LIST",
+        "COMMAND", "MULTI", "WATCH k", "SUBSCRIBE c", "MONITOR", "BLPOP k 0", "EVAL return{} 0", "CONFIG GET requirepass",
+        "NEARCACHE EXPLAIN k", "NEARCACHE STATS", "CLIENT TRACKING on", "CLIENT REPLY OFF", "DEBUG SLEEP 0", "FLUSHALL",
+    ] {
+        stranger.expect(&line.split(' ').collect::<Vec<_>>(), NOAUTH);
+    }
+    stranger.expect(&["AUTH", "wrong"], "-WRONGPASS invalid username-password pair or user is disabled.");
+    stranger.expect(&["AUTH", "default", "wrong"], "-WRONGPASS invalid username-password pair or user is disabled.");
+    stranger.expect(&["AUTH", "nobody", "s3cr3t"], "-WRONGPASS invalid username-password pair or user is disabled.");
+    stranger.expect(&["AUTH", ""], "-WRONGPASS invalid username-password pair or user is disabled.");
+    stranger.expect(&["AUTH", "s3cr3t "], "-WRONGPASS invalid username-password pair or user is disabled.");
+    stranger.expect(&["GET", "k"], NOAUTH);
+    assert!(stranger.text(&["HELLO", "3"]).starts_with("-NOAUTH HELLO must be called"));
+    assert!(stranger.text(&["HELLO", "3", "AUTH", "default", "wrong"]).starts_with("-WRONGPASS"));
+    stranger.expect(&["GET", "k"], NOAUTH);
+    assert!(stranger.text(&["HELLO", "3", "AUTH", "default", "s3cr3t", "SETNAME", "me"]).starts_with('%'));
+    stranger.expect(&["GET", "k"], "$6\r\ncached");
+    stranger.expect(&["CLIENT", "GETNAME"], "$2\r\nme");
+    // A wrong password afterwards changes nothing; RESET forgets.
+    assert!(stranger.text(&["AUTH", "wrong"]).starts_with("-WRONGPASS"));
+    stranger.expect(&["GET", "k"], "$6\r\ncached");
+    stranger.expect(&["RESET"], "+RESET");
+    stranger.expect(&["GET", "k"], NOAUTH);
+    // In one write: what follows the AUTH is allowed, what precedes it is not.
+    let mut hasty = proxy.client();
+    hasty.raw(b"GET k\r\nAUTH s3cr3t\r\nGET k\r\nRESET\r\nGET k\r\n");
+    let replies: Vec<String> = hasty.frames(5).iter().map(|f| show(f)).collect();
+    assert_eq!(
+        replies,
+        [&format!("{NOAUTH}\\r\\n"), "+OK\\r\\n", "$6\\r\\ncached\\r\\n", "+RESET\\r\\n", &format!("{NOAUTH}\\r\\n")]
+    );
+    assert!(!proxy.log().contains("s3cr3t"), "the log keeps the secret: {}", proxy.log());
+}
+
+#[test]
+fn a_password_of_the_proxys_own() {
+    let server = Server::with(&["--requirepass", "upstream"]);
+    let url = format!("redis://:upstream@127.0.0.1:{}", server.port());
+    let toml = "[auth]\nmode = \"password\"\nuser = \"app\"\npassword = \"own\"\n";
+    let proxy = Proxy::with_config(&url, toml, &[]);
+    let mut client = proxy.client();
+    client.expect(&["GET", "k"], NOAUTH);
+    for wrong in [vec!["AUTH", "own"], vec!["AUTH", "upstream"], vec!["AUTH", "app", "upstream"], vec!["AUTH", "default", "own"]] {
+        assert!(client.text(&wrong).starts_with("-WRONGPASS"), "{wrong:?}");
+    }
+    client.expect(&["AUTH", "app", "own"], "+OK");
+    client.expect(&["SET", "k", "v"], "+OK");
+    client.expect(&["GET", "k"], "$1\r\nv");
+    client.expect(&["WATCH", "k"], "+OK");
+    client.expect(&["MULTI"], "+OK");
+    client.expect(&["EXEC"], "*0");
+}
+
+#[test]
+fn no_password_where_the_operator_says_so() {
+    let server = Server::with(&["--requirepass", "upstream"]);
+    let url = format!("redis://:upstream@127.0.0.1:{}", server.port());
+    let proxy = Proxy::with_config(&url, "[auth]\nmode = \"none\"\n", &[]);
+    let mut client = proxy.client();
+    client.expect(&["SET", "k", "v"], "+OK");
+    client.expect(&["BLPOP", "none", "0.01"], "*-1");
+    client.hello3().expect(&["GET", "k"], "$1\r\nv");
+}
+
+#[test]
+fn the_wrong_password_for_the_upstream_is_told() {
+    let server = Server::with(&["--requirepass", "right"]);
+    let url = format!("redis://:wrong@127.0.0.1:{}", server.port());
+    let proxy = Proxy::with_config(&url, "[auth]\nmode = \"none\"\n", &[]);
+    let mut client = proxy.client();
+    client.expect(&["PING"], "+PONG");
+    let mut refused = String::new();
+    eventually("the error says why", crate::support::STEP, || {
+        refused = client.text(&["GET", "k"]);
+        refused.contains("WRONGPASS")
+    });
+    assert!(refused.starts_with("-ERR nearcache: upstream "), "{refused}");
+    assert!(!refused.contains("wrong@") && !proxy.log().contains(":wrong@"), "the secret is not told: {refused}");
+}
+
+#[test]
+fn another_user_of_the_upstream_gets_its_rights_and_no_more() {
+    let server = Server::with(&["--requirepass", "s3cr3t"]);
+    let mut admin = server.client();
+    admin.expect(&["ACL", "SETUSER", "limited", "on", ">pw", "~public:*", "&*", "+@all"], "+OK");
+    admin.expect(&["MSET", "secret", "hidden", "public:1", "open"], "+OK");
+    let proxy = Proxy::before(&format!("redis://:s3cr3t@127.0.0.1:{}", server.port()), &[]);
+    let mut known = proxy.client();
+    known.expect(&["AUTH", "s3cr3t"], "+OK");
+    known.expect(&["GET", "secret"], "$6\r\nhidden");
+    known.expect(&["GET", "secret"], "$6\r\nhidden");
+    let mut limited = proxy.client();
+    let reply = limited.text(&["AUTH", "limited", "pw"]);
+    if reply == "+OK\r\n" {
+        for line in ["GET secret", "MGET secret", "EXISTS secret", "STRLEN secret", "TTL secret", "SET secret x", "EVAL return{redis.call('GET',KEYS[1])} 1 secret"] {
+            let reply = limited.text(&line.split(' ').collect::<Vec<_>>());
+            assert!(reply.starts_with("-NOPERM"), "{line}: {reply}");
+        }
+        limited.expect(&["GET", "public:1"], "$4\r\nopen");
+        limited.expect(&["SET", "public:1", "written"], "+OK");
+        known.expect(&["GET", "public:1"], "$7\r\nwritten");
+        assert!(limited.text(&["MULTI"]).starts_with("+OK"));
+        assert!(limited.text(&["GET", "secret"]).starts_with("-NOPERM"));
+    } else {
+        assert!(reply.starts_with("-WRONGPASS"), "{reply}");
+        limited.expect(&["GET", "public:1"], NOAUTH);
+    }
+}
+
+#[test]
+fn without_a_password_only_loopback_is_served() {
+    let Some(address) = own_address() else {
+        eprintln!("skipped: this machine has no address but loopback");
+        return;
+    };
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--listen", "0.0.0.0:0"]);
+    proxy.client().expect(&["PING"], "+PONG");
+    let mut remote = Client::tcp_to(&address, proxy.port()).expect("the port is open");
+    let refused = remote.until_closed();
+    assert!(refused.starts_with(b"-DENIED "), "{}", show(&refused));
+    assert!(refused.ends_with(b"\r\n") && refused.iter().filter(|&&b| b == b'\n').count() == 1, "one line: {}", show(&refused));
+
+    let open = Proxy::with_config(&server.url(), "[clients]\nprotected_mode = false\n", &["--listen", "0.0.0.0:0"]);
+    Client::tcp_to(&address, open.port()).expect("the port is open").expect(&["PING"], "+PONG");
+
+    let server = Server::with(&["--requirepass", "pw"]);
+    let url = format!("redis://:pw@127.0.0.1:{}", server.port());
+    let with_password = Proxy::before(&url, &["--listen", "0.0.0.0:0"]);
+    let mut remote = Client::tcp_to(&address, with_password.port()).expect("the port is open");
+    remote.expect(&["PING"], NOAUTH);
+    remote.expect(&["AUTH", "pw"], "+OK");
+    remote.expect(&["PING"], "+PONG");
+}
+
+/// The address that the machine would speak from to another; no packet is sent to find out.
+fn own_address() -> Option<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("198.51.100.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback()).then(|| address.to_string())
+}
+
+#[test]
+fn a_socket_file_counts_as_loopback() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("n.sock");
+    let listen = format!("unix:{}", path.display());
+    let _proxy = Proxy::start(&server, &["--listen", &listen]);
+    let mut client = Client::unix(&path).expect("the socket is there");
+    client.expect(&["SET", "k", "v"], "+OK");
+    client.expect(&["GET", "k"], "$1\r\nv");
+}
