@@ -4,11 +4,12 @@
 //! socket is drained and spare the system call that would only say "would block".
 
 use std::io;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 #[derive(Debug)]
@@ -68,6 +69,19 @@ impl Stream {
     pub async fn read_append(&mut self, buf: &mut BytesMut) -> io::Result<usize> {
         buf.reserve(4096);
         std::future::poll_fn(|cx| self.poll_read_append(cx, buf)).await
+    }
+
+    /// Whether the peer has sent its last byte, unread ones aside.
+    pub fn is_read_closed(&self, cx: &mut Context<'_>) -> bool {
+        let ready = match self {
+            Stream::Tcp(s) => std::pin::pin!(s.ready(Interest::READABLE)).poll(cx),
+            Stream::Unix(s) => std::pin::pin!(s.ready(Interest::READABLE)).poll(cx),
+        };
+        match ready {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
     }
 
     /// Whether the peer has closed or sent something although nothing was asked: an idle connection that is no longer

@@ -63,7 +63,9 @@ fn layers(out: &mut Exposition, shared: &Shared, stats: &Stats) {
         total(shared, |c| &c.l1_misses_total),
     );
     out.add(&names::CACHE_HITS, IN_L1, hits);
+    out.add(&names::CACHE_HITS, IN_L2, total(shared, |c| &c.l2_hits_total));
     out.add(&names::CACHE_MISSES, IN_L1, misses);
+    out.add(&names::CACHE_MISSES, IN_L2, total(shared, |c| &c.l2_misses_total));
     out.add(&names::CACHE_ERRORS, IN_L2, total(shared, |c| &c.l2_errors_total));
     out.add(&names::CACHE_EVICTIONS, IN_L1, stats.evictions as f64);
     out.add(&names::CACHE_SIZE, IN_L1, stats.used_bytes as f64);

@@ -38,6 +38,7 @@ const TURNS: usize = 16;
 /// A client that has sent its last byte gets the replies that are due. While it is blocked none is; what the server answers
 /// at once is still on its way for about this long. Then nothing must be popped for it any more.
 const ENDED_GRACE: Duration = Duration::from_millis(50);
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// Runs the client's requests over a connection of its own, the one at the start of `session.input` first.
 pub async fn run(session: &mut Session, reason: Reason) -> Ended {
@@ -77,6 +78,7 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         is_lost: false,
         read_timeout,
         timer: Box::pin(tokio::time::sleep(read_timeout)),
+        look: Box::pin(tokio::time::sleep(LOOK_PERIOD)),
     };
     session.client.meta.upstream_id.store(upstream_id, Relaxed);
     session.client.meta.is_pinned.store(true, Relaxed);
@@ -142,6 +144,8 @@ struct Pipe {
     is_lost: bool,
     read_timeout: Duration,
     timer: Pin<Box<Sleep>>,
+    /// When to look again whether a blocked client that is not read from is still there.
+    look: Pin<Box<Sleep>>,
 }
 
 impl Pipe {
@@ -196,6 +200,10 @@ impl Pipe {
             let is_due = !self.is_lost && self.pinned.is_waiting() && !self.pinned.may_be_silent();
             let is_written = session.client.state.borrow_mut().outbox.ready().is_empty();
             return (is_written && !is_due).then_some(Ended::Closed);
+        }
+        if session.is_ended && self.streamed.is_some() && session.input.is_empty() {
+            // It will never be whole.
+            return Some(Ended::Closed);
         }
         let is_sent = self.written == self.to_server.len() && self.streamed.is_none();
         if self.has_started && is_sent && !self.is_streaming && self.broken.is_none() && self.pinned.is_over() {
@@ -324,6 +332,14 @@ impl Pipe {
         }
         let most = if self.is_stalled { READ_AHEAD_BYTES } else { usize::MAX };
         if session.input.len() >= most || self.to_server.len() - self.written >= HIGH_WATER_BYTES {
+            // Nothing is read, so the client's end has to be looked for: nothing must be popped for a client that is gone.
+            if self.pinned.is_blocked() && self.look.as_mut().poll(cx).is_ready() {
+                if session.stream.is_read_closed(cx) {
+                    return Err(());
+                }
+                self.look.as_mut().reset(Instant::now() + LOOK_PERIOD);
+                return Ok(true);
+            }
             return Ok(false);
         }
         let mut buffer = session.worker.take_read_buffer();

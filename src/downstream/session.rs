@@ -243,7 +243,7 @@ impl Session {
         counters.requests_total.add(requests);
         let hits = counters.l1_hits_total.value() - hits_before;
         if hits > 0 {
-            counters.l1_durations.add((clock::now_us() - started_us) / hits, hits);
+            counters.l1_durations.add_batch(clock::now_us() - started_us, hits);
         }
         (consumed, status)
     }
@@ -304,7 +304,8 @@ impl Session {
         let (held, charged) = state.outbox.held_bytes();
         let (input, limits) = (self.input.len(), &self.worker.shared.config.clients);
         drop(state);
-        if held > limits.output_limit_bytes {
+        // What L1 or another client holds as well costs nothing here, however often it is to be written.
+        if charged > limits.output_limit_bytes {
             tracing::warn!(client = self.client.meta.address, held, "closed: more unread replies than clients.output_limit");
             self.worker.counters().clients_refused_total.add(1);
             return false;

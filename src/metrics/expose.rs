@@ -41,7 +41,7 @@ impl Exposition {
         self.family(metric.name, metric.help, kind).mut_metric().push(sample);
     }
 
-    /// The durations of all workers together, in seconds.
+    /// The durations of all workers together, in seconds. Bucket `i` of [`Durations`] holds what took less than `2^i` µs.
     pub fn add_durations<'a>(
         &mut self,
         metric: &Histogram,
@@ -60,10 +60,13 @@ impl Exposition {
         let mut buckets = Vec::with_capacity(Durations::BUCKETS);
         for (i, count) in counts.into_iter().enumerate() {
             so_far += count;
-            let mut bucket = proto::Bucket::default();
-            bucket.set_cumulative_count(so_far);
-            bucket.set_upper_bound(upper_bound_s(i));
-            buckets.push(bucket);
+            // The last one is open: what it holds is in the count of all, which the encoder adds as `+Inf`.
+            if i + 1 < Durations::BUCKETS {
+                let mut bucket = proto::Bucket::default();
+                bucket.set_cumulative_count(so_far);
+                bucket.set_upper_bound((1u64 << i) as f64 / 1e6);
+                buckets.push(bucket);
+            }
         }
         let mut histogram = proto::Histogram::default();
         histogram.set_sample_count(so_far);
@@ -83,7 +86,7 @@ impl Exposition {
     }
 
     /// `{name: {type, help, samples: [{labels, value}]}}`; a histogram's sample has `count`, `sum` and `buckets`
-    /// (cumulative, `le` in seconds, the last one null for infinity) instead of a value.
+    /// (cumulative, `le` in seconds; what took longer than the last one is in `count` alone) instead of a value.
     pub fn json(&self) -> Value {
         let families = self.families.iter().map(|family| {
             let kind = family.get_field_type();
@@ -115,15 +118,6 @@ impl Exposition {
                 self.families.len() - 1
             });
         &mut self.families[at]
-    }
-}
-
-/// Bucket `i` holds what took less than `2^i` µs; the last one is open.
-fn upper_bound_s(bucket: usize) -> f64 {
-    if bucket + 1 == Durations::BUCKETS {
-        f64::INFINITY
-    } else {
-        (1u64 << bucket) as f64 / 1e6
     }
 }
 

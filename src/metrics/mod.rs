@@ -31,11 +31,11 @@ impl Durations {
     /// The last bucket but one ends at 2^24 µs, about 17 s: beyond every time-out.
     pub const BUCKETS: usize = 26;
 
-    /// `n` operations that took `us` microseconds each.
-    pub fn add(&self, us: u64, n: u64) {
-        let bucket = (u64::BITS - us.leading_zeros()) as usize;
+    /// `n` operations (at least one) that took `total_us` microseconds together.
+    pub fn add_batch(&self, total_us: u64, n: u64) {
+        let bucket = (u64::BITS - (total_us / n.max(1)).leading_zeros()) as usize;
         self.buckets[bucket.min(Self::BUCKETS - 1)].add(n);
-        self.sum_us.add(us.saturating_mul(n));
+        self.sum_us.add(total_us);
     }
 
     pub fn values(&self) -> ([u64; Durations::BUCKETS], u64) {
@@ -63,11 +63,14 @@ pub struct Counters {
     pub local_total: Tally,
     /// Requests sent over shared connections (a transaction counts all of its requests).
     pub shared_total: Tally,
-    /// Requests forwarded over pinned connections.
+    /// Times that a client got an upstream connection of its own.
     pub pinned_total: Tally,
     pub writes_total: Tally,
-    /// Replies of the upstream: all, nulls of cacheable reads not included.
+    /// Replies on shared connections: to clients' requests, to the proxy's PTTLs and PINGs.
     pub l2_replies_total: Tally,
+    /// Reads that reached the upstream over a shared connection and found something, or a null.
+    pub l2_hits_total: Tally,
+    pub l2_misses_total: Tally,
     /// Requests that failed because the upstream was away or was lost.
     pub l2_errors_total: Tally,
     pub links_lost_total: Tally,

@@ -104,7 +104,7 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         ("nearcache_l1_refused_voided", stats.refused_voided.to_string()),
         ("nearcache_pushes", total(|c| &c.pushes_total).to_string()),
         ("nearcache_shared_requests", total(|c| &c.shared_total).to_string()),
-        ("nearcache_pinned_requests", total(|c| &c.pinned_total).to_string()),
+        ("nearcache_pinned_sessions", total(|c| &c.pinned_total).to_string()),
         ("nearcache_pinned_connections", shared.pinned.load(Relaxed).to_string()),
         ("nearcache_upstream_errors", total(|c| &c.l2_errors_total).to_string()),
         ("nearcache_buffered_bytes", shared.buffered_bytes.load(Relaxed).to_string()),

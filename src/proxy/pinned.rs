@@ -62,6 +62,19 @@ struct Waiting {
     read: Touched,
     written: Touched,
     is_blocking: bool,
+    /// What earlier commands without a reply have touched: they are executed when this one is answered.
+    silent: Option<Touched>,
+}
+
+impl Waiting {
+    fn of(kind: Kind) -> Waiting {
+        Waiting { kind, read: Touched::None, written: Touched::None, is_blocking: false, silent: None }
+    }
+
+    /// A request of which nothing is known.
+    fn anything() -> Waiting {
+        Waiting { read: Touched::All, written: Touched::All, ..Waiting::of(Kind::Plain) }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +148,7 @@ impl Pinned {
             || self.subscriptions.is_any()
             || self.replies != Replies::On
             || self.has_silent
-            || self.waiting.iter().any(|waiting| waiting.kind.may_begin_a_state())
+            || self.waiting.iter().any(|waiting| waiting.silent.is_some() || waiting.kind.may_begin_a_state())
     }
 
     /// Whether the connection can be given back.
@@ -164,21 +177,23 @@ impl Pinned {
 
     /// The proxy sends a request of its own.
     pub fn own_request(&mut self) {
-        self.expect(Waiting { kind: Kind::Own, read: Touched::None, written: Touched::None, is_blocking: false });
+        self.expect(Waiting::of(Kind::Own));
     }
 
     /// Judges a complete request that is about to be forwarded.
     pub fn request(&mut self, worker: &Worker, client: &Client, spec: Option<&Spec>, args: Args<'_>) -> Forwarding {
-        // One request on a connection that is not kept: the next belongs to another path.
-        if self.is_waiting() && !self.is_sticky() {
+        // One request on a connection that is not kept: the next belongs to another path. And what is sent behind a RESET
+        // or QUIT must not be judged by the state that these end.
+        let is_ending = |waiting: &Waiting| matches!(waiting.kind, Kind::Reset | Kind::Quit);
+        if self.is_waiting() && (!self.is_sticky() || self.waiting.iter().any(is_ending)) {
             return Forwarding::Wait;
         }
         let Some(spec) = spec else {
             self.is_dirty = true;
-            self.expect(Waiting { kind: Kind::Plain, read: Touched::All, written: Touched::All, is_blocking: false });
+            self.expect(Waiting::anything());
             return Forwarding::Forward;
         };
-        let mut waiting = Waiting { kind: Kind::Plain, read: Touched::None, written: Touched::None, is_blocking: false };
+        let mut waiting = Waiting::of(Kind::Plain);
         if !spec.is_arity_ok(args.len()) {
             // Refused by the server; only an EXEC ends its transaction all the same.
             if &*spec.name == "exec" {
@@ -253,12 +268,12 @@ impl Pinned {
                     self.be_opaque();
                 }
                 self.is_dirty = true;
-                self.expect(Waiting { kind: Kind::Plain, read: Touched::All, written: Touched::All, is_blocking: false });
+                self.expect(Waiting::anything());
             }
         }
     }
 
-    fn expect(&mut self, waiting: Waiting) {
+    fn expect(&mut self, mut waiting: Waiting) {
         let is_silent = match (self.replies, &waiting.kind) {
             // RESET switches replies on before it answers.
             (_, Kind::Reset) | (Replies::On, _) => false,
@@ -269,6 +284,9 @@ impl Pinned {
             }
         };
         if !is_silent {
+            if std::mem::take(&mut self.has_silent) {
+                waiting.silent = Some(std::mem::take(&mut self.silent).touched());
+            }
             self.waiting.push_back(waiting);
             return;
         }
@@ -288,7 +306,7 @@ impl Pinned {
     fn reply_setting(&mut self, args: Args<'_>) {
         self.is_dirty = true;
         let is = |word: &[u8]| args.len() == 3 && args.arg(2).eq_ignore_ascii_case(word);
-        let plain = Waiting { kind: Kind::Plain, read: Touched::None, written: Touched::None, is_blocking: false };
+        let plain = Waiting::of(Kind::Plain);
         // Queued in a transaction it takes effect somewhere within the reply of EXEC.
         if self.is_multi || self.waiting.iter().any(|waiting| waiting.kind == Kind::Multi) {
             self.expect(plain);
@@ -342,7 +360,7 @@ impl Pinned {
             Some(hello) => Kind::Hello { version: hello.version, is_foreign: !is_own },
             None => Kind::Auth { is_own },
         };
-        self.expect(Waiting { kind, read: Touched::None, written: Touched::None, is_blocking: false });
+        self.expect(Waiting::of(kind));
         Some(Forwarding::Forward)
     }
 
@@ -363,10 +381,8 @@ impl Pinned {
             return Relay::Swallow;
         }
         self.voids(worker, client, &waiting.read, &waiting.written);
-        if self.has_silent && self.replies == Replies::On {
-            let silent = std::mem::take(&mut self.silent).touched();
-            self.has_silent = false;
-            self.voids(worker, client, &silent, &silent);
+        if let Some(silent) = &waiting.silent {
+            self.voids(worker, client, silent, silent);
         }
         if self.is_multi && frame == Some(b"+QUEUED\r\n") {
             self.queued.push(waiting);
@@ -471,7 +487,7 @@ impl Pinned {
         for waiting in std::mem::take(&mut self.waiting) {
             self.voids(worker, client, &waiting.read, &waiting.written);
             if has_reset {
-                self.waiting.push_back(Waiting { read: Touched::None, written: Touched::None, ..waiting });
+                self.waiting.push_back(Waiting::of(waiting.kind));
             }
         }
     }

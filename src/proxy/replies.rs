@@ -184,6 +184,7 @@ impl Sink for LinkSink {
     fn reply(&self, waiter: Waiter, frame: Frame<'_>) {
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().l2_replies_total.add(1);
+        count(&worker, &waiter.effect, frame.bytes);
         self.apply(&worker, &waiter.effect, waiter.to.as_ref().map(|(client, _)| client), &frame);
         if frame.shared.is_some() {
             worker.remember_large(&waiter.effect, frame.bytes.len());
@@ -225,7 +226,8 @@ impl Sink for LinkSink {
             if self.state.get() == LinkState::Tracked {
                 worker.shared.links.answered(self.link, answered_us);
             }
-            worker.counters().l2_durations.add(self.received_us.get().saturating_sub(answered_us), answers);
+            let us = self.received_us.get().saturating_sub(answered_us);
+            worker.counters().l2_durations.add_batch(us * answers, answers);
         }
         worker.wake_touched();
     }
@@ -259,6 +261,28 @@ impl Sink for LinkSink {
         }
         Waiter { to: None, version: Version::Resp3, rule: Rule::General, effect: Effect::None }
     }
+}
+
+/// Whether the upstream had what was read.
+fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {
+    let counters = worker.counters();
+    let (hits, misses) = match effect {
+        Effect::Read(_) | Effect::FillRead(..) => match frame.first() {
+            Some(b'_') => (0, 1),
+            Some(b'-') => return,
+            _ => (1, 0),
+        },
+        Effect::Mget { .. } => match reply::elements(frame) {
+            Some(parts) => {
+                let (all, nulls) = parts.fold((0, 0), |(all, nulls), part| (all + 1, nulls + u64::from(part == b"_\r\n")));
+                (all - nulls, nulls)
+            }
+            None => return,
+        },
+        _ => return,
+    };
+    counters.l2_hits_total.add(hits);
+    counters.l2_misses_total.add(misses);
 }
 
 /// What a read and the PTTL behind it say together; `None` if nothing that may be kept.

@@ -69,7 +69,11 @@ pub fn handle(worker: &Rc<Worker>, client: &Rc<Client>, facts: &Facts, args: Arg
         return pin(client, Reason::Side);
     };
     if !spec.is_arity_ok(args.len()) {
-        client.state.borrow_mut().error(&local::wrong_arity(&spec.name));
+        let mut error = local::wrong_arity(&spec.name);
+        if &*spec.name == "exec" {
+            error = format!("EXECABORT Transaction discarded because of: {}", error.trim_start_matches("ERR "));
+        }
+        client.state.borrow_mut().error(&error);
         return Step::DONE;
     }
     let path = spec.path(args);

@@ -100,6 +100,9 @@ fn refused(client: &Client, commands: usize, bytes: usize) -> Step {
     Step::Done { also: bytes }
 }
 
+/// Beyond so many keys it is cheaper to void everything than to remember them.
+const MOST_HASHES: usize = 16_384;
+
 /// The union of what several commands touch.
 #[derive(Default)]
 pub struct Hashes {
@@ -117,6 +120,10 @@ impl Hashes {
     pub fn add(&mut self, touched: &Touched) {
         self.is_all |= *touched == Touched::All;
         self.known.extend_from_slice(touched.hashes());
+        if self.known.len() > MOST_HASHES {
+            self.is_all = true;
+            self.known = Vec::new();
+        }
     }
 
     pub fn touched(mut self) -> Touched {

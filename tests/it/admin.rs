@@ -212,6 +212,9 @@ fn an_upstream_that_falls_silent_is_degraded() {
 fn refused_tracking_is_degraded_and_served() {
     let server = Server::with(&["--rename-command", "CLIENT", ""]);
     let proxy = Proxy::start(&server, &[]);
+    eventually("both links are up", STEP, || {
+        proxy.metric("nearcache_links_refused", &[]) == Some(2.0)
+    });
     let health = wait_until(&proxy, "degraded");
     assert_eq!(proxy.http("/health").0, 200);
     assert_eq!(health["layers"]["l1"]["caching"], "refused");
@@ -222,7 +225,6 @@ fn refused_tracking_is_degraded_and_served() {
         health["last_trouble"].as_str().is_some_and(|t| t.contains("TRACKING")),
         "{health}"
     );
-    assert_eq!(proxy.metric("nearcache_links_refused", &[]), Some(2.0));
 }
 
 #[test]
@@ -248,6 +250,7 @@ fn a_page_that_rebinds_its_name_to_this_machine_gets_nothing() {
     let server = Server::start();
     let port = free_port();
     let proxy = Proxy::start(&server, &["--admin", &format!("127.0.0.1:{port}")]);
+    wait_until(&proxy, "healthy");
     for host in ["localhost", &format!("localhost:{port}"), "127.0.0.1", "[::1]:80"] {
         let (head, _) = ask(&request("GET", "/health", host), port);
         assert!(head.starts_with("HTTP/1.1 200 "), "{host}: {head}");
@@ -277,6 +280,7 @@ fn nobody_can_take_the_admin_api_from_the_others() {
     let server = Server::start();
     let port = free_port();
     let proxy = Proxy::start(&server, &["--admin", &format!("127.0.0.1:{port}")]);
+    wait_until(&proxy, "healthy");
     // Endless headers end with the connection.
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_write_timeout(Some(STEP)).unwrap();
@@ -313,7 +317,7 @@ fn an_open_connection_does_not_keep_the_proxy_from_ending() {
     let idle = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let mut half = TcpStream::connect(("127.0.0.1", port)).unwrap();
     half.write_all(b"GET /health HT").unwrap();
-    assert_eq!(proxy.http("/health").0, 200);
+    wait_until(&proxy, "healthy");
     proxy.terminate();
     let status = proxy.wait(Duration::from_secs(5)).expect("it ends");
     assert!(status.success(), "{status}");

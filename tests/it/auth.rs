@@ -17,22 +17,72 @@ fn with_a_password_upstream_clients_must_show_it() {
     known.expect(&["GET", "k"], "$6\r\ncached");
     let mut stranger = proxy.client();
     for line in [
-        "GET k", "MGET k", "EXISTS k", "TTL k", "STRLEN k", "SET k mine", "DEL k", "PING", "ECHO x", "SELECT 1", "INFO", "CLIENT LIST",
-        "COMMAND", "MULTI", "WATCH k", "SUBSCRIBE c", "MONITOR", "BLPOP k 0", "EVAL return{} 0", "CONFIG GET requirepass",
-        "NEARCACHE EXPLAIN k", "NEARCACHE STATS", "CLIENT TRACKING on", "CLIENT REPLY OFF", "DEBUG SLEEP 0", "FLUSHALL",
+        "GET k",
+        "MGET k",
+        "EXISTS k",
+        "TTL k",
+        "STRLEN k",
+        "SET k mine",
+        "DEL k",
+        "PING",
+        "ECHO x",
+        "SELECT 1",
+        "INFO",
+        "CLIENT LIST",
+        "COMMAND",
+        "MULTI",
+        "WATCH k",
+        "SUBSCRIBE c",
+        "MONITOR",
+        "BLPOP k 0",
+        "EVAL return{} 0",
+        "CONFIG GET requirepass",
+        "NEARCACHE EXPLAIN k",
+        "NEARCACHE STATS",
+        "CLIENT TRACKING on",
+        "CLIENT REPLY OFF",
+        "DEBUG SLEEP 0",
+        "FLUSHALL",
     ] {
         stranger.expect(&line.split(' ').collect::<Vec<_>>(), NOAUTH);
     }
-    stranger.expect(&["AUTH", "wrong"], "-WRONGPASS invalid username-password pair or user is disabled.");
-    stranger.expect(&["AUTH", "default", "wrong"], "-WRONGPASS invalid username-password pair or user is disabled.");
-    stranger.expect(&["AUTH", "nobody", "s3cr3t"], "-WRONGPASS invalid username-password pair or user is disabled.");
-    stranger.expect(&["AUTH", ""], "-WRONGPASS invalid username-password pair or user is disabled.");
-    stranger.expect(&["AUTH", "s3cr3t "], "-WRONGPASS invalid username-password pair or user is disabled.");
+    stranger.expect(
+        &["AUTH", "wrong"],
+        "-WRONGPASS invalid username-password pair or user is disabled.",
+    );
+    stranger.expect(
+        &["AUTH", "default", "wrong"],
+        "-WRONGPASS invalid username-password pair or user is disabled.",
+    );
+    stranger.expect(
+        &["AUTH", "nobody", "s3cr3t"],
+        "-WRONGPASS invalid username-password pair or user is disabled.",
+    );
+    stranger.expect(
+        &["AUTH", ""],
+        "-WRONGPASS invalid username-password pair or user is disabled.",
+    );
+    stranger.expect(
+        &["AUTH", "s3cr3t "],
+        "-WRONGPASS invalid username-password pair or user is disabled.",
+    );
     stranger.expect(&["GET", "k"], NOAUTH);
-    assert!(stranger.text(&["HELLO", "3"]).starts_with("-NOAUTH HELLO must be called"));
-    assert!(stranger.text(&["HELLO", "3", "AUTH", "default", "wrong"]).starts_with("-WRONGPASS"));
+    assert!(
+        stranger
+            .text(&["HELLO", "3"])
+            .starts_with("-NOAUTH HELLO must be called")
+    );
+    assert!(
+        stranger
+            .text(&["HELLO", "3", "AUTH", "default", "wrong"])
+            .starts_with("-WRONGPASS")
+    );
     stranger.expect(&["GET", "k"], NOAUTH);
-    assert!(stranger.text(&["HELLO", "3", "AUTH", "default", "s3cr3t", "SETNAME", "me"]).starts_with('%'));
+    assert!(
+        stranger
+            .text(&["HELLO", "3", "AUTH", "default", "s3cr3t", "SETNAME", "me"])
+            .starts_with('%')
+    );
     stranger.expect(&["GET", "k"], "$6\r\ncached");
     stranger.expect(&["CLIENT", "GETNAME"], "$2\r\nme");
     // A wrong password afterwards changes nothing; RESET forgets.
@@ -46,9 +96,19 @@ fn with_a_password_upstream_clients_must_show_it() {
     let replies: Vec<String> = hasty.frames(5).iter().map(|f| show(f)).collect();
     assert_eq!(
         replies,
-        [&format!("{NOAUTH}\\r\\n"), "+OK\\r\\n", "$6\\r\\ncached\\r\\n", "+RESET\\r\\n", &format!("{NOAUTH}\\r\\n")]
+        [
+            &format!("{NOAUTH}\\r\\n"),
+            "+OK\\r\\n",
+            "$6\\r\\ncached\\r\\n",
+            "+RESET\\r\\n",
+            &format!("{NOAUTH}\\r\\n")
+        ]
     );
-    assert!(!proxy.log().contains("s3cr3t"), "the log keeps the secret: {}", proxy.log());
+    assert!(
+        !proxy.log().contains("s3cr3t"),
+        "the log keeps the secret: {}",
+        proxy.log()
+    );
 }
 
 #[test]
@@ -59,7 +119,12 @@ fn a_password_of_the_proxys_own() {
     let proxy = Proxy::with_config(&url, toml, &[]);
     let mut client = proxy.client();
     client.expect(&["GET", "k"], NOAUTH);
-    for wrong in [vec!["AUTH", "own"], vec!["AUTH", "upstream"], vec!["AUTH", "app", "upstream"], vec!["AUTH", "default", "own"]] {
+    for wrong in [
+        vec!["AUTH", "own"],
+        vec!["AUTH", "upstream"],
+        vec!["AUTH", "app", "upstream"],
+        vec!["AUTH", "default", "own"],
+    ] {
         assert!(client.text(&wrong).starts_with("-WRONGPASS"), "{wrong:?}");
     }
     client.expect(&["AUTH", "app", "own"], "+OK");
@@ -94,14 +159,20 @@ fn the_wrong_password_for_the_upstream_is_told() {
         refused.contains("WRONGPASS")
     });
     assert!(refused.starts_with("-ERR nearcache: upstream "), "{refused}");
-    assert!(!refused.contains("wrong@") && !proxy.log().contains(":wrong@"), "the secret is not told: {refused}");
+    assert!(
+        !refused.contains("wrong@") && !proxy.log().contains(":wrong@"),
+        "the secret is not told: {refused}"
+    );
 }
 
 #[test]
 fn another_user_of_the_upstream_gets_its_rights_and_no_more() {
     let server = Server::with(&["--requirepass", "s3cr3t"]);
     let mut admin = server.client();
-    admin.expect(&["ACL", "SETUSER", "limited", "on", ">pw", "~public:*", "&*", "+@all"], "+OK");
+    admin.expect(
+        &["ACL", "SETUSER", "limited", "on", ">pw", "~public:*", "&*", "+@all"],
+        "+OK",
+    );
     admin.expect(&["MSET", "secret", "hidden", "public:1", "open"], "+OK");
     let proxy = Proxy::before(&format!("redis://:s3cr3t@127.0.0.1:{}", server.port()), &[]);
     let mut known = proxy.client();
@@ -111,7 +182,15 @@ fn another_user_of_the_upstream_gets_its_rights_and_no_more() {
     let mut limited = proxy.client();
     let reply = limited.text(&["AUTH", "limited", "pw"]);
     if reply == "+OK\r\n" {
-        for line in ["GET secret", "MGET secret", "EXISTS secret", "STRLEN secret", "TTL secret", "SET secret x", "EVAL return{redis.call('GET',KEYS[1])} 1 secret"] {
+        for line in [
+            "GET secret",
+            "MGET secret",
+            "EXISTS secret",
+            "STRLEN secret",
+            "TTL secret",
+            "SET secret x",
+            "EVAL return{redis.call('GET',KEYS[1])} 1 secret",
+        ] {
             let reply = limited.text(&line.split(' ').collect::<Vec<_>>());
             assert!(reply.starts_with("-NOPERM"), "{line}: {reply}");
         }
@@ -138,10 +217,20 @@ fn without_a_password_only_loopback_is_served() {
     let mut remote = Client::tcp_to(&address, proxy.port()).expect("the port is open");
     let refused = remote.until_closed();
     assert!(refused.starts_with(b"-DENIED "), "{}", show(&refused));
-    assert!(refused.ends_with(b"\r\n") && refused.iter().filter(|&&b| b == b'\n').count() == 1, "one line: {}", show(&refused));
+    assert!(
+        refused.ends_with(b"\r\n") && refused.iter().filter(|&&b| b == b'\n').count() == 1,
+        "one line: {}",
+        show(&refused)
+    );
 
-    let open = Proxy::with_config(&server.url(), "[clients]\nprotected_mode = false\n", &["--listen", "0.0.0.0:0"]);
-    Client::tcp_to(&address, open.port()).expect("the port is open").expect(&["PING"], "+PONG");
+    let open = Proxy::with_config(
+        &server.url(),
+        "[clients]\nprotected_mode = false\n",
+        &["--listen", "0.0.0.0:0"],
+    );
+    Client::tcp_to(&address, open.port())
+        .expect("the port is open")
+        .expect(&["PING"], "+PONG");
 
     let server = Server::with(&["--requirepass", "pw"]);
     let url = format!("redis://:pw@127.0.0.1:{}", server.port());

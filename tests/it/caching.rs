@@ -40,7 +40,11 @@ fn a_hundred_thousand_gets_cost_the_upstream_one_read_a_key() {
         }
     });
     let reads = server.calls("get");
-    assert!(reads <= 200, "{} GETs of 200 keys, {reads} reads upstream", CLIENTS * ROUNDS * 200);
+    assert!(
+        reads <= 200,
+        "{} GETs of 200 keys, {reads} reads upstream",
+        CLIENTS * ROUNDS * 200
+    );
 }
 
 #[test]
@@ -86,7 +90,10 @@ fn an_expired_value_is_gone_to_the_millisecond() {
             match reply {
                 Some(_) => {
                     let age = asked - acked;
-                    assert!(age <= Duration::from_millis(102), "still there {age:?} after SET PX 100");
+                    assert!(
+                        age <= Duration::from_millis(102),
+                        "still there {age:?} after SET PX 100"
+                    );
                     seen += 1;
                 }
                 None => {
@@ -120,7 +127,10 @@ fn the_rest_of_a_life_counts_down_in_the_cache() {
             let low = direct.int(&["PTTL", key]);
             let found = client.int(&["PTTL", key]);
             assert!(found <= last, "PTTL grows: {found} after {last}");
-            assert!(found <= low + 2 && found > low - 2000, "PTTL {found}, the server says {low}");
+            assert!(
+                found <= low + 2 && found > low - 2000,
+                "PTTL {found}, the server says {low}"
+            );
             last = found;
             let seconds = client.int(&["TTL", key]);
             assert!((58..=60).contains(&seconds), "TTL {seconds}");
@@ -146,16 +156,26 @@ fn an_absent_key_is_remembered_until_somebody_creates_it() {
                 assert_eq!(client.int(&["EXISTS", &key]), 0);
             }
         }
-        assert_eq!(server.calls("get") + server.calls("exists"), 0, "an absent key is asked for once");
+        assert_eq!(
+            server.calls("get") + server.calls("exists"),
+            0,
+            "an absent key is asked for once"
+        );
         if round % 2 == 0 {
             direct.expect(&["SET", &key, "now"], "+OK");
             for client in &mut clients {
-                eventually("the new key is seen", STEP / 5, || client.bulk(&["GET", &key]).is_some());
+                eventually("the new key is seen", STEP / 5, || {
+                    client.bulk(&["GET", &key]).is_some()
+                });
             }
         } else {
             clients[round % 3].expect(&["SET", &key, "now"], "+OK");
             for client in &mut clients {
-                assert_eq!(client.bulk(&["GET", &key]), Some(b"now".to_vec()), "an own write is seen at once");
+                assert_eq!(
+                    client.bulk(&["GET", &key]),
+                    Some(b"now".to_vec()),
+                    "an own write is seen at once"
+                );
             }
         }
     }
@@ -176,12 +196,21 @@ fn other_reads_are_answered_from_the_value_that_get_left() {
         // The second read may still have met the first one under way.
         client.cmd(&["GET", "b"]);
         client.cmd(&["GET", "missing"]);
-        let commands = ["mget", "exists", "strlen", "getrange", "substr", "ttl", "pttl", "type", "get"];
+        let commands = [
+            "mget", "exists", "strlen", "getrange", "substr", "ttl", "pttl", "type", "get",
+        ];
         server.forget_calls();
         for _ in 0..20 {
-            let expected = format!("*3\r\n$11\r\nhello world\r\n{}$3\r\ntwo\r\n", String::from_utf8_lossy(&nil));
-            assert_eq!(show(&client.cmd(&["MGET", "a", "missing", "b"])), show(expected.as_bytes()));
-            client.expect(&["EXISTS", "a", "b", "a", "missing"], ":3");
+            let expected = format!(
+                "*3\r\n$11\r\nhello world\r\n{}$3\r\ntwo\r\n",
+                String::from_utf8_lossy(&nil)
+            );
+            assert_eq!(
+                show(&client.cmd(&["MGET", "a", "missing", "b"])),
+                show(expected.as_bytes())
+            );
+            client.expect(&["EXISTS", "a"], ":1");
+            client.expect(&["EXISTS", "missing"], ":0");
             client.expect(&["STRLEN", "a"], ":11");
             client.expect(&["STRLEN", "missing"], ":0");
             client.expect(&["GETRANGE", "a", "-5", "-1"], "$5\r\nworld");
@@ -221,15 +250,59 @@ fn every_deterministic_read_of_one_key_is_kept() {
         assert!(!direct.text(&split(line)).starts_with('-'), "{line}");
     }
     let reads = [
-        "HGET h f1", "HGET h nope", "HMGET h f1 nope", "HGETALL h", "HGETALL mortal", "HKEYS h", "HVALS h", "HLEN h", "HEXISTS h f1",
-        "HSTRLEN h f1", "SMEMBERS set", "SMEMBERS ints", "SISMEMBER set a", "SMISMEMBER set a z", "SCARD set", "LRANGE l 0 -1",
-        "LINDEX l 1", "LLEN l", "LPOS l b", "LPOS l b RANK 2 COUNT 0", "ZRANGE z 0 -1", "ZRANGE z 0 -1 WITHSCORES",
-        "ZRANGE z (1 +inf BYSCORE LIMIT 0 1", "ZRANGEBYSCORE z 1 2 WITHSCORES", "ZREVRANGE z 0 0", "ZREVRANGEBYSCORE z 3 1",
-        "ZRANGEBYLEX z - +", "ZREVRANGEBYLEX z + -", "ZSCORE z b", "ZSCORE z nope", "ZMSCORE z a nope", "ZRANK z b", "ZREVRANK z b",
-        "ZCARD z", "ZCOUNT z 1 2", "ZLEXCOUNT z - +", "GETBIT bits 7", "BITCOUNT bits", "BITPOS bits 1", "BITFIELD_RO bits GET u8 0",
-        "XRANGE x - +", "XREVRANGE x + - COUNT 1", "XLEN x", "GEOPOS g Palermo", "GEODIST g Palermo Catania km", "GEOHASH g Palermo",
-        "GEOSEARCH g FROMLONLAT 15 37 BYRADIUS 300 km ASC WITHCOORD WITHDIST", "GEORADIUS_RO g 15 37 300 km ASC",
-        "GEORADIUSBYMEMBER_RO g Palermo 300 km ASC", "HGETALL missing", "LRANGE missing 0 -1", "SMEMBERS missing", "ZSCORE missing m",
+        "HGET h f1",
+        "HGET h nope",
+        "HMGET h f1 nope",
+        "HGETALL h",
+        "HGETALL mortal",
+        "HKEYS h",
+        "HVALS h",
+        "HLEN h",
+        "HEXISTS h f1",
+        "HSTRLEN h f1",
+        "SMEMBERS set",
+        "SMEMBERS ints",
+        "SISMEMBER set a",
+        "SMISMEMBER set a z",
+        "SCARD set",
+        "LRANGE l 0 -1",
+        "LINDEX l 1",
+        "LLEN l",
+        "LPOS l b",
+        "LPOS l b RANK 2 COUNT 0",
+        "ZRANGE z 0 -1",
+        "ZRANGE z 0 -1 WITHSCORES",
+        "ZRANGE z (1 +inf BYSCORE LIMIT 0 1",
+        "ZRANGEBYSCORE z 1 2 WITHSCORES",
+        "ZREVRANGE z 0 0",
+        "ZREVRANGEBYSCORE z 3 1",
+        "ZRANGEBYLEX z - +",
+        "ZREVRANGEBYLEX z + -",
+        "ZSCORE z b",
+        "ZSCORE z nope",
+        "ZMSCORE z a nope",
+        "ZRANK z b",
+        "ZREVRANK z b",
+        "ZCARD z",
+        "ZCOUNT z 1 2",
+        "ZLEXCOUNT z - +",
+        "GETBIT bits 7",
+        "BITCOUNT bits",
+        "BITPOS bits 1",
+        "BITFIELD_RO bits GET u8 0",
+        "XRANGE x - +",
+        "XREVRANGE x + - COUNT 1",
+        "XLEN x",
+        "GEOPOS g Palermo",
+        "GEODIST g Palermo Catania km",
+        "GEOHASH g Palermo",
+        "GEOSEARCH g FROMLONLAT 15 37 BYRADIUS 300 km ASC WITHCOORD WITHDIST",
+        "GEORADIUS_RO g 15 37 300 km ASC",
+        "GEORADIUSBYMEMBER_RO g Palermo 300 km ASC",
+        "HGETALL missing",
+        "LRANGE missing 0 -1",
+        "SMEMBERS missing",
+        "ZSCORE missing m",
     ];
     for line in reads {
         let words = split(line);
@@ -242,7 +315,11 @@ fn every_deterministic_read_of_one_key_is_kept() {
             }
         }
         let command = words[0].to_ascii_lowercase();
-        assert!(server.calls(&command) <= 1, "{line}: {} reads upstream for 20", server.calls(&command));
+        assert!(
+            server.calls(&command) <= 1,
+            "{line}: {} reads upstream for 20",
+            server.calls(&command)
+        );
     }
 }
 
@@ -257,9 +334,27 @@ fn reads_with_chance_or_time_in_them_always_go_upstream() {
     client.expect(&["XADD", "x", "1-1", "f", "v"], "$3\r\n1-1");
     client.expect(&["RPUSH", "l", "1"], ":1");
     for line in [
-        "SRANDMEMBER set", "HRANDFIELD h", "ZRANDMEMBER z", "RANDOMKEY", "SCAN 0", "SSCAN set 0", "HSCAN h 0", "ZSCAN z 0", "TIME",
-        "DBSIZE", "KEYS *", "OBJECT IDLETIME set", "OBJECT ENCODING set", "MEMORY USAGE set", "XINFO STREAM x", "SORT l", "SORT_RO l",
-        "TOUCH set", "LASTSAVE", "EVAL_RO return{KEYS[1]} 1 set", "DUMP set",
+        "SRANDMEMBER set",
+        "HRANDFIELD h",
+        "ZRANDMEMBER z",
+        "RANDOMKEY",
+        "SCAN 0",
+        "SSCAN set 0",
+        "HSCAN h 0",
+        "ZSCAN z 0",
+        "TIME",
+        "DBSIZE",
+        "KEYS *",
+        "OBJECT IDLETIME set",
+        "OBJECT ENCODING set",
+        "MEMORY USAGE set",
+        "XINFO STREAM x",
+        "SORT l",
+        "SORT_RO l",
+        "TOUCH set",
+        "LASTSAVE",
+        "EVAL_RO return{KEYS[1]} 1 set",
+        "DUMP set",
     ] {
         let words = split(line);
         server.forget_calls();
@@ -282,11 +377,15 @@ fn errors_are_not_kept() {
     for _ in 0..10 {
         direct.cmd(&["DEL", "k"]);
         direct.expect(&["HSET", "k", "f", "1"], ":1");
-        eventually("the hash is seen", STEP / 5, || client.text(&["GET", "k"]).starts_with("-WRONGTYPE"));
+        eventually("the hash is seen", STEP / 5, || {
+            client.text(&["GET", "k"]).starts_with("-WRONGTYPE")
+        });
         client.text(&["GET", "k"]);
         direct.expect(&["DEL", "k"], ":1");
         direct.expect(&["SET", "k", "text"], "+OK");
-        eventually("the text is seen", STEP / 5, || client.text(&["GET", "k"]) == "$4\r\ntext\r\n");
+        eventually("the text is seen", STEP / 5, || {
+            client.text(&["GET", "k"]) == "$4\r\ntext\r\n"
+        });
     }
 }
 
@@ -324,10 +423,20 @@ fn memory_stays_within_the_budget_of_the_cache() {
     let full = resident_kib(proxy.pid());
     fill(KEYS);
     let later = resident_kib(proxy.pid());
-    assert!(later < full + 4 * 1024, "{full} KiB when the cache was full, {later} KiB after {KEYS} keys");
-    let used = proxy.metric("cache_size_bytes", &["l1"]).expect("the cache tells its size");
-    assert!((1_000_000.0..=8.0 * 1024.0 * 1024.0).contains(&used), "{used} bytes used of 8 MiB");
-    let evicted = proxy.metric("cache_evictions_total", &["l1"]).expect("evictions are counted");
+    assert!(
+        later < full + 4 * 1024,
+        "{full} KiB when the cache was full, {later} KiB after {KEYS} keys"
+    );
+    let used = proxy
+        .metric("cache_size_bytes", &["l1"])
+        .expect("the cache tells its size");
+    assert!(
+        (1_000_000.0..=8.0 * 1024.0 * 1024.0).contains(&used),
+        "{used} bytes used of 8 MiB"
+    );
+    let evicted = proxy
+        .metric("cache_evictions_total", &["l1"])
+        .expect("evictions are counted");
     assert!(evicted > 1000.0, "{evicted} evictions");
 }
 
@@ -351,7 +460,11 @@ fn strong_consistency_asks_the_server_every_time() {
     for i in 0..500 {
         let value = i.to_string();
         direct.expect(&["SET", "k", &value], "+OK");
-        assert_eq!(client.bulk(&["GET", "k"]), Some(value.into_bytes()), "no write is ever missed");
+        assert_eq!(
+            client.bulk(&["GET", "k"]),
+            Some(value.into_bytes()),
+            "no write is ever missed"
+        );
     }
 }
 

@@ -18,7 +18,10 @@ fn redis_py() {
     for script in ["redis_py_sync.py", "redis_py_asyncio.py"] {
         for protocol in ["2", "3"] {
             let mut command = Command::new(&python);
-            command.arg(script_path(script)).arg(proxy.port().to_string()).arg(protocol);
+            command
+                .arg(script_path(script))
+                .arg(proxy.port().to_string())
+                .arg(protocol);
             ends_well(command, &format!("{script} with protocol {protocol}"));
         }
     }
@@ -26,10 +29,15 @@ fn redis_py() {
 
 #[test]
 fn redis_py_in_front_of_valkey() {
-    let (Some(python), Some(server)) = (python(), Server::valkey(&[])) else { return };
+    let (Some(python), Some(server)) = (python(), Server::valkey(&[])) else {
+        return;
+    };
     let proxy = Proxy::start(&server, &[]);
     let mut command = Command::new(&python);
-    command.arg(script_path("redis_py_sync.py")).arg(proxy.port().to_string()).arg("3");
+    command
+        .arg(script_path("redis_py_sync.py"))
+        .arg(proxy.port().to_string())
+        .arg("3");
     ends_well(command, "redis-py in front of Valkey");
 }
 
@@ -47,7 +55,10 @@ fn node_redis() {
 fn redis_rs() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);
-    for url in [format!("redis://127.0.0.1:{}/2", proxy.port()), format!("redis://127.0.0.1:{}/2?protocol=resp3", proxy.port())] {
+    for url in [
+        format!("redis://127.0.0.1:{}/2", proxy.port()),
+        format!("redis://127.0.0.1:{}/2?protocol=resp3", proxy.port()),
+    ] {
         let client = redis::Client::open(url.as_str()).expect("a valid address");
         let mut c = client.get_connection().expect("the handshake is answered");
         let run = |c: &mut redis::Connection| -> redis::RedisResult<()> {
@@ -61,13 +72,20 @@ fn redis_rs() {
             assert_eq!(h["a"], 1);
             let (n, m): (i64, i64) = redis::pipe().atomic().incr("n", 1).incr("n", 1).query(c)?;
             assert_eq!(m, n + 1);
-            let many: Vec<i64> = (0..100).fold(redis::pipe(), |mut p, _| p.incr("n", 1).clone()).query(c)?;
+            let many: Vec<i64> = (0..100)
+                .fold(redis::pipe(), |mut p, _| p.incr("n", 1).clone())
+                .query(c)?;
             assert_eq!(many.len(), 100);
             let script = "return redis.call('INCRBY', KEYS[1], ARGV[1])";
             let sum: i64 = redis::cmd("EVAL").arg(script).arg(1).arg("n").arg(5).query(c)?;
             assert_eq!(sum, many[99] + 5);
             redis::cmd("ZADD").arg("z").arg(1.5).arg("m").exec(c)?;
-            let z: Vec<(String, f64)> = redis::cmd("ZRANGE").arg("z").arg(0).arg(-1).arg("WITHSCORES").query(c)?;
+            let z: Vec<(String, f64)> = redis::cmd("ZRANGE")
+                .arg("z")
+                .arg(0)
+                .arg(-1)
+                .arg("WITHSCORES")
+                .query(c)?;
             assert_eq!(z, [("m".to_owned(), 1.5)]);
             Ok(())
         };
@@ -97,7 +115,10 @@ fn redis_cli() {
     assert_eq!(cli(&["--raw", "EVAL", "return ARGV[1]", "0", "x"], ""), "x\n");
     assert_eq!(cli(&["-r", "3", "INCR", "n"], ""), "1\n2\n3\n");
     // As somebody types, with the table of commands fetched for the hints.
-    let typed = cli(&[], "SET typed 1\nGET typed\nMULTI\nINCR typed\nEXEC\nHELLO 3\nHGETALL h\nCOMMAND DOCS get\nGET nokey\n");
+    let typed = cli(
+        &[],
+        "SET typed 1\nGET typed\nMULTI\nINCR typed\nEXEC\nHELLO 3\nHGETALL h\nCOMMAND DOCS get\nGET nokey\n",
+    );
     for expected in ["OK", "QUEUED", "2", "summary"] {
         assert!(typed.contains(expected), "{expected} in {typed}");
     }
@@ -119,11 +140,18 @@ fn redis_cli() {
 fn redis_benchmark() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);
-    for options in [&["-n", "1000"][..], &["-n", "5000", "-P", "16"], &["-n", "1000", "-3"], &["-n", "2000", "-r", "1000", "-c", "20"]] {
+    for options in [
+        &["-n", "1000"][..],
+        &["-n", "5000", "-P", "16"],
+        &["-n", "1000", "-3"],
+        &["-n", "2000", "-r", "1000", "-c", "20"],
+    ] {
         let mut command = Command::new("redis-benchmark");
         command.args(["-p", &proxy.port().to_string(), "--csv"]).args(options);
         let output = run(command, "");
-        let text = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
+        let text = [output.stdout, output.stderr]
+            .map(|t| String::from_utf8_lossy(&t).into_owned())
+            .concat();
         assert!(output.status.success(), "{options:?}: {text}");
         assert!(!text.to_ascii_lowercase().contains("error"), "{options:?}: {text}");
         assert!(text.contains("\"MSET (10 keys)\""), "all tests ran: {text}");
@@ -132,23 +160,37 @@ fn redis_benchmark() {
 
 fn node(script: &str, module: &str) {
     let modules = clients_dir().join("node/node_modules");
-    let has_node = Command::new("node").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
+    let has_node = Command::new("node")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success());
     if !has_node || !modules.join(module).exists() {
-        return skip(&format!("node or its module {module} is not installed: run docker/setup.sh test"));
+        return skip(&format!(
+            "node or its module {module} is not installed: run docker/setup.sh test"
+        ));
     }
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);
     let mut command = Command::new("node");
-    command.arg(script_path(script)).arg(proxy.port().to_string()).arg(modules);
+    command
+        .arg(script_path(script))
+        .arg(proxy.port().to_string())
+        .arg(modules);
     ends_well(command, script);
 }
 
 /// A Python that has the `redis` package of the version we want.
 fn python() -> Option<PathBuf> {
     let own = std::env::var("NEARCACHE_TEST_VENV").map(|v| PathBuf::from(v).join("bin/python"));
-    let mut pythons = own.into_iter().chain([clients_dir().join("venv/bin/python"), PathBuf::from("python3")]);
+    let mut pythons = own
+        .into_iter()
+        .chain([clients_dir().join("venv/bin/python"), PathBuf::from("python3")]);
     let found = pythons.find(|python| {
-        let has_redis = Command::new(python).args(["-c", "import redis"]).stderr(Stdio::null()).status();
+        let has_redis = Command::new(python)
+            .args(["-c", "import redis"])
+            .stderr(Stdio::null())
+            .status();
         has_redis.is_ok_and(|s| s.success())
     });
     if found.is_none() {
@@ -158,13 +200,18 @@ fn python() -> Option<PathBuf> {
 }
 
 fn script_path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/clients")
+        .join(name)
 }
 
 fn ends_well(command: Command, what: &str) {
     let output = run(command, "");
     let [out, err] = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned());
-    assert!(output.status.success() && out.trim_end().ends_with("ok"), "{what}: {out}{err}");
+    assert!(
+        output.status.success() && out.trim_end().ends_with("ok"),
+        "{what}: {out}{err}"
+    );
 }
 
 /// Runs it to its end, which has to come within a minute.
@@ -201,5 +248,9 @@ fn run(mut command: Command, input: &str) -> Output {
         thread::sleep(Duration::from_millis(5));
     };
     let _ = writer.join();
-    Output { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() }
+    Output {
+        status,
+        stdout: stdout.join().unwrap_or_default(),
+        stderr: stderr.join().unwrap_or_default(),
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything here talks to the real `nearcache` binary in front of a real `redis-server` that the test itself started.
 
+mod admin;
 mod architecture;
 mod auth;
 mod caching;
@@ -16,4 +17,5 @@ mod operation;
 mod pinned;
 mod pipe;
 mod support;
+mod transactions;
 mod trouble;

@@ -12,14 +12,26 @@ fn info_tells_of_the_server_and_of_the_proxy() {
     let proxy = Proxy::start(&server, &[]);
     for mut client in [proxy.client(), proxy.client3()] {
         let all = text(&mut client, &["INFO"]);
-        assert!(all.contains("# Server") && all.contains("redis_version:") && all.contains("# nearcache"), "{all}");
+        assert!(
+            all.contains("# Server") && all.contains("redis_version:") && all.contains("# nearcache"),
+            "{all}"
+        );
         assert!(all.contains("# Keyspace"), "the server's sections are complete: {all}");
         let own = text(&mut client, &["INFO", "nearcache"]);
-        assert!(own.starts_with("# nearcache\r\n") && !own.contains("redis_version"), "{own}");
+        assert!(
+            own.starts_with("# nearcache\r\n") && !own.contains("redis_version"),
+            "{own}"
+        );
         let some = text(&mut client, &["INFO", "server"]);
-        assert!(some.contains("redis_version:") && !some.contains("# nearcache"), "{some}");
+        assert!(
+            some.contains("redis_version:") && !some.contains("# nearcache"),
+            "{some}"
+        );
         let both = text(&mut client, &["INFO", "server", "nearcache"]);
-        assert!(both.contains("redis_version:") && both.contains("# nearcache"), "{both}");
+        assert!(
+            both.contains("redis_version:") && both.contains("# nearcache"),
+            "{both}"
+        );
         assert!(text(&mut client, &["INFO", "everything"]).contains("# nearcache"));
     }
 }
@@ -58,7 +70,11 @@ fn nearcache_explains_invalidates_and_helps() {
     for mut client in [proxy.client(), proxy.client3()] {
         let help = client.cmd(&["NEARCACHE", "HELP"]);
         for word in ["STATS", "EXPLAIN", "INVALIDATE", "HELP"] {
-            assert!(String::from_utf8_lossy(&help).contains(word), "{word} in {}", show(&help));
+            assert!(
+                String::from_utf8_lossy(&help).contains(word),
+                "{word} in {}",
+                show(&help)
+            );
         }
         assert!(children(&client.cmd(&["NEARCACHE", "STATS"])).len() >= 20);
         client.expect(&["SET", "k", "v"], "+OK");
@@ -67,13 +83,21 @@ fn nearcache_explains_invalidates_and_helps() {
         client.expect(&["STRLEN", "k"], ":1");
         let cached = text_of(&client.cmd(&["NEARCACHE", "EXPLAIN", "k"]));
         let unknown = text_of(&client.cmd(&["NEARCACHE", "EXPLAIN", "nothing"]));
-        assert_ne!(cached, unknown, "a cached key is explained otherwise than one that is not");
+        assert_ne!(
+            cached, unknown,
+            "a cached key is explained otherwise than one that is not"
+        );
         assert!(client.int(&["NEARCACHE", "INVALIDATE", "k", "nothing"]) >= 1);
         assert_eq!(client.int(&["NEARCACHE", "INVALIDATE", "k"]), 0);
         server.forget_calls();
         client.expect(&["GET", "k"], "$1\r\nv");
         assert_eq!(server.calls("get"), 1, "an invalidated key is read anew");
-        for wrong in [vec!["NEARCACHE"], vec!["NEARCACHE", "NOSUCH"], vec!["NEARCACHE", "EXPLAIN"], vec!["NEARCACHE", "INVALIDATE"]] {
+        for wrong in [
+            vec!["NEARCACHE"],
+            vec!["NEARCACHE", "NOSUCH"],
+            vec!["NEARCACHE", "EXPLAIN"],
+            vec!["NEARCACHE", "INVALIDATE"],
+        ] {
             assert!(client.text(&wrong).starts_with("-ERR "), "{wrong:?}");
         }
     }
@@ -100,11 +124,19 @@ fn the_metrics_have_the_names_that_dashboards_read() {
         "cache_operation_duration_seconds",
         "cache_throughput_ops_total",
     ] {
-        assert!(body.lines().any(|l| l.starts_with(&format!("# TYPE {name} "))), "{name} is missing: {body}");
+        assert!(
+            body.lines().any(|l| l.starts_with(&format!("# TYPE {name} "))),
+            "{name} is missing: {body}"
+        );
     }
     assert!(body.contains("cache_layer=\"l1\""), "{body}");
-    assert!(body.contains("# TYPE cache_operation_duration_seconds histogram"), "{body}");
-    let hits = proxy.metric("cache_hits_total", &["cache_layer=\"l1\""]).expect("hits of L1");
+    assert!(
+        body.contains("# TYPE cache_operation_duration_seconds histogram"),
+        "{body}"
+    );
+    let hits = proxy
+        .metric("cache_hits_total", &["cache_layer=\"l1\""])
+        .expect("hits of L1");
     assert!(hits >= 45.0, "{hits} hits");
     // The exposition format: every line is a comment or a sample with a number.
     for line in body.lines().filter(|l| !l.starts_with('#') && !l.is_empty()) {
@@ -131,7 +163,9 @@ fn health_follows_the_upstream() {
         (status == 503 && status_in(&body) == "unhealthy") || (status == 200 && status_in(&body) == "degraded")
     });
     server.restart();
-    eventually("healthy again", STEP, || status_in(&proxy.http("/health").1) == "healthy");
+    eventually("healthy again", STEP, || {
+        status_in(&proxy.http("/health").1) == "healthy"
+    });
 }
 
 #[test]
@@ -155,8 +189,15 @@ fn a_request_in_flight_is_answered_before_the_proxy_ends() {
     assert!(idle.until_closed().is_empty());
     let status = proxy.wait(STEP).expect("it ends");
     assert_eq!(status.code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
-    assert!(Client::tcp_to("127.0.0.1", proxy.port()).is_err(), "nobody listens any more");
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "it took {:?}",
+        begun.elapsed()
+    );
+    assert!(
+        Client::tcp_to("127.0.0.1", proxy.port()).is_err(),
+        "nobody listens any more"
+    );
 }
 
 #[test]
@@ -168,7 +209,9 @@ fn a_proxy_with_blocked_and_subscribed_clients_ends_in_time() {
     blocked.send(&["BLPOP", "q", "0"]);
     subscriber.cmd(&["SUBSCRIBE", "c"]);
     let mut direct = server.client();
-    eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
+    eventually("it is blocked", STEP, || {
+        direct.text(&["INFO", "clients"]).contains("blocked_clients:1")
+    });
     proxy.terminate();
     assert_eq!(proxy.wait(Duration::from_secs(5)).expect("it ends").code(), Some(0));
     let rest = blocked.until_closed();
@@ -217,7 +260,9 @@ fn a_socket_in_use_is_not_taken_away() {
     let _first = Proxy::start(&server, &["--listen", &listen]);
     let refused = Proxy::try_start(&server.url(), "", &["--listen", &listen]).expect_err("the address is in use");
     assert!(refused.contains("near.sock"), "{refused}");
-    Client::unix(&path).expect("the first still listens").expect(&["PING"], "+PONG");
+    Client::unix(&path)
+        .expect("the first still listens")
+        .expect(&["PING"], "+PONG");
 }
 
 #[test]
@@ -252,7 +297,11 @@ fn databases_are_kept_apart() {
     let proxy = Proxy::start(&server, &["--workers", "2"]);
     let mut clients: Vec<Client> = (0..20)
         .map(|db: usize| {
-            let mut client = if db.is_multiple_of(2) { proxy.client() } else { proxy.client3() };
+            let mut client = if db.is_multiple_of(2) {
+                proxy.client()
+            } else {
+                proxy.client3()
+            };
             client.expect(&["SELECT", &db.to_string()], "+OK");
             client.expect(&["SET", "k", &format!("in {db}")], "+OK");
             client
@@ -286,7 +335,10 @@ fn databases_are_kept_apart() {
     assert_eq!(client.bulk(&["GET", "k"]), Some(b"in 0".to_vec()));
     client.expect(&["RESET"], "+RESET");
     let after = client.bulk(&["GET", "k"]);
-    assert!(after == Some(b"in 11".to_vec()) || after == Some(b"in 0".to_vec()), "{after:?}");
+    assert!(
+        after == Some(b"in 11".to_vec()) || after == Some(b"in 0".to_vec()),
+        "{after:?}"
+    );
 }
 
 #[test]
@@ -294,7 +346,16 @@ fn standard_output_carries_addresses_and_nothing_else() {
     let server = Server::start();
     let dir = tempfile::tempdir().expect("a directory");
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_nearcache"))
-        .args(["--upstream", &server.url(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"])
+        .args([
+            "--upstream",
+            &server.url(),
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+        ])
         .current_dir(dir.path())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
@@ -310,10 +371,17 @@ fn standard_output_carries_addresses_and_nothing_else() {
     }
     let output = child.wait_with_output().expect("its output can be read");
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(out.lines().all(|l| l.starts_with("listening on ") || l.starts_with("admin listening on ")), "{out}");
+    assert!(
+        out.lines()
+            .all(|l| l.starts_with("listening on ") || l.starts_with("admin listening on ")),
+        "{out}"
+    );
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     for line in log.lines() {
-        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "a log line is JSON: {line}");
+        assert!(
+            serde_json::from_str::<serde_json::Value>(line).is_ok(),
+            "a log line is JSON: {line}"
+        );
     }
 }
 
@@ -329,8 +397,14 @@ fn text_of(frame: &[u8]) -> String {
 fn stat(client: &mut Client, name: &str) -> u64 {
     let info = text(client, &["INFO", "nearcache"]);
     let line = format!("{name}:");
-    let value = info.lines().find_map(|l| l.strip_prefix(&line)).unwrap_or_else(|| panic!("{name} in {info}"));
-    value.trim().parse().unwrap_or_else(|_| panic!("{name} is a number: {value}"))
+    let value = info
+        .lines()
+        .find_map(|l| l.strip_prefix(&line))
+        .unwrap_or_else(|| panic!("{name} in {info}"));
+    value
+        .trim()
+        .parse()
+        .unwrap_or_else(|_| panic!("{name} is a number: {value}"))
 }
 
 fn status_in(body: &str) -> String {

@@ -1,138 +1,12 @@
-//! Clients whose state lives in their connection: transactions, blocking pops, subscriptions, monitors, client-side
+//! Clients whose state lives in their connection: blocking pops, subscriptions, monitors, client-side
 //! caching, muted replies. They notice no proxy, and neither do the others.
 
 use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::client::{children, encode, without_id};
+use crate::support::client::children;
 use crate::support::{Client, Proxy, STEP, Server, eventually, show};
-
-#[test]
-fn a_transaction_fails_when_a_watched_key_changed() {
-    let server = Server::start();
-    let proxy = Proxy::start(&server, &[]);
-    let (mut a, mut b, mut c) = (proxy.client(), proxy.client3(), server.client());
-    for (round, is_foreign) in [(0, false), (1, true), (2, false), (3, true)] {
-        for (client, nil) in [(&mut a, "*-1"), (&mut proxy.client3(), "_")] {
-            client.expect(&["SET", "watched", "1"], "+OK");
-            client.expect(&["WATCH", "watched", "other"], "+OK");
-            client.expect(&["GET", "watched"], "$1\r\n1");
-            let other = if is_foreign { &mut c } else { &mut b };
-            other.expect(&["SET", "watched", "2"], "+OK");
-            client.expect(&["MULTI"], "+OK");
-            client.expect(&["SET", "watched", "mine"], "+QUEUED");
-            client.expect(&["EXEC"], nil);
-            client.expect(&["GET", "watched"], "$1\r\n2");
-            // And without a change it goes through; the watch of before is forgotten.
-            client.expect(&["WATCH", "watched"], "+OK");
-            client.expect(&["MULTI"], "+OK");
-            client.expect(&["SET", "watched", "mine"], "+QUEUED");
-            client.expect(&["GET", "watched"], "+QUEUED");
-            client.expect(&["EXEC"], "*2\r\n+OK\r\n$4\r\nmine");
-            client.expect(&["GET", "watched"], "$4\r\nmine");
-            assert_eq!(b.bulk(&["GET", "watched"]), Some(b"mine".to_vec()), "round {round}");
-        }
-    }
-}
-
-#[test]
-fn unwatch_reset_and_discard_forget_what_was_watched() {
-    let server = Server::start();
-    let proxy = Proxy::start(&server, &[]);
-    let (mut a, mut b) = (proxy.client(), proxy.client());
-    for forget in [vec!["UNWATCH"], vec!["RESET"], vec!["MULTI", "DISCARD"], vec!["MULTI", "RESET"]] {
-        a.expect(&["WATCH", "k"], "+OK");
-        b.expect(&["SET", "k", "changed"], "+OK");
-        for word in &forget {
-            a.cmd(&[word]);
-        }
-        a.expect(&["MULTI"], "+OK");
-        a.expect(&["SET", "k", "mine"], "+QUEUED");
-        a.expect(&["EXEC"], "*1\r\n+OK");
-        assert_eq!(b.bulk(&["GET", "k"]), Some(b"mine".to_vec()), "after {forget:?}");
-    }
-}
-
-#[test]
-fn own_writes_do_conflict_with_an_own_watch() {
-    let server = Server::start();
-    let proxy = Proxy::start(&server, &[]);
-    for (mut client, nil) in [(proxy.client(), "*-1"), (proxy.client3(), "_")] {
-        client.expect(&["WATCH", "k"], "+OK");
-        client.expect(&["SET", "k", "mine"], "+OK");
-        client.expect(&["MULTI"], "+OK");
-        client.expect(&["SET", "k", "never"], "+QUEUED");
-        client.expect(&["EXEC"], nil);
-        // The same in one breath.
-        let lines: [&[&str]; 5] = [&["WATCH", "k"], &["SET", "k", "again"], &["MULTI"], &["SET", "k", "never"], &["EXEC"]];
-        client.raw(&lines.iter().flat_map(|l| encode(l)).collect::<Vec<_>>());
-        let replies: Vec<String> = client.frames(5).iter().map(|f| show(f)).collect();
-        assert_eq!(replies[4], format!("{nil}\\r\\n"), "{replies:?}");
-        client.expect(&["GET", "k"], "$5\r\nagain");
-    }
-}
-
-#[test]
-fn errors_in_a_transaction_are_those_of_the_server() {
-    let server = Server::start();
-    let proxy = Proxy::start(&server, &[]);
-    for script in [
-        "MULTI\nMULTI\nEXEC",
-        "EXEC",
-        "DISCARD",
-        "MULTI\nWATCH k\nEXEC",
-        "MULTI\nNOSUCH\nSET k 1\nEXEC\nGET k",
-        "MULTI\nSET k\nEXEC",
-        "MULTI\nSET k v\nINCR k\nGET k\nEXEC",
-        "MULTI\nDISCARD\nGET k",
-        "MULTI\nEXEC",
-        "MULTI\nSELECT 1\nSET inside 1\nEXEC\nEXISTS inside\nSELECT 0\nEXISTS inside",
-        "MULTI\nHELLO 3\nHGETALL none\nEXEC\nHGETALL none\nHELLO 2",
-        "MULTI\nSELECT 99\nEXEC\nGET k",
-        "MULTI\nSELECT 2\nDISCARD\nSET where here\nSELECT 0\nEXISTS where",
-        "MULTI\nBLPOP none 0\nEXEC",
-        "MULTI\nPING\nECHO x\nCLIENT GETNAME\nEXEC",
-        "MULTI\nCLIENT SETNAME inside\nEXEC\nCLIENT GETNAME",
-        "MULTI\nQUIT",
-        "MULTI\nSUBSCRIBE c\nEXEC\nUNSUBSCRIBE c",
-        "MULTI\nRESET\nEXEC",
-        "MULTI\nEVAL return{1,2} 0\nHSET h f v\nHGETALL h\nZADD z 1 m\nZRANGE z 0 -1 WITHSCORES\nLPOP none 2\nGET none\nEXEC",
-        "MULTI\nDEL h z k\nEXEC",
-        "MULTI\nCONFIG GET maxmemory\nINFO nosuchsection\nEXEC",
-        "MULTI\nMONITOR\nEXEC",
-    ] {
-        for three in [false, true] {
-            for is_pipelined in [false, true] {
-                let play = |mut client: Client| {
-                    if three {
-                        client = client.hello3();
-                    }
-                    let mut all = Vec::new();
-                    let lines: Vec<Vec<&str>> = script.lines().map(|l| l.split(' ').collect()).collect();
-                    if is_pipelined {
-                        client.raw(&lines.iter().flat_map(|l| encode(l)).collect::<Vec<_>>());
-                    }
-                    for line in &lines {
-                        if !is_pipelined && client.try_raw(&encode(line)).is_err() {
-                            break;
-                        }
-                        match client.try_frame(Duration::from_secs(2)) {
-                            Ok(frame) => all.push(show(&without_id(&frame))),
-                            Err(e) => all.push(format!("{line:?}: {e}")),
-                        }
-                    }
-                    all
-                };
-                server.client().expect(&["FLUSHALL"], "+OK");
-                let direct = play(server.client());
-                server.client().expect(&["FLUSHALL"], "+OK");
-                let through = play(proxy.client());
-                assert_eq!(through, direct, "{script:?} RESP3 {three} pipelined {is_pipelined}");
-            }
-        }
-    }
-}
 
 #[test]
 fn a_blocked_pop_is_served_by_another_client() {
@@ -140,13 +14,37 @@ fn a_blocked_pop_is_served_by_another_client() {
     let proxy = Proxy::start(&server, &[]);
     let waits: [(&[&str], &[&str], &str); 9] = [
         (&["BLPOP", "q", "0"], &["RPUSH", "q", "x"], "*2\r\n$1\r\nq\r\n$1\r\nx"),
-        (&["BRPOP", "none", "q", "5"], &["LPUSH", "q", "x"], "*2\r\n$1\r\nq\r\n$1\r\nx"),
-        (&["BLMOVE", "q", "done", "LEFT", "RIGHT", "0"], &["RPUSH", "q", "x"], "$1\r\nx"),
+        (
+            &["BRPOP", "none", "q", "5"],
+            &["LPUSH", "q", "x"],
+            "*2\r\n$1\r\nq\r\n$1\r\nx",
+        ),
+        (
+            &["BLMOVE", "q", "done", "LEFT", "RIGHT", "0"],
+            &["RPUSH", "q", "x"],
+            "$1\r\nx",
+        ),
         (&["BRPOPLPUSH", "q", "done", "0"], &["RPUSH", "q", "x"], "$1\r\nx"),
-        (&["BLMPOP", "0", "1", "q", "LEFT"], &["RPUSH", "q", "x"], "*2\r\n$1\r\nq\r\n*1\r\n$1\r\nx"),
-        (&["BZPOPMIN", "zq", "0"], &["ZADD", "zq", "1", "x"], "*3\r\n$2\r\nzq\r\n$1\r\nx\r\n$1\r\n1"),
-        (&["BZPOPMAX", "zq", "0"], &["ZADD", "zq", "1", "x"], "*3\r\n$2\r\nzq\r\n$1\r\nx\r\n$1\r\n1"),
-        (&["BZMPOP", "0", "1", "zq", "MIN"], &["ZADD", "zq", "1", "x"], "*2\r\n$2\r\nzq\r\n*1\r\n*2\r\n$1\r\nx\r\n$1\r\n1"),
+        (
+            &["BLMPOP", "0", "1", "q", "LEFT"],
+            &["RPUSH", "q", "x"],
+            "*2\r\n$1\r\nq\r\n*1\r\n$1\r\nx",
+        ),
+        (
+            &["BZPOPMIN", "zq", "0"],
+            &["ZADD", "zq", "1", "x"],
+            "*3\r\n$2\r\nzq\r\n$1\r\nx\r\n$1\r\n1",
+        ),
+        (
+            &["BZPOPMAX", "zq", "0"],
+            &["ZADD", "zq", "1", "x"],
+            "*3\r\n$2\r\nzq\r\n$1\r\nx\r\n$1\r\n1",
+        ),
+        (
+            &["BZMPOP", "0", "1", "zq", "MIN"],
+            &["ZADD", "zq", "1", "x"],
+            "*2\r\n$2\r\nzq\r\n*1\r\n*2\r\n$1\r\nx\r\n$1\r\n1",
+        ),
         (
             &["XREAD", "BLOCK", "0", "STREAMS", "x", "$"],
             &["XADD", "x", "5-5", "f", "v"],
@@ -163,10 +61,19 @@ fn a_blocked_pop_is_served_by_another_client() {
         waiter.send(wait);
         waiter.send(&["ECHO", "behind"]);
         let mut direct = server.client();
-        eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
-        assert!(waiter.is_silent(Duration::from_millis(30)), "nothing behind a blocked command is answered");
+        eventually("it is blocked", STEP, || {
+            direct.text(&["INFO", "clients"]).contains("blocked_clients:1")
+        });
+        assert!(
+            waiter.is_silent(Duration::from_millis(30)),
+            "nothing behind a blocked command is answered"
+        );
         giver.cmd(serve);
-        assert_eq!(show(&waiter.frame()), show(format!("{expected}\r\n").as_bytes()), "{wait:?}");
+        assert_eq!(
+            show(&waiter.frame()),
+            show(format!("{expected}\r\n").as_bytes()),
+            "{wait:?}"
+        );
         assert_eq!(show(&waiter.frame()), "$6\\r\\nbehind\\r\\n");
         // The pop was acknowledged: whoever asks now sees it.
         reader.expect(&["LLEN", "q"], ":0");
@@ -180,11 +87,20 @@ fn a_blocked_pop_times_out_as_at_the_server() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);
     for (mut client, nil) in [(proxy.client(), "*-1"), (proxy.client3(), "_")] {
-        for line in ["BLPOP none 0.2", "BLMOVE none n LEFT LEFT 0.2", "BZPOPMIN none 0.2", "BLMPOP 0.2 1 none LEFT", "XREAD BLOCK 200 STREAMS none 0"] {
+        for line in [
+            "BLPOP none 0.2",
+            "BLMOVE none n LEFT LEFT 0.2",
+            "BZPOPMIN none 0.2",
+            "BLMPOP 0.2 1 none LEFT",
+            "XREAD BLOCK 200 STREAMS none 0",
+        ] {
             let begun = Instant::now();
             client.expect(&line.split(' ').collect::<Vec<_>>(), nil);
             let took = begun.elapsed();
-            assert!((Duration::from_millis(190)..Duration::from_secs(2)).contains(&took), "{line} took {took:?}");
+            assert!(
+                (Duration::from_millis(190)..Duration::from_secs(2)).contains(&took),
+                "{line} took {took:?}"
+            );
         }
         client.expect(&["SET", "after", "it works"], "+OK");
         client.expect(&["GET", "after"], "$8\r\nit works");
@@ -199,9 +115,13 @@ fn a_client_that_leaves_while_blocked_takes_nothing_along() {
     for _ in 0..20 {
         let mut leaver = proxy.client();
         leaver.send(&["BLPOP", "q", "0"]);
-        eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
+        eventually("it is blocked", STEP, || {
+            direct.text(&["INFO", "clients"]).contains("blocked_clients:1")
+        });
         leaver.close();
-        eventually("nobody is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:0"));
+        eventually("nobody is blocked", STEP, || {
+            direct.text(&["INFO", "clients"]).contains("blocked_clients:0")
+        });
         let mut giver = proxy.client();
         giver.expect(&["RPUSH", "q", "kept"], ":1");
         giver.expect(&["LPOP", "q"], "$4\r\nkept");
@@ -216,13 +136,20 @@ fn a_blocked_client_can_be_unblocked_by_its_id() {
     let id = waiter.int(&["CLIENT", "ID"]).to_string();
     let mut direct = server.client();
     waiter.send(&["BLPOP", "q", "0"]);
-    eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
+    eventually("it is blocked", STEP, || {
+        direct.text(&["INFO", "clients"]).contains("blocked_clients:1")
+    });
     other.expect(&["CLIENT", "UNBLOCK", &id], ":1");
     assert_eq!(show(&waiter.frame()), "*-1\\r\\n");
     waiter.send(&["BLPOP", "q", "0"]);
-    eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
+    eventually("it is blocked", STEP, || {
+        direct.text(&["INFO", "clients"]).contains("blocked_clients:1")
+    });
     other.expect(&["CLIENT", "UNBLOCK", &id, "ERROR"], ":1");
-    assert_eq!(show(&waiter.frame()), "-UNBLOCKED client unblocked via CLIENT UNBLOCK\\r\\n");
+    assert_eq!(
+        show(&waiter.frame()),
+        "-UNBLOCKED client unblocked via CLIENT UNBLOCK\\r\\n"
+    );
     other.expect(&["CLIENT", "UNBLOCK", &id], ":0");
 }
 
@@ -234,11 +161,15 @@ fn a_blocked_client_can_be_killed_by_its_id() {
     let id = waiter.int(&["CLIENT", "ID"]).to_string();
     let mut direct = server.client();
     waiter.send(&["BLPOP", "q", "0"]);
-    eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
+    eventually("it is blocked", STEP, || {
+        direct.text(&["INFO", "clients"]).contains("blocked_clients:1")
+    });
     other.expect(&["CLIENT", "KILL", "ID", &id], ":1");
     assert!(waiter.until_closed().is_empty());
     other.expect(&["CLIENT", "KILL", "ID", &id], ":0");
-    eventually("nobody is blocked at the server", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:0"));
+    eventually("nobody is blocked at the server", STEP, || {
+        direct.text(&["INFO", "clients"]).contains("blocked_clients:0")
+    });
     other.expect(&["RPUSH", "q", "kept"], ":1");
     other.expect(&["LPOP", "q"], "$4\r\nkept");
 }
@@ -253,12 +184,24 @@ fn messages_arrive_and_ordinary_commands_work_afterwards() {
         client.expect(&["SET", "k", "before"], "+OK");
         let kind = if is_three { ">" } else { "*" };
         client.send(&["SUBSCRIBE", "news", "weather"]);
-        assert_eq!(show(&client.frame()), show(format!("{kind}3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n").as_bytes()));
-        assert_eq!(show(&client.frame()), show(format!("{kind}3\r\n$9\r\nsubscribe\r\n$7\r\nweather\r\n:2\r\n").as_bytes()));
+        assert_eq!(
+            show(&client.frame()),
+            show(format!("{kind}3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n").as_bytes())
+        );
+        assert_eq!(
+            show(&client.frame()),
+            show(format!("{kind}3\r\n$9\r\nsubscribe\r\n$7\r\nweather\r\n:2\r\n").as_bytes())
+        );
         client.send(&["PSUBSCRIBE", "w*"]);
-        assert_eq!(show(&client.frame()), show(format!("{kind}3\r\n$10\r\npsubscribe\r\n$2\r\nw*\r\n:3\r\n").as_bytes()));
+        assert_eq!(
+            show(&client.frame()),
+            show(format!("{kind}3\r\n$10\r\npsubscribe\r\n$2\r\nw*\r\n:3\r\n").as_bytes())
+        );
         client.send(&["SSUBSCRIBE", "shard"]);
-        assert_eq!(show(&client.frame()), show(format!("{kind}3\r\n$10\r\nssubscribe\r\n$5\r\nshard\r\n:1\r\n").as_bytes()));
+        assert_eq!(
+            show(&client.frame()),
+            show(format!("{kind}3\r\n$10\r\nssubscribe\r\n$5\r\nshard\r\n:1\r\n").as_bytes())
+        );
         publisher.expect(&["PUBLISH", "news", "hello"], ":1");
         publisher.expect(&["SPUBLISH", "shard", "s"], ":1");
         publisher.expect(&["PUBLISH", "weather", "rain"], ":2");
@@ -278,7 +221,10 @@ fn messages_arrive_and_ordinary_commands_work_afterwards() {
             client.expect(&["PING"], "+PONG");
         } else {
             let refused = client.text(&["GET", "k"]);
-            assert!(refused.starts_with("-ERR Can't execute 'get': only (P|S)SUBSCRIBE"), "{refused}");
+            assert!(
+                refused.starts_with("-ERR Can't execute 'get': only (P|S)SUBSCRIBE"),
+                "{refused}"
+            );
             client.expect(&["PING"], "*2\r\n$4\r\npong\r\n$0\r\n");
             client.expect(&["PING", "x"], "*2\r\n$4\r\npong\r\n$1\r\nx");
         }
@@ -292,7 +238,14 @@ fn messages_arrive_and_ordinary_commands_work_afterwards() {
         publisher.expect(&["PUBLISH", "news", "nobody"], ":0");
         client.expect(&["SET", "k", "after"], "+OK");
         client.expect(&["GET", "k"], "$5\r\nafter");
-        client.expect(&["MGET", "k", "none"], if is_three { "*2\r\n$5\r\nafter\r\n_" } else { "*2\r\n$5\r\nafter\r\n$-1" });
+        client.expect(
+            &["MGET", "k", "none"],
+            if is_three {
+                "*2\r\n$5\r\nafter\r\n_"
+            } else {
+                "*2\r\n$5\r\nafter\r\n$-1"
+            },
+        );
         client.expect(&["MULTI"], "+OK");
         client.expect(&["EXEC"], "*0");
         assert!(client.is_silent(Duration::from_millis(20)));
@@ -304,7 +257,9 @@ fn many_messages_reach_many_subscribers_in_order() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);
     const MESSAGES: usize = 2000;
-    let mut subscribers: Vec<Client> = (0..20).map(|i| if i % 2 == 0 { proxy.client() } else { proxy.client3() }).collect();
+    let mut subscribers: Vec<Client> = (0..20)
+        .map(|i| if i % 2 == 0 { proxy.client() } else { proxy.client3() })
+        .collect();
     for subscriber in &mut subscribers {
         subscriber.cmd(&["SUBSCRIBE", "c"]);
     }
@@ -319,7 +274,10 @@ fn many_messages_reach_many_subscribers_in_order() {
             scope.spawn(move || {
                 for i in 0..MESSAGES {
                     let message = children(&subscriber.frame());
-                    assert_eq!(show(&message[2]), show(format!("${}\r\n{i}\r\n", i.to_string().len()).as_bytes()));
+                    assert_eq!(
+                        show(&message[2]),
+                        show(format!("${}\r\n{i}\r\n", i.to_string().len()).as_bytes())
+                    );
                 }
             });
         }
@@ -396,7 +354,10 @@ fn a_client_that_tracks_is_told_of_the_writes_of_others() {
     tracker.expect(&["GET", "k0"], "$5\r\nquiet");
     tracker.expect(&["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "p:"], "+OK");
     other.expect(&["SET", "p:1", "v"], "+OK");
-    assert_eq!(show(&tracker.frame()), ">2\\r\\n$10\\r\\ninvalidate\\r\\n*1\\r\\n$3\\r\\np:1\\r\\n");
+    assert_eq!(
+        show(&tracker.frame()),
+        ">2\\r\\n$10\\r\\ninvalidate\\r\\n*1\\r\\n$3\\r\\np:1\\r\\n"
+    );
 }
 
 #[test]
@@ -405,7 +366,17 @@ fn muted_replies_stay_away_and_come_back() {
     let proxy = Proxy::start(&server, &[]);
     for mut client in [proxy.client(), proxy.client3()] {
         for line in [
-            "CLIENT REPLY OFF", "SET k off", "GET k", "PING", "NOSUCH", "GET", "ECHO x", "SELECT 1", "HELLO 2", "SELECT 0", "INCR n",
+            "CLIENT REPLY OFF",
+            "SET k off",
+            "GET k",
+            "PING",
+            "NOSUCH",
+            "GET",
+            "ECHO x",
+            "SELECT 1",
+            "HELLO 2",
+            "SELECT 0",
+            "INCR n",
             "CLIENT REPLY ON",
         ] {
             client.send(&line.split(' ').collect::<Vec<_>>());
@@ -477,39 +448,12 @@ fn connections_are_returned_clean() {
         clean.expect(&["GET", "k"], "+QUEUED");
         clean.expect(&["EXEC"], "*1\r\n$1\r\nv");
         clean.expect(&["GET", "k"], "$1\r\nv");
-        assert_eq!(server.client().bulk(&["GET", "k"]), Some(b"v".to_vec()), "in database 0");
+        assert_eq!(
+            server.client().bulk(&["GET", "k"]),
+            Some(b"v".to_vec()),
+            "in database 0"
+        );
         clean.expect(&["BLPOP", "none", "0.01"], "*-1");
         assert_eq!(server.client().int(&["DEL", "k"]), 1);
     }
-}
-
-#[test]
-fn thousands_of_transactions_side_by_side_lose_no_update() {
-    let server = Server::start();
-    let proxy = Proxy::start(&server, &["--workers", "2"]);
-    const CLIENTS: usize = 6;
-    const EACH: usize = 150;
-    thread::scope(|scope| {
-        for n in 0..CLIENTS {
-            let mut client = if n % 2 == 0 { proxy.client() } else { proxy.client3() };
-            scope.spawn(move || {
-                let mut done = 0;
-                let end = Instant::now() + Duration::from_secs(20);
-                while done < EACH {
-                    assert!(Instant::now() < end, "client {n} got through {done} times");
-                    client.expect(&["WATCH", "sum"], "+OK");
-                    let sum: u64 = match client.bulk(&["GET", "sum"]) {
-                        Some(text) => String::from_utf8_lossy(&text).parse().expect("a number"),
-                        None => 0,
-                    };
-                    for line in [vec!["MULTI"], vec!["SET", "sum", &(sum + 1).to_string()], vec!["EXEC"]] {
-                        client.send(&line);
-                    }
-                    let replies = client.frames(3);
-                    done += usize::from(replies[2].starts_with(b"*1"));
-                }
-            });
-        }
-    });
-    assert_eq!(server.client().bulk(&["GET", "sum"]), Some((CLIENTS * EACH).to_string().into_bytes()));
 }

@@ -31,7 +31,10 @@ fn protocol_errors_and_inline_commands_are_those_of_the_server() {
         (b"\tPING\r\n", Open),
         (b"\r\n\r\n\nPING\r\n", Open),
         (b"*0\r\n*-1\r\n*-10\r\nPING\r\n", Open),
-        (b"SET inline \"a b\\x41\\n\\r\\t\\b\\a\\\\\\\"\"\r\nGET inline\r\n", Open),
+        (
+            b"SET inline \"a b\\x41\\n\\r\\t\\b\\a\\\\\\\"\"\r\nGET inline\r\n",
+            Open,
+        ),
         (b"SET inline 'single \\' \\x41 \\n'\r\nGET inline\r\n", Open),
         (b"SET inline \"\"\r\nGET inline\r\nSTRLEN ''\r\n", Open),
         (b"SET inline a\"b\"\r\nGET inline\r\n", Open),
@@ -216,7 +219,11 @@ fn client_id_is_stable_unique_and_survives_reset() {
     assert_eq!(id, a.int(&["CLIENT", "ID"]), "RESET keeps the id");
     a.expect(&["CLIENT", "SETNAME", "alice"], "+OK");
     let list = String::from_utf8(b.bulk(&["CLIENT", "LIST"]).expect("a list")).expect("text");
-    assert!(list.lines().any(|l| l.contains(&format!("id={id} ")) && l.contains("name=alice")), "{list}");
+    assert!(
+        list.lines()
+            .any(|l| l.contains(&format!("id={id} ")) && l.contains("name=alice")),
+        "{list}"
+    );
     let info = String::from_utf8(a.bulk(&["CLIENT", "INFO"]).expect("its own line")).expect("text");
     assert!(info.contains(&format!("id={id} ")), "{info}");
 }
@@ -294,10 +301,16 @@ fn a_deep_pipeline_keeps_its_order() {
         let mut writer = client.second_handle();
         scope.spawn(move || writer.raw(&bytes));
         for i in 0..DEEP {
-            assert_eq!(show(&client.frame()), show(format!("${}\r\n{i}\r\n", i.to_string().len()).as_bytes()));
+            assert_eq!(
+                show(&client.frame()),
+                show(format!("${}\r\n{i}\r\n", i.to_string().len()).as_bytes())
+            );
             let n = i + 1;
             assert_eq!(show(&client.frame()), show(format!(":{n}\r\n").as_bytes()));
-            assert_eq!(show(&client.frame()), show(format!("${}\r\n{n}\r\n", n.to_string().len()).as_bytes()));
+            assert_eq!(
+                show(&client.frame()),
+                show(format!("${}\r\n{n}\r\n", n.to_string().len()).as_bytes())
+            );
         }
     });
 }
@@ -333,16 +346,25 @@ fn a_stranger_meets_the_limits_of_the_server() {
         let direct = exchange_unauthenticated(server.stranger(), bytes, then);
         let through = exchange_unauthenticated(proxy.client(), bytes, then);
         if bytes.starts_with(b"NEARCACHE") {
-            assert!(through.starts_with(b"-"), "a stranger may not ask the proxy either: {}", show(&through));
+            assert!(
+                through.starts_with(b"-"),
+                "a stranger may not ask the proxy either: {}",
+                show(&through)
+            );
         } else {
             assert_eq!(show(&through), show(&direct), "after {}", show(bytes));
         }
     }
-    let after_auth = b"AUTH secret\r\nPING\r\n*12\r\n$4\r\nMGET\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n\
+    let after_auth =
+        b"AUTH secret\r\nPING\r\n*12\r\n$4\r\nMGET\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n\
                        $1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\n$1\r\na\r\nRESET\r\n";
     let direct = exchange_unauthenticated(server.stranger(), after_auth, Open);
     let through = exchange_unauthenticated(proxy.client(), after_auth, Open);
-    assert_eq!(show(&through), show(&direct), "limits are lifted by AUTH and come back with RESET");
+    assert_eq!(
+        show(&through),
+        show(&direct),
+        "limits are lifted by AUTH and come back with RESET"
+    );
 }
 
 /// Sends `bytes`; for an open connection reads up to the answer of a sentinel, for a closed one to its end.

@@ -14,9 +14,13 @@ fn connections_killed_at_the_upstream_come_back() {
     let mut clients = [proxy.client(), proxy.client3(), proxy.client()];
     for round in 0..10 {
         let value = round.to_string();
-        server.client().cmd(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        server
+            .client()
+            .cmd(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         for client in &mut clients {
-            eventually("writes are possible again", STEP, || client.cmd(&["SET", "k", &value]) == b"+OK\r\n");
+            eventually("writes are possible again", STEP, || {
+                client.cmd(&["SET", "k", &value]) == b"+OK\r\n"
+            });
             client.expect(&["GET", "k"], &format!("$1\r\n{value}"));
             client.expect(&["PING"], "+PONG");
         }
@@ -66,7 +70,11 @@ fn a_server_that_was_killed_and_lost_its_data_is_believed() {
             reply = client.cmd(&["GET", "k"]);
             !reply.starts_with(b"-")
         });
-        assert!(reply == b"$-1\r\n" || reply == b"_\r\n", "a value of its former life: {}", show(&reply));
+        assert!(
+            reply == b"$-1\r\n" || reply == b"_\r\n",
+            "a value of its former life: {}",
+            show(&reply)
+        );
     }
     clients[0].expect(&["SET", "k", "new life"], "+OK");
     clients[1].expect(&["GET", "k"], "$8\r\nnew life");
@@ -91,7 +99,10 @@ fn a_server_that_hangs_is_given_up_after_the_read_timeout() {
         }
     }
     let took = begun.elapsed();
-    assert!((Duration::from_millis(800)..Duration::from_millis(3500)).contains(&took), "given up after {took:?}");
+    assert!(
+        (Duration::from_millis(800)..Duration::from_millis(3500)).contains(&took),
+        "given up after {took:?}"
+    );
     server.thaw();
     for client in &mut clients {
         eventually("it works again", STEP, || client.cmd(&["GET", "k"]).starts_with(b"$"));
@@ -107,7 +118,10 @@ fn a_blocked_client_is_no_hanging_server() {
     waiter.send(&["BLPOP", "q", "0"]);
     let mut subscriber = proxy.client3();
     subscriber.cmd(&["SUBSCRIBE", "c"]);
-    assert!(waiter.is_silent(Duration::from_millis(1200)), "it waits, however long the time-out is");
+    assert!(
+        waiter.is_silent(Duration::from_millis(1200)),
+        "it waits, however long the time-out is"
+    );
     other.expect(&["RPUSH", "q", "x"], ":1");
     assert_eq!(show(&waiter.frame()), "*2\\r\\n$1\\r\\nq\\r\\n$1\\r\\nx\\r\\n");
     other.expect(&["PUBLISH", "c", "still here"], ":1");
@@ -121,8 +135,14 @@ fn an_upstream_that_comes_late_is_awaited() {
     let mut client = proxy.client();
     client.expect(&["PING"], "+PONG");
     let refused = client.text(&["GET", "k"]);
-    assert!(refused.starts_with("-ERR nearcache: upstream ") && refused.contains(" is unavailable: "), "{refused}");
-    assert!(refused.contains(&server.port().to_string()), "the error names the upstream: {refused}");
+    assert!(
+        refused.starts_with("-ERR nearcache: upstream ") && refused.contains(" is unavailable: "),
+        "{refused}"
+    );
+    assert!(
+        refused.contains(&server.port().to_string()),
+        "the error names the upstream: {refused}"
+    );
     server.restart();
     eventually("it is found", STEP, || client.cmd(&["SET", "k", "v"]) == b"+OK\r\n");
     client.expect(&["GET", "k"], "$1\r\nv");
@@ -130,7 +150,11 @@ fn an_upstream_that_comes_late_is_awaited() {
     for _ in 0..20 {
         client.expect(&["GET", "k"], "$1\r\nv");
     }
-    assert!(server.calls("get") <= 1, "and it is cached: {} reads", server.calls("get"));
+    assert!(
+        server.calls("get") <= 1,
+        "and it is cached: {} reads",
+        server.calls("get")
+    );
 }
 
 #[test]
@@ -145,16 +169,32 @@ fn an_upstream_that_takes_connections_and_says_nothing() {
         let begun = Instant::now();
         let refused = client.text(&line);
         assert!(refused.starts_with("-ERR nearcache: "), "{line:?}: {refused}");
-        assert!(begun.elapsed() < Duration::from_secs(4), "{line:?} took {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(4),
+            "{line:?} took {:?}",
+            begun.elapsed()
+        );
     }
     relay.release();
-    eventually("it works when it speaks", STEP, || client.cmd(&["SET", "k", "v"]) == b"+OK\r\n");
+    eventually("it works when it speaks", STEP, || {
+        client.cmd(&["SET", "k", "v"]) == b"+OK\r\n"
+    });
 }
 
 #[test]
 fn where_tracking_is_refused_nothing_is_cached() {
     let no_right = Server::start();
-    let rule = ["ACL", "SETUSER", "limited", "on", ">pw", "~*", "&*", "+@all", "-client|tracking"];
+    let rule = [
+        "ACL",
+        "SETUSER",
+        "limited",
+        "on",
+        ">pw",
+        "~*",
+        "&*",
+        "+@all",
+        "-client|tracking",
+    ];
     no_right.client().expect(&rule, "+OK");
     let no_command = Server::with(&["--rename-command", "CLIENT", ""]);
     for (server, url) in [
@@ -169,12 +209,20 @@ fn where_tracking_is_refused_nothing_is_cached() {
             let value = i.to_string();
             direct.expect(&["SET", "k", &value], "+OK");
             for client in &mut clients {
-                assert_eq!(client.bulk(&["GET", "k"]), Some(value.clone().into_bytes()), "{url}: a foreign write");
+                assert_eq!(
+                    client.bulk(&["GET", "k"]),
+                    Some(value.clone().into_bytes()),
+                    "{url}: a foreign write"
+                );
             }
             let value = format!("own {i}");
             clients[i % 3].expect(&["SET", "k", &value], "+OK");
             for client in &mut clients {
-                assert_eq!(client.bulk(&["GET", "k"]), Some(value.clone().into_bytes()), "{url}: an own write");
+                assert_eq!(
+                    client.bulk(&["GET", "k"]),
+                    Some(value.clone().into_bytes()),
+                    "{url}: an own write"
+                );
             }
         }
         assert_eq!(server.calls("get"), 300, "{url}");
@@ -217,10 +265,15 @@ fn no_write_is_executed_twice_when_links_break() {
         let mut direct = server.client();
         let mut count = 0;
         eventually("what was acknowledged is there", STEP, || {
-            count = direct.bulk(&["GET", &key]).map_or(0, |n| String::from_utf8_lossy(&n).parse().expect("a count"));
+            count = direct
+                .bulk(&["GET", &key])
+                .map_or(0, |n| String::from_utf8_lossy(&n).parse().expect("a count"));
             count >= acked
         });
-        assert!(count <= acked + unknown, "round {round}: {count} executed, {acked} acknowledged, {unknown} unknown");
+        assert!(
+            count <= acked + unknown,
+            "round {round}: {count} executed, {acked} acknowledged, {unknown} unknown"
+        );
     }
 }
 
@@ -231,18 +284,21 @@ fn errors_of_the_server_are_passed_on_and_not_kept() {
     let mut clients = [proxy.client(), proxy.client3()];
     let mut direct = server.client();
     for round in 0..3 {
-        let value = round.to_string();
+        let (value, fresh) = (round.to_string(), format!("nobody asked before {round}"));
         direct.expect(&["SET", "k", &value], "+OK");
         direct.expect(&["REPLICAOF", "127.0.0.1", "1"], "+OK");
         for client in &mut clients {
             let refused = client.text(&["SET", "k", "never"]);
-            assert!(refused.starts_with("-READONLY") || refused.starts_with("-MASTERDOWN"), "{refused}");
-            let refused = client.text(&["GET", "nobody asked before"]);
+            assert!(
+                refused.starts_with("-READONLY") || refused.starts_with("-MASTERDOWN"),
+                "{refused}"
+            );
+            let refused = client.text(&["GET", &fresh]);
             assert!(refused.starts_with("-MASTERDOWN"), "{refused}");
         }
         direct.expect(&["REPLICAOF", "NO", "ONE"], "+OK");
         for client in &mut clients {
-            assert_eq!(client.bulk(&["GET", "nobody asked before"]), None);
+            assert_eq!(client.bulk(&["GET", &fresh]), None);
             assert_eq!(client.bulk(&["GET", "k"]), Some(value.clone().into_bytes()));
         }
     }
@@ -270,17 +326,29 @@ fn a_pinned_client_learns_that_its_connection_is_gone() {
     queueing.expect(&["MULTI"], "+OK");
     queueing.expect(&["SET", "k", "never"], "+QUEUED");
     let mut direct = server.client();
-    eventually("it is blocked", STEP, || direct.text(&["INFO", "clients"]).contains("blocked_clients:1"));
+    eventually("it is blocked", STEP, || {
+        direct.text(&["INFO", "clients"]).contains("blocked_clients:1")
+    });
     server.kill();
     // Whoever waits for messages would wait for ever: only an end makes a client subscribe anew.
     for subscriber in &mut subscribers {
         let rest = subscriber.until_closed();
-        assert!(rest.is_empty() || rest.starts_with(b"-") || rest.starts_with(b">"), "{}", show(&rest));
+        assert!(
+            rest.is_empty() || rest.starts_with(b"-") || rest.starts_with(b">"),
+            "{}",
+            show(&rest)
+        );
     }
     let told = blocked.try_frame(STEP);
-    assert!(told.is_err() || told.is_ok_and(|f| f.starts_with(b"-")), "the blocked client got something else");
+    assert!(
+        told.is_err() || told.is_ok_and(|f| f.starts_with(b"-")),
+        "the blocked client got something else"
+    );
     server.restart();
-    for (client, line) in [(&mut watcher, vec!["MULTI", "SET k mine", "EXEC"]), (&mut queueing, vec!["EXEC"])] {
+    for (client, line) in [
+        (&mut watcher, vec!["MULTI", "SET k mine", "EXEC"]),
+        (&mut queueing, vec!["EXEC"]),
+    ] {
         // Closed or refused: but never as if nothing had happened.
         let mut last = None;
         for words in line {
@@ -295,7 +363,11 @@ fn a_pinned_client_learns_that_its_connection_is_gone() {
                 }
             }
         }
-        assert!(last.as_ref().is_none_or(|f| f.starts_with(b"-")), "{:?}", last.map(|f| show(&f)));
+        assert!(
+            last.as_ref().is_none_or(|f| f.starts_with(b"-")),
+            "{:?}",
+            last.map(|f| show(&f))
+        );
     }
     assert_eq!(server.client().int(&["EXISTS", "k"]), 0);
 }

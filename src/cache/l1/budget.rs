@@ -4,6 +4,7 @@
 //! Not counted: leases and waiting followers, which the number of commands in flight bounds.
 
 use super::Config;
+use super::slab::CHUNK_BYTES;
 
 /// Bytes that `malloc(request)` takes: a header of 8, in steps of 16, at least 32 (glibc, 64 bit); from 128 KiB on pages of
 /// their own.
@@ -42,14 +43,14 @@ impl Limits {
 }
 
 /// How many shards: a power of two, at most [`MAX_SHARDS`], and unless the configuration names a number, so few that each
-/// holds four of the largest entries and 100 typical ones.
+/// holds four of the largest entries and several chunks of slots.
 pub(super) fn shard_count(config: &Config) -> usize {
     if let Some(wanted) = config.shards {
         return wanted.clamp(1, MAX_SHARDS).next_power_of_two();
     }
     // Two pages beside the value: rounding, name and slot must not push the largest value over a quarter.
     let largest = config.max_value_bytes.saturating_add(2 * PAGE);
-    let least_share = (100 * TYPICAL_ENTRY).max(largest.saturating_mul(4));
+    let least_share = (8 * CHUNK_BYTES).max(largest.saturating_mul(4));
     match config.budget_bytes / least_share {
         0 => 1,
         fit => 1 << fit.min(MAX_SHARDS).ilog2(),
@@ -57,7 +58,6 @@ pub(super) fn shard_count(config: &Config) -> usize {
 }
 
 pub(super) const MAX_SHARDS: usize = 64;
-const TYPICAL_ENTRY: usize = 200;
 
 #[cfg(test)]
 mod tests;

@@ -1,49 +1,44 @@
-//! The slots of a shard, in one piece: a 32-bit number names a slot for as long as it is occupied.
-//!
-//! Growing may move the piece. That costs less than the growth of the index beside it, which visits every slot.
+//! The slots of a shard: chunks that are never moved and never given back, so that growing costs one allocation and no
+//! copy, and a 32-bit number names a slot for as long as it is occupied.
 
 use std::ops::{Index, IndexMut};
 
 use super::budget::malloc_bytes;
 use super::entry::{NIL, Slot};
 
-/// The piece comes first: a hit reads its address from the cache line in which the lock is.
+/// The chunks come first: a hit reads their address from the cache line in which the lock is.
 #[repr(C)]
 pub(super) struct Slab {
-    slots: Vec<Slot>,
+    chunks: Vec<Chunk>,
     occupied: usize,
     free: u32,
 }
 
-/// Slots by which the slab grows at least; otherwise by an eighth.
-const STEP: usize = 64;
+type Chunk = Box<[Slot; CHUNK]>;
+
+/// A power of two. 12 KiB: small beside the least share of a shard, and yet one pointer for many slots.
+const CHUNK: usize = 256;
+
+/// What a chunk takes from the allocator.
+pub(super) const CHUNK_BYTES: usize = malloc_bytes(size_of::<Slot>() * CHUNK);
 
 impl Slab {
     pub fn new() -> Slab {
         Slab {
-            slots: Vec::new(),
-            occupied: 0,
+            chunks: Vec::new(),
             free: NIL,
+            occupied: 0,
         }
     }
 
     /// Puts `slot` into a free place. `None`: the slab has 2^32 slots, which no budget reaches.
     pub fn put(&mut self, slot: Slot) -> Option<u32> {
-        let at = match self.free {
-            NIL => {
-                let at = u32::try_from(self.slots.len()).ok().filter(|&at| at != NIL)?;
-                if self.slots.len() == self.slots.capacity() {
-                    self.slots.reserve_exact(self.growth());
-                }
-                self.slots.push(slot);
-                at
-            }
-            at => {
-                self.free = self[at].chain;
-                self[at] = slot;
-                at
-            }
-        };
+        if self.free == NIL {
+            self.grow()?;
+        }
+        let at = self.free;
+        self.free = self[at].chain;
+        self[at] = slot;
         self.occupied += 1;
         Some(at)
     }
@@ -62,21 +57,27 @@ impl Slab {
 
     /// Places, free ones included.
     pub fn places(&self) -> u32 {
-        self.slots.len() as u32
+        (self.chunks.len() * CHUNK) as u32
     }
 
     pub fn bytes(&self) -> usize {
-        malloc_bytes(self.slots.capacity() * size_of::<Slot>())
+        self.chunks.len() * CHUNK_BYTES + malloc_bytes(self.chunks.capacity() * size_of::<Chunk>())
     }
 
     /// What the next `put` takes from the allocator.
     pub fn growth_bytes(&self) -> usize {
-        let is_full = self.free == NIL && self.slots.len() == self.slots.capacity();
-        if is_full { self.growth() * size_of::<Slot>() } else { 0 }
+        if self.free == NIL { CHUNK_BYTES } else { 0 }
     }
 
-    fn growth(&self) -> usize {
-        (self.slots.len() / 8).max(STEP)
+    fn grow(&mut self) -> Option<()> {
+        let first = self.places();
+        let end = first.checked_add(CHUNK as u32).filter(|&end| end < NIL)?;
+        let slots: Vec<Slot> = (first + 1..=end)
+            .map(|next| Slot::free(if next == end { NIL } else { next }))
+            .collect();
+        self.chunks.push(slots.try_into().ok()?);
+        self.free = first;
+        Some(())
     }
 }
 
@@ -85,13 +86,13 @@ impl Index<u32> for Slab {
 
     #[inline]
     fn index(&self, at: u32) -> &Slot {
-        &self.slots[at as usize]
+        &self.chunks[at as usize / CHUNK][at as usize % CHUNK]
     }
 }
 
 impl IndexMut<u32> for Slab {
     #[inline]
     fn index_mut(&mut self, at: u32) -> &mut Slot {
-        &mut self.slots[at as usize]
+        &mut self.chunks[at as usize / CHUNK][at as usize % CHUNK]
     }
 }

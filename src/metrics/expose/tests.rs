@@ -4,10 +4,10 @@ use crate::metrics::names;
 #[test]
 fn durations_of_all_workers_are_one_histogram_in_seconds() {
     let (one, other) = (Durations::default(), Durations::default());
-    one.add(0, 3);
-    one.add(1, 1);
-    other.add(1500, 2);
-    other.add(u64::from(u32::MAX), 1);
+    one.add_batch(0, 3);
+    one.add_batch(1, 1);
+    other.add_batch(3000, 2);
+    other.add_batch(u64::from(u32::MAX), 1);
     let mut out = Exposition::default();
     out.add_durations(&names::CACHE_DURATION, &[("cache_layer", "l1")], [&one, &other]);
     let text = out.text().unwrap();
@@ -50,7 +50,7 @@ fn samples_of_one_metric_stand_together() {
 #[test]
 fn json_tells_the_same() {
     let durations = Durations::default();
-    durations.add(3, 2);
+    durations.add_batch(6, 2);
     let mut out = Exposition::default();
     out.add(&names::CACHE_HITS, &[("cache_layer", "l1")], 7.0);
     out.add(&names::UPTIME, &[], 1.5);
@@ -65,5 +65,5 @@ fn json_tells_the_same() {
     let buckets = sample["buckets"].as_array().unwrap();
     assert_eq!(buckets[1], json!({"le": 2e-6, "count": 0}));
     assert_eq!(buckets[2], json!({"le": 4e-6, "count": 2}));
-    assert_eq!(buckets.last().unwrap(), &json!({"le": null, "count": 2}));
+    assert_eq!(buckets.last().unwrap(), &json!({"le": 16.777216, "count": 2}));
 }

@@ -60,15 +60,23 @@ fn links_that_break_while_others_write() {
             scope.spawn(move || world.write(server.client(), Writer::Foreign, pause, random));
         }
         for i in 0..4_usize {
-            let client = if i.is_multiple_of(2) { proxy.client() } else { proxy.client3() };
             let random = Rng::with_seed(seed + 200 + i as u64);
-            let world = &world;
-            scope.spawn(move || world.read(client, [1, 1, 4, 16][i], random));
+            let (world, proxy) = (&world, &proxy);
+            let connect = move || {
+                if i.is_multiple_of(2) {
+                    proxy.client()
+                } else {
+                    proxy.client3()
+                }
+            };
+            scope.spawn(move || world.read(connect, [1, 1, 4, 16][i], random));
         }
     });
     world.report("links that break", 500);
     let mut client = proxy.client();
-    eventually("service is back", STEP, || !client.cmd(&["GET", "text:0"]).starts_with(b"-"));
+    eventually("service is back", STEP, || {
+        !client.cmd(&["GET", "text:0"]).starts_with(b"-")
+    });
 }
 
 #[test]
@@ -90,7 +98,11 @@ fn a_reply_never_goes_to_another_request_when_a_link_breaks() {
                 let proxy = &proxy;
                 scope.spawn(move || {
                     let mut random = Rng::with_seed(seed + reader);
-                    let mut client = if reader % 2 == 0 { proxy.client() } else { proxy.client3() };
+                    let mut client = if reader % 2 == 0 {
+                        proxy.client()
+                    } else {
+                        proxy.client3()
+                    };
                     let (mut right, mut refused) = (0, 0);
                     let end = Instant::now() + Duration::from_secs(4);
                     while Instant::now() < end {
@@ -146,11 +158,18 @@ fn killed_at_the_server_the_link_takes_its_copies_along() {
         let (old, new) = (format!("old{round}"), format!("new{round}"));
         server.client().expect(&["SET", "k", &old], "+OK");
         for client in &mut clients {
-            eventually("the value is hot", STEP, || client.bulk(&["GET", "k"]).is_some_and(|v| v == old.as_bytes()));
+            eventually("the value is hot", STEP, || {
+                client.bulk(&["GET", "k"]).is_some_and(|v| v == old.as_bytes())
+            });
         }
         // In one transaction, so that no push about the write can reach the links: only their death can tell.
         let mut killer = server.client();
-        for line in [vec!["MULTI"], vec!["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"], vec!["SET", "k", &new], vec!["EXEC"]] {
+        for line in [
+            vec!["MULTI"],
+            vec!["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"],
+            vec!["SET", "k", &new],
+            vec!["EXEC"],
+        ] {
             killer.send(&line);
         }
         killer.frames(4);
@@ -189,10 +208,16 @@ fn race(server: &Server, proxy: &Proxy, own: u64, foreign: u64, at_least: u64, t
             scope.spawn(move || world.write(server.client(), Writer::Foreign, Duration::from_millis(4), random));
         }
         for i in 0..6_usize {
-            let client = if i.is_multiple_of(2) { proxy.client() } else { proxy.client3() };
             let random = Rng::with_seed(seed + 200 + i as u64);
-            let world = &world;
-            scope.spawn(move || world.read(client, [1, 1, 2, 4, 8, 16][i], random));
+            let (world, proxy) = (&world, &proxy);
+            let connect = move || {
+                if i.is_multiple_of(2) {
+                    proxy.client()
+                } else {
+                    proxy.client3()
+                }
+            };
+            scope.spawn(move || world.read(connect, [1, 1, 2, 4, 8, 16][i], random));
         }
     });
     world.report(title, at_least);

@@ -65,14 +65,20 @@ fn two_pipelines_counting_on_one_key_never_see_less_than_they_added() {
                         let second = number(&client.frame());
                         assert!(second >= first, "GET gave {second} after {first}");
                         let digits = number(&client.frame());
-                        assert!(digits >= second.to_string().len() as u64, "STRLEN gave {digits} after {second}");
+                        assert!(
+                            digits >= second.to_string().len() as u64,
+                            "STRLEN gave {digits} after {second}"
+                        );
                         last = second;
                     }
                 }
             });
         }
     });
-    assert_eq!(server.client().bulk(&["GET", "n"]), Some((4 * 60 * DEEP).to_string().into_bytes()));
+    assert_eq!(
+        server.client().bulk(&["GET", "n"]),
+        Some((4 * 60 * DEEP).to_string().into_bytes())
+    );
 }
 
 #[test]
@@ -98,15 +104,30 @@ fn a_database_is_chosen_in_the_middle_of_a_pipeline() {
         client.raw(&bytes);
         for db in 0..4 {
             assert_eq!(client.frame(), b"+OK\r\n");
-            let before = if round == 0 { None } else { Some(format!("{db}-{}", round - 1)) };
+            let before = if round == 0 {
+                None
+            } else {
+                Some(format!("{db}-{}", round - 1))
+            };
             let before = before.map_or("$-1\r\n".to_owned(), |v| format!("${}\r\n{v}\r\n", v.len()));
-            assert_eq!(show(&client.frame()), show(before.as_bytes()), "database {db}, round {round}");
+            assert_eq!(
+                show(&client.frame()),
+                show(before.as_bytes()),
+                "database {db}, round {round}"
+            );
             assert_eq!(client.frame(), b"+OK\r\n");
             let after = format!("{db}-{round}");
-            assert_eq!(show(&client.frame()), show(format!("${}\r\n{after}\r\n", after.len()).as_bytes()));
+            assert_eq!(
+                show(&client.frame()),
+                show(format!("${}\r\n{after}\r\n", after.len()).as_bytes())
+            );
         }
         for (db, other) in others.iter_mut().enumerate() {
-            assert_eq!(other.bulk(&["GET", "same"]), Some(format!("{db}-{round}").into_bytes()), "database {db}");
+            assert_eq!(
+                other.bulk(&["GET", "same"]),
+                Some(format!("{db}-{round}").into_bytes()),
+                "database {db}"
+            );
         }
     }
 }
@@ -137,7 +158,10 @@ fn writes_without_replies_are_seen_too() {
         if round % 2 == 1 {
             assert_eq!(show(&writer.frame()), "+OK\\r\\n", "CLIENT REPLY ON");
         }
-        assert_eq!(show(&writer.frame()), show(format!("${}\r\n{value}\r\n", value.len()).as_bytes()));
+        assert_eq!(
+            show(&writer.frame()),
+            show(format!("${}\r\n{value}\r\n", value.len()).as_bytes())
+        );
         for reader in &mut readers {
             assert_eq!(reader.bulk(&["GET", "k"]), Some(value.clone().into_bytes()));
         }
@@ -149,7 +173,9 @@ fn values_that_travel_as_streams_are_seen_at_once() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &["--workers", "2"]);
     let mut clients = [proxy.client(), proxy.client3(), proxy.client()];
-    let sizes = [10, 3_000_000, 20, 1_048_576, 1_048_577, 5, 900_000, 0, 2_000_000, 2_000_001];
+    let sizes = [
+        10, 3_000_000, 20, 1_048_576, 1_048_577, 5, 900_000, 0, 2_000_000, 2_000_001,
+    ];
     for (round, size) in sizes.into_iter().cycle().take(30).enumerate() {
         let value = vec![b'a' + (round % 26) as u8; size];
         let form = round % 3;
@@ -164,8 +190,15 @@ fn values_that_travel_as_streams_are_seen_at_once() {
         }
         for client in &mut clients {
             for _ in 0..2 {
-                assert_eq!(client.int(&["STRLEN", "big"]), size as i64, "STRLEN after {size} bytes by form {form}");
-                assert!(client.bulk(&["GET", "big"]) == Some(value.clone()), "GET after {size} bytes by form {form}");
+                assert_eq!(
+                    client.int(&["STRLEN", "big"]),
+                    size as i64,
+                    "STRLEN after {size} bytes by form {form}"
+                );
+                assert!(
+                    client.bulk(&["GET", "big"]) == Some(value.clone()),
+                    "GET after {size} bytes by form {form}"
+                );
                 assert!(client.bulk(&["GETRANGE", "big", "0", "9"]) == Some(value[..size.min(10)].to_vec()));
             }
         }
@@ -173,11 +206,18 @@ fn values_that_travel_as_streams_are_seen_at_once() {
 }
 
 fn write_and_read(proxy: &Proxy, writer: u64, mut random: Rng) {
-    let mut client = if writer.is_multiple_of(2) { proxy.client() } else { proxy.client3() };
+    let mut client = if writer.is_multiple_of(2) {
+        proxy.client()
+    } else {
+        proxy.client3()
+    };
     let nil = if writer.is_multiple_of(2) { "$-1\r\n" } else { "_\r\n" };
     let names: Vec<String> = (0..3).map(|i| format!("mine:{writer}:{i}")).collect();
     let mut values: Vec<Option<String>> = vec![None; names.len()];
-    let bulk = |v: &Option<String>| v.as_ref().map_or(nil.to_owned(), |v| format!("${}\r\n{v}\r\n", v.len()));
+    let bulk = |v: &Option<String>| {
+        v.as_ref()
+            .map_or(nil.to_owned(), |v| format!("${}\r\n{v}\r\n", v.len()))
+    };
     for round in 0..ROUNDS {
         let mut bytes = Vec::new();
         let mut expected = Vec::new();
@@ -202,7 +242,12 @@ fn write_and_read(proxy: &Proxy, writer: u64, mut random: Rng) {
                     expected.push(format!(":{}\r\n", value.len()));
                 }
                 4 => {
-                    for line in [vec!["MULTI"], vec!["SET", name, &fresh], vec!["GET", name], vec!["EXEC"]] {
+                    for line in [
+                        vec!["MULTI"],
+                        vec!["SET", name, &fresh],
+                        vec!["GET", name],
+                        vec!["EXEC"],
+                    ] {
                         bytes.extend(encode(&line));
                     }
                     expected.extend(["+OK\r\n", "+QUEUED\r\n", "+QUEUED\r\n"].map(str::to_owned));
@@ -210,13 +255,24 @@ fn write_and_read(proxy: &Proxy, writer: u64, mut random: Rng) {
                     expected.push(format!("*2\r\n+OK\r\n{}", bulk(&values[at])));
                 }
                 5 => {
-                    bytes.extend(encode(&["EVAL", "return redis.call('SET',KEYS[1],ARGV[1])", "1", name, &fresh]));
+                    bytes.extend(encode(&[
+                        "EVAL",
+                        "return redis.call('SET',KEYS[1],ARGV[1])",
+                        "1",
+                        name,
+                        &fresh,
+                    ]));
                     values[at] = Some(fresh);
                     expected.push("+OK\r\n".to_owned());
                 }
                 6 => {
                     bytes.extend(encode(&["MGET", &names[0], &names[1], &names[2]]));
-                    expected.push(format!("*3\r\n{}{}{}", bulk(&values[0]), bulk(&values[1]), bulk(&values[2])));
+                    expected.push(format!(
+                        "*3\r\n{}{}{}",
+                        bulk(&values[0]),
+                        bulk(&values[1]),
+                        bulk(&values[2])
+                    ));
                 }
                 7 => {
                     bytes.extend(encode(&["EXISTS", name, name]));
@@ -235,7 +291,12 @@ fn write_and_read(proxy: &Proxy, writer: u64, mut random: Rng) {
         client.raw(&bytes);
         for expected in expected {
             let found = client.frame();
-            assert_eq!(show(&found), show(expected.as_bytes()), "round {round} of {}", show(&bytes));
+            assert_eq!(
+                show(&found),
+                show(expected.as_bytes()),
+                "round {round} of {}",
+                show(&bytes)
+            );
         }
     }
 }
@@ -255,6 +316,13 @@ fn read_others(proxy: &Proxy, over: &AtomicBool, mut random: Rng) {
 
 fn number(frame: &[u8]) -> u64 {
     let text = String::from_utf8_lossy(frame).into_owned();
-    let digits = text.trim_end().rsplit("\r\n").next().unwrap_or_default().trim_start_matches(':');
-    digits.parse().unwrap_or_else(|_| panic!("a number was expected: {text}"))
+    let digits = text
+        .trim_end()
+        .rsplit("\r\n")
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches(':');
+    digits
+        .parse()
+        .unwrap_or_else(|_| panic!("a number was expected: {text}"))
 }

@@ -23,7 +23,10 @@ fn foreign_writers_against_readers() {
     let proxy = Proxy::start(&server, &["--workers", "2"]);
     let ages = race(&server, &proxy, 0, 2, "foreign writers");
     if let Some(p99) = ages.get(ages.len() * 99 / 100) {
-        assert!(*p99 < 250_000, "p99 of the age of outdated answers is {p99} µs: pushes do not arrive by themselves");
+        assert!(
+            *p99 < 250_000,
+            "p99 of the age of outdated answers is {p99} µs: pushes do not arrive by themselves"
+        );
     }
 }
 
@@ -42,22 +45,35 @@ fn rare_writes_between_many_hits() {
     let world = World::new(&server, 3, LENGTH);
     thread::scope(|scope| {
         for (i, who) in [Writer::Own, Writer::Foreign].into_iter().enumerate() {
-            let client = if who == Writer::Own { proxy.client() } else { server.client() };
+            let client = if who == Writer::Own {
+                proxy.client()
+            } else {
+                server.client()
+            };
             let random = Rng::with_seed(seed + i as u64);
             let world = &world;
             scope.spawn(move || world.write(client, who, Duration::from_millis(8), random));
         }
         for i in 0..5_usize {
-            let client = if i.is_multiple_of(2) { proxy.client() } else { proxy.client3() };
             let random = Rng::with_seed(seed + 200 + i as u64);
-            let world = &world;
-            scope.spawn(move || world.read(client, [1, 1, 2, 4, 16][i], random));
+            let (world, proxy) = (&world, &proxy);
+            let connect = move || {
+                if i.is_multiple_of(2) {
+                    proxy.client()
+                } else {
+                    proxy.client3()
+                }
+            };
+            scope.spawn(move || world.read(connect, [1, 1, 2, 4, 16][i], random));
         }
     });
     world.report("rare writes", 2_000);
     assert_eq!(world.refused(), 0, "nothing is refused while the upstream is well");
     let info = proxy.client().text(&["INFO", "nearcache"]);
-    let rate = info.lines().find_map(|l| l.strip_prefix("nearcache_l1_hit_rate:")).expect("a hit rate");
+    let rate = info
+        .lines()
+        .find_map(|l| l.strip_prefix("nearcache_l1_hit_rate:"))
+        .expect("a hit rate");
     let rate: f64 = rate.parse().expect("a number");
     assert!(rate > 0.25, "a race without hits proves nothing: {rate}");
 }
@@ -86,7 +102,9 @@ fn a_cache_that_evicts_all_the_time() {
                 i += 1;
             }
         });
-        let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| race(&server, &proxy, 2, 1, "a tiny cache")));
+        let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            race(&server, &proxy, 2, 1, "a tiny cache")
+        }));
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         if let Err(panic) = verdict {
             std::panic::resume_unwind(panic);
@@ -113,10 +131,16 @@ fn race(server: &Server, proxy: &Proxy, own: usize, foreign: usize, title: &str)
             scope.spawn(move || world.write(server.client(), Writer::Foreign, pause, random));
         }
         for i in 0..4_usize {
-            let client = if i.is_multiple_of(2) { proxy.client() } else { proxy.client3() };
             let random = Rng::with_seed(seed + 200 + i as u64);
-            let world = &world;
-            scope.spawn(move || world.read(client, [1, 1, 4, 16][i], random));
+            let (world, proxy) = (&world, &proxy);
+            let connect = move || {
+                if i.is_multiple_of(2) {
+                    proxy.client()
+                } else {
+                    proxy.client3()
+                }
+            };
+            scope.spawn(move || world.read(connect, [1, 1, 4, 16][i], random));
         }
     });
     world.report(title, 2_000);

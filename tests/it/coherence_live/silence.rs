@@ -38,7 +38,11 @@ fn a_silent_link_vouches_for_nothing_after_the_bound() {
                 assert!(age <= BOUND + SLACK, "still the old value {age:?} after the write");
                 hits += 1;
             }
-            Ok(reply) => assert!(reply.starts_with(b"-"), "nothing new can have come through: {}", show(&reply)),
+            Ok(reply) => assert!(
+                reply.starts_with(b"-"),
+                "nothing new can have come through: {}",
+                show(&reply)
+            ),
             Err(_) => pending.push(asker),
         }
     }
@@ -53,12 +57,19 @@ fn a_silent_link_vouches_for_nothing_after_the_bound() {
     relay.release();
     for mut asker in pending {
         let reply = asker.frame();
-        assert!(reply == b"$3\r\nnew\r\n" || reply.starts_with(b"-"), "a miss was answered {}", show(&reply));
+        assert!(
+            reply == b"$3\r\nnew\r\n" || reply.starts_with(b"-"),
+            "a miss was answered {}",
+            show(&reply)
+        );
         asker.expect(&["GET", "k"], "$3\r\nnew");
         asker.expect(&["GET", "quiet"], "$4\r\nsame");
     }
     let reads = server.calls("get");
-    assert!(reads <= 60, "what nobody wrote is a hit again when the link speaks again: {reads} reads");
+    assert!(
+        reads <= 60,
+        "what nobody wrote is a hit again when the link speaks again: {reads} reads"
+    );
 }
 
 #[test]
@@ -82,7 +93,12 @@ fn entries_survive_a_silence() {
         client.expect(&["GET", "k"], "$1\r\nv");
     }
     assert!(server.calls("get") <= 2, "{} reads", server.calls("get"));
-    assert_eq!(relay.accepted(), links, "a silence of {:?} breaks no link", BOUND + SLACK);
+    assert_eq!(
+        relay.accepted(),
+        links,
+        "a silence of {:?} breaks no link",
+        BOUND + SLACK
+    );
 }
 
 #[test]
@@ -105,7 +121,11 @@ fn a_paused_server_is_waited_for() {
         assert_eq!(show(&client.frame()), "+OK\\r\\n");
         client.expect(&["GET", "k"], "$5\r\nafter");
     }
-    assert!(paused.elapsed() >= Duration::from_millis(1500), "the pause was felt: {:?}", paused.elapsed());
+    assert!(
+        paused.elapsed() >= Duration::from_millis(1500),
+        "the pause was felt: {:?}",
+        paused.elapsed()
+    );
     let now = server.client().int(&["CLIENT", "ID"]);
     assert!(now <= links + 3, "links were opened anew: ids {links} to {now}");
 }
@@ -121,7 +141,9 @@ fn a_proxy_that_was_stopped_does_not_trust_its_memory() {
         let (old, new) = (format!("old{round}"), format!("new{round}"));
         foreign.expect(&["SET", "k", &old], "+OK");
         for client in &mut clients {
-            eventually("the old value is hot", STEP, || client.bulk(&["GET", "k"]).is_some_and(|v| v == old.as_bytes()));
+            eventually("the old value is hot", STEP, || {
+                client.bulk(&["GET", "k"]).is_some_and(|v| v == old.as_bytes())
+            });
         }
         kill_process(pid, Signal::STOP).expect("the proxy is alive");
         foreign.expect(&["SET", "k", &new], "+OK");
@@ -132,7 +154,11 @@ fn a_proxy_that_was_stopped_does_not_trust_its_memory() {
         kill_process(pid, Signal::CONT).expect("the proxy is alive");
         for client in &mut clients {
             let expected = format!("${}\r\n{new}\r\n", new.len());
-            assert_eq!(show(&client.frame()), show(expected.as_bytes()), "asked more than the bound after the write");
+            assert_eq!(
+                show(&client.frame()),
+                show(expected.as_bytes()),
+                "asked more than the bound after the write"
+            );
         }
     }
 }
@@ -153,7 +179,9 @@ fn databases_exchanged_behind_the_proxys_back_are_noticed() {
         }
         foreign.expect(&["SWAPDB", "0", "1"], "+OK");
         for client in &mut clients {
-            eventually("the exchange is seen", 2 * BOUND + SLACK, || client.bulk(&["GET", "k"]) != before);
+            eventually("the exchange is seen", 2 * BOUND + SLACK, || {
+                client.bulk(&["GET", "k"]) != before
+            });
         }
     }
 }
@@ -173,7 +201,11 @@ fn databases_exchanged_through_the_proxy_are_seen_at_once() {
         }
         clients[round % 3].expect(&["SWAPDB", "0", "1"], "+OK");
         for client in &mut clients {
-            assert_eq!(client.bulk(&["GET", "k"]), Some((round % 2).to_string().into_bytes()), "round {round}");
+            assert_eq!(
+                client.bulk(&["GET", "k"]),
+                Some((round % 2).to_string().into_bytes()),
+                "round {round}"
+            );
         }
     }
 }
@@ -217,9 +249,13 @@ fn a_writer_that_leaves_without_waiting_has_written_all_the_same() {
             writer.close_write();
         }
         let mut direct = server.client();
-        eventually("the write arrives", STEP, || direct.bulk(&["GET", "k"]).is_some_and(|v| v == value.as_bytes()));
+        eventually("the write arrives", STEP, || {
+            direct.bulk(&["GET", "k"]).is_some_and(|v| v == value.as_bytes())
+        });
         for reader in &mut readers {
-            eventually("and is seen", BOUND + SLACK, || reader.bulk(&["GET", "k"]).is_some_and(|v| v == value.as_bytes()));
+            eventually("and is seen", BOUND + SLACK, || {
+                reader.bulk(&["GET", "k"]).is_some_and(|v| v == value.as_bytes())
+            });
         }
     }
 }

@@ -10,7 +10,7 @@ use fastrand::Rng;
 
 use super::{BOUND, SLACK};
 use crate::support::client::encode;
-use crate::support::{Client, Server, show};
+use crate::support::{Client, STEP, Server, show};
 
 /// What a key holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,8 +117,14 @@ impl World {
             client.raw(&bytes);
             let replies = client.frames(frames);
             let is_unknown = replies.iter().any(|r| r.starts_with(b"-") || contains(r, b"\r\n-"));
-            let is_conflict = replies.last().is_some_and(|r| r.starts_with(b"*-1") || r.starts_with(b"_"));
-            assert!(!is_conflict, "EXEC found a conflict, though nobody else writes {}", key.name);
+            let is_conflict = replies
+                .last()
+                .is_some_and(|r| r.starts_with(b"*-1") || r.starts_with(b"_"));
+            assert!(
+                !is_conflict,
+                "EXEC found a conflict, though nobody else writes {}",
+                key.name
+            );
             match who {
                 _ if is_unknown => {
                     key.is_retired.store(true, Ordering::SeqCst);
@@ -141,17 +147,32 @@ impl World {
     }
 
     /// Reads random keys in random forms, up to `deepest` in one write, until the end; panics on the first wrong answer.
-    pub fn read(&self, mut client: Client, deepest: usize, mut random: Rng) {
+    /// A client that is disconnected, as one is whose watched keys were lost with an upstream connection, comes again.
+    pub fn read(&self, connect: impl Fn() -> Client, deepest: usize, mut random: Rng) {
         let _stop = StopOnPanic(self);
+        let mut client = connect();
         let mut last: HashMap<Shown, u64> = HashMap::new();
         let mut trail: Vec<String> = Vec::new();
         while !self.is_over() {
             let reads: Vec<Read> = (0..random.usize(1..=deepest)).map(|_| self.pick(&mut random)).collect();
             let floors: Vec<Vec<u64>> = reads.iter().map(|r| self.floors(&r.shows)).collect();
             let sent = Instant::now();
-            client.raw(&reads.iter().flat_map(|r| r.bytes.clone()).collect::<Vec<_>>());
+            if client
+                .try_raw(&reads.iter().flat_map(|r| r.bytes.clone()).collect::<Vec<_>>())
+                .is_err()
+            {
+                client = connect();
+                last.clear();
+                continue;
+            }
             for (read, floors) in reads.iter().zip(floors) {
-                let replies = client.frames(read.frames);
+                let replies: std::io::Result<Vec<_>> = (0..read.frames).map(|_| client.try_frame(STEP)).collect();
+                let Ok(replies) = replies else {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    client = connect();
+                    last.clear();
+                    break;
+                };
                 self.reads.fetch_add(1, Ordering::Relaxed);
                 if replies.iter().any(|r| r.starts_with(b"-") || contains(r, b"\r\n-")) {
                     self.refused.fetch_add(1, Ordering::Relaxed);
@@ -164,19 +185,29 @@ impl World {
                     trail.remove(0);
                 }
                 assert_eq!(seen.len(), read.shows.len(), "{} answered {shown}", read.label);
-                assert!(!read.is_pair || seen[0] == seen[1], "{} tore a pair apart: {seen:?}\n{trail:#?}", read.label);
+                assert!(
+                    !read.is_pair || seen[0] == seen[1],
+                    "{} tore a pair apart: {seen:?}\n{trail:#?}",
+                    read.label
+                );
                 for ((&shown, &version), floor) in read.shows.iter().zip(&seen).zip(floors) {
                     let key = shown.0;
                     let label = read.label;
                     let name = &self.keys[key].name;
                     let at_most = self.keys[key].begun.load(Ordering::SeqCst);
-                    assert!(version <= at_most, "{label} {name} shows {version}, never written: {at_most}");
+                    assert!(
+                        version <= at_most,
+                        "{label} {name} shows {version}, never written: {at_most}"
+                    );
                     assert!(
                         version >= floor,
                         "{label} {name} shows {version}, although {floor} was acknowledged to a client of this proxy before: {trail:#?}"
                     );
                     let before = last.insert(shown, version).unwrap_or(0);
-                    assert!(version >= before, "{label} {name} shows {version} after {before}: {trail:#?}");
+                    assert!(
+                        version >= before,
+                        "{label} {name} shows {version} after {before}: {trail:#?}"
+                    );
                     self.judge_age(key, version, sent, label);
                 }
             }
@@ -187,7 +218,11 @@ impl World {
     pub fn report(&self, title: &str, at_least: u64) {
         let mut stale = self.stale_us.lock().expect("all threads are done").clone();
         stale.sort_unstable();
-        let at = |share: f64| stale.get(((stale.len() as f64 * share) as usize).min(stale.len().saturating_sub(1))).copied();
+        let at = |share: f64| {
+            stale
+                .get(((stale.len() as f64 * share) as usize).min(stale.len().saturating_sub(1)))
+                .copied()
+        };
         let reads = self.reads.load(Ordering::Relaxed);
         let refused = self.refused.load(Ordering::Relaxed);
         eprintln!(
@@ -198,7 +233,10 @@ impl World {
             at(0.99),
             stale.last()
         );
-        assert!(reads - refused.min(reads) >= at_least, "only {reads} reads, {refused} of them refused");
+        assert!(
+            reads - refused.min(reads) >= at_least,
+            "only {reads} reads, {refused} of them refused"
+        );
     }
 
     /// How many reads and writes were answered with an error.
@@ -214,32 +252,51 @@ impl World {
     }
 
     fn floors(&self, shown: &[Shown]) -> Vec<u64> {
-        shown.iter().map(|&(k, _)| self.keys[k].own_acked.load(Ordering::SeqCst)).collect()
+        shown
+            .iter()
+            .map(|&(k, _)| self.keys[k].own_acked.load(Ordering::SeqCst))
+            .collect()
     }
 
     fn names(&self, shown: &[Shown]) -> Vec<String> {
-        shown.iter().map(|&(k, half)| format!("{}{half}", self.keys[k].name)).collect()
+        shown
+            .iter()
+            .map(|&(k, half)| format!("{}{half}", self.keys[k].name))
+            .collect()
     }
 
     fn judge_age(&self, key: usize, version: u64, sent: Instant, label: &str) {
         let history = self.keys[key].foreign.lock().expect("no judge panics while it looks");
         let from = history.partition_point(|&(_, v)| v <= version);
-        let Some(&(acked, newer)) = history.get(from) else { return };
+        let Some(&(acked, newer)) = history.get(from) else {
+            return;
+        };
         drop(history);
-        let Some(age) = sent.checked_duration_since(acked) else { return };
+        let Some(age) = sent.checked_duration_since(acked) else {
+            return;
+        };
         assert!(
             age <= BOUND + SLACK,
             "{label} {} shows {version}, {age:?} after {newer} was acknowledged at the server",
             self.keys[key].name
         );
-        self.stale_us.lock().expect("no judge panics while it counts").push(age.as_micros() as u64);
+        self.stale_us
+            .lock()
+            .expect("no judge panics while it counts")
+            .push(age.as_micros() as u64);
     }
 
     fn pick(&self, random: &mut Rng) -> Read {
         let at = random.usize(0..self.keys.len());
         let key = &self.keys[at];
         let name = key.name.as_str();
-        let one = |label, args: &[&str]| Read { bytes: encode(args), frames: 1, shows: vec![(at, ' ')], is_pair: false, label };
+        let one = |label, args: &[&str]| Read {
+            bytes: encode(args),
+            frames: 1,
+            shows: vec![(at, ' ')],
+            is_pair: false,
+            label,
+        };
         let many = |label, lines: &[&[&str]]| Read {
             bytes: lines.iter().flat_map(|l| encode(l)).collect(),
             frames: lines.len(),
@@ -253,15 +310,29 @@ impl World {
                 6 | 7 => one("GETRANGE", &["GETRANGE", name, "0", "-1"]),
                 8 => one("SUBSTR", &["SUBSTR", name, "0", "99"]),
                 9 | 10 => {
-                    let texts: Vec<usize> = (0..self.keys.len()).filter(|&k| self.keys[k].kind == Kind::Text).collect();
+                    let texts: Vec<usize> = (0..self.keys.len())
+                        .filter(|&k| self.keys[k].kind == Kind::Text)
+                        .collect();
                     let other = texts[random.usize(0..texts.len())];
                     let args = ["MGET", name, self.keys[other].name.as_str()];
-                    Read { bytes: encode(&args), frames: 1, shows: vec![(at, ' '), (other, ' ')], is_pair: other == at, label: "MGET" }
+                    Read {
+                        bytes: encode(&args),
+                        frames: 1,
+                        shows: vec![(at, ' '), (other, ' ')],
+                        is_pair: other == at,
+                        label: "MGET",
+                    }
                 }
                 11 => one("EVAL_RO", &["EVAL_RO", "return redis.call('GET',KEYS[1])", "1", name]),
-                12 => one("EVAL_RO undeclared", &["EVAL_RO", &format!("return redis.call('GET','{name}')"), "0"]),
+                12 => one(
+                    "EVAL_RO undeclared",
+                    &["EVAL_RO", &format!("return redis.call('GET','{name}')"), "0"],
+                ),
                 13 => many("whole EXEC", &[&["MULTI"], &["GET", name], &["EXEC"]]),
-                14 => many("watched EXEC", &[&["WATCH", "unrelated"], &["MULTI"], &["GET", name], &["EXEC"]]),
+                14 => many(
+                    "watched EXEC",
+                    &[&["WATCH", "unrelated"], &["MULTI"], &["GET", name], &["EXEC"]],
+                ),
                 _ => {
                     let sorted = name.replace("text", "sorted");
                     one("SORT GET", &["SORT_RO", &sorted, "BY", "nosort", "GET", "text:*"])
@@ -278,8 +349,17 @@ impl World {
             },
             Kind::Pair => {
                 let (a, b) = (format!("{name}:a"), format!("{name}:b"));
-                let half = |half, name: &str| Read { shows: vec![(at, half)], ..one("GET of a half", &["GET", name]) };
-                let both = |label, bytes, frames| Read { bytes, frames, shows: vec![(at, 'a'), (at, 'b')], is_pair: true, label };
+                let half = |half, name: &str| Read {
+                    shows: vec![(at, half)],
+                    ..one("GET of a half", &["GET", name])
+                };
+                let both = |label, bytes, frames| Read {
+                    bytes,
+                    frames,
+                    shows: vec![(at, 'a'), (at, 'b')],
+                    is_pair: true,
+                    label,
+                };
                 match random.u8(0..8) {
                     0 | 1 => half('a', &a),
                     2 => half('b', &b),
@@ -326,7 +406,13 @@ fn write_bytes(key: &Key, version: u64, form: usize) -> (Vec<u8>, usize) {
             vec![vec!["SETEX", name, "600", v]],
             vec![vec!["EVAL", set_all, "1", name, v]],
             vec![vec!["MULTI"], vec!["SET", name, v], vec!["EXEC"]],
-            vec![vec!["WATCH", scratch], vec!["MULTI"], vec!["DEL", name], vec!["SET", name, v], vec!["EXEC"]],
+            vec![
+                vec!["WATCH", scratch],
+                vec!["MULTI"],
+                vec!["DEL", name],
+                vec!["SET", name, v],
+                vec!["EXEC"],
+            ],
             vec![vec!["SET", scratch, v], vec!["RENAME", scratch, name]],
             vec![vec!["SET", scratch, v], vec!["COPY", scratch, name, "REPLACE"]],
             vec![vec!["SET", name, v], vec!["GET", name]],
@@ -335,8 +421,19 @@ fn write_bytes(key: &Key, version: u64, form: usize) -> (Vec<u8>, usize) {
         Kind::Hash => vec![
             vec![vec!["HSET", name, "v", v]],
             vec![vec!["HMSET", name, "v", v]],
-            vec![vec!["EVAL", "return redis.call('HSET',KEYS[1],'v',ARGV[1])", "1", name, v]],
-            vec![vec!["MULTI"], vec!["DEL", name], vec!["HSET", name, "v", v], vec!["EXEC"]],
+            vec![vec![
+                "EVAL",
+                "return redis.call('HSET',KEYS[1],'v',ARGV[1])",
+                "1",
+                name,
+                v,
+            ]],
+            vec![
+                vec!["MULTI"],
+                vec!["DEL", name],
+                vec!["HSET", name, "v", v],
+                vec!["EXEC"],
+            ],
             vec![vec!["HSET", scratch, "v", v], vec!["RENAME", scratch, name]],
         ],
         Kind::Pair => vec![
@@ -344,7 +441,13 @@ fn write_bytes(key: &Key, version: u64, form: usize) -> (Vec<u8>, usize) {
             vec![vec!["MSET", b, v, a, v]],
             vec![vec!["EVAL", set_all, "2", a, b, v]],
             vec![vec!["MULTI"], vec!["SET", a, v], vec!["SET", b, v], vec!["EXEC"]],
-            vec![vec!["WATCH", a], vec!["MULTI"], vec!["SET", b, v], vec!["SET", a, v], vec!["EXEC"]],
+            vec![
+                vec!["WATCH", a],
+                vec!["MULTI"],
+                vec!["SET", b, v],
+                vec!["SET", a, v],
+                vec!["EXEC"],
+            ],
         ],
     };
     let form = &forms[form % forms.len()];

@@ -102,40 +102,116 @@ const CASES: &[(&[&str], &[&str])] = &[
     (&["ZADD k 1 a 2 b"], &["ZRANGESTORE d k 0 -1"]),
     (&["RPUSH k 3 1 2"], &["SORT k STORE d"]),
     (&["GEOADD k 13 38 a 15 37 b"], &["GEOADD k 14 37 a"]),
-    (&["GEOADD k 13 38 a 15 37 b"], &["GEOSEARCHSTORE d k FROMLONLAT 15 37 BYRADIUS 200 km"]),
+    (
+        &["GEOADD k 13 38 a 15 37 b"],
+        &["GEOSEARCHSTORE d k FROMLONLAT 15 37 BYRADIUS 200 km"],
+    ),
     (&["GEOADD k 13 38 a 15 37 b"], &["GEORADIUS k 15 37 200 km STORE d"]),
-    (&["GEOADD k 13 38 a 15 37 b"], &["GEORADIUSBYMEMBER k a 500 km STOREDIST d"]),
+    (
+        &["GEOADD k 13 38 a 15 37 b"],
+        &["GEORADIUSBYMEMBER k a 500 km STOREDIST d"],
+    ),
     (&["PFADD k a"], &["PFADD k b c"]),
     (&["PFADD k a", "PFADD o b"], &["PFMERGE d k o"]),
     (&["PFADD k a b", "PFADD k c"], &["PFCOUNT k"]),
     (&["XADD k 1-1 f 1"], &["XADD k 2-1 f 2"]),
     (&["XADD k 1-1 f 1", "XADD k 2-1 f 2"], &["XDEL k 1-1"]),
     (&["XADD k 1-1 f 1", "XADD k 2-1 f 2"], &["XTRIM k MAXLEN 1"]),
-    (&["XADD k 1-1 f 1"], &["XGROUP CREATE k g 0", "XREADGROUP GROUP g c STREAMS k >", "XACK k g 1-1"]),
+    (
+        &["XADD k 1-1 f 1"],
+        &[
+            "XGROUP CREATE k g 0",
+            "XREADGROUP GROUP g c STREAMS k >",
+            "XACK k g 1-1",
+        ],
+    ),
     (&[], &["XGROUP CREATE k g $ MKSTREAM"]),
     (&["XADD k 1-1 f 1"], &["XSETID k 5-5"]),
     (&["SET k old"], &["MULTI", "SET k new", "INCR o", "EXEC"]),
-    (&["SET k old"], &["WATCH k", "GET k", "MULTI", "SET k new", "RPUSH o a", "EXEC"]),
+    (
+        &["SET k old"],
+        &["WATCH k", "GET k", "MULTI", "SET k new", "RPUSH o a", "EXEC"],
+    ),
     (&["SET k old"], &["MULTI", "SET k new", "DISCARD"]),
     (&["SET k old", "SET o old"], &["MULTI", "FLUSHDB", "SET o new", "EXEC"]),
-    (&["SET k old"], &["EVAL return{redis.call('SET',KEYS[1],ARGV[1]),redis.call('RPUSH',KEYS[2],'a')} 2 k o new"]),
+    (
+        &["SET k old"],
+        &["EVAL return{redis.call('SET',KEYS[1],ARGV[1]),redis.call('RPUSH',KEYS[2],'a')} 2 k o new"],
+    ),
     (&["SET k old"], &["EVAL return{redis.call('SET','k','new')} 0"]),
-    (&["SET k old"], &["FCALL_MISSING k", "EVALSHA 0123456789012345678901234567890123456789 1 k", "SET k new"]),
+    (
+        &["SET k old"],
+        &[
+            "FCALL_MISSING k",
+            "EVALSHA 0123456789012345678901234567890123456789 1 k",
+            "SET k new",
+        ],
+    ),
     (&["SET k old", "HSET o f 1"], &["FLUSHALL"]),
     (&["SET k old", "HSET o f 1"], &["FLUSHDB ASYNC"]),
     (&["SET k old"], &["SELECT 5", "FLUSHALL", "SELECT 0"]),
     (&["SET k old"], &["SELECT 5", "FLUSHDB", "SELECT 0"]),
-    (&["SET k old"], &["CLIENT NO-EVICT on", "SET k new", "CLIENT NO-EVICT off", "SET o new"]),
-    (&["SET k old"], &["HELLO 3", "SUBSCRIBE c", "SET k new", "UNSUBSCRIBE c", "SET o new", "HELLO 2"]),
-    (&["SET k old"], &["CLIENT TRACKING on", "SET k new", "CLIENT TRACKING off", "SET o new"]),
+    (
+        &["SET k old"],
+        &["CLIENT NO-EVICT on", "SET k new", "CLIENT NO-EVICT off", "SET o new"],
+    ),
+    (
+        &["SET k old"],
+        &[
+            "HELLO 3",
+            "SUBSCRIBE c",
+            "SET k new",
+            "UNSUBSCRIBE c",
+            "SET o new",
+            "HELLO 2",
+        ],
+    ),
+    (
+        &["SET k old"],
+        &["CLIENT TRACKING on", "SET k new", "CLIENT TRACKING off", "SET o new"],
+    ),
 ];
 
 /// The reads that are kept hot, for every key.
 const PROBES: &[&str] = &[
-    "GET", "TYPE", "EXISTS", "STRLEN", "GETRANGE 0 -1", "GETRANGE 1 2", "TTL", "PTTL", "HGETALL", "HGET f", "HMGET f g", "HLEN",
-    "HKEYS", "HEXISTS f", "HSTRLEN f", "LRANGE 0 -1", "LLEN", "LINDEX 0", "LPOS b", "SMEMBERS", "SCARD", "SISMEMBER a",
-    "SMISMEMBER a b", "ZRANGE 0 -1 WITHSCORES", "ZREVRANGE 0 0", "ZRANGEBYSCORE 1 2", "ZSCORE a", "ZMSCORE a b", "ZCARD", "ZCOUNT 1 9",
-    "ZRANK b", "XRANGE - +", "XLEN", "GETBIT 0", "BITCOUNT", "BITPOS 1", "GEOPOS a", "GEODIST a b",
+    "GET",
+    "TYPE",
+    "EXISTS",
+    "STRLEN",
+    "GETRANGE 0 -1",
+    "GETRANGE 1 2",
+    "TTL",
+    "PTTL",
+    "HGETALL",
+    "HGET f",
+    "HMGET f g",
+    "HLEN",
+    "HKEYS",
+    "HEXISTS f",
+    "HSTRLEN f",
+    "LRANGE 0 -1",
+    "LLEN",
+    "LINDEX 0",
+    "LPOS b",
+    "SMEMBERS",
+    "SCARD",
+    "SISMEMBER a",
+    "SMISMEMBER a b",
+    "ZRANGE 0 -1 WITHSCORES",
+    "ZREVRANGE 0 0",
+    "ZRANGEBYSCORE 1 2",
+    "ZSCORE a",
+    "ZMSCORE a b",
+    "ZCARD",
+    "ZCOUNT 1 9",
+    "ZRANK b",
+    "XRANGE - +",
+    "XLEN",
+    "GETBIT 0",
+    "BITCOUNT",
+    "BITPOS 1",
+    "GEOPOS a",
+    "GEODIST a b",
     "GEOSEARCH FROMLONLAT 15 37 BYRADIUS 300 km ASC",
 ];
 const ACROSS: &[&str] = &["MGET k o d", "MGET d k", "EXISTS k o d", "MGET k"];
@@ -168,7 +244,11 @@ fn own_writes_are_seen_at_once(server: &Server, rounds: usize) {
             run(&mut clients[writer], write);
             let expected = probe(&mut truth);
             for (i, client) in clients.iter_mut().enumerate() {
-                compare(&probe(client), &expected, &format!("client {i} after {write:?} by client {writer} upon {setup:?}"));
+                compare(
+                    &probe(client),
+                    &expected,
+                    &format!("client {i} after {write:?} by client {writer} upon {setup:?}"),
+                );
             }
         }
     }
@@ -181,7 +261,9 @@ fn own_writes_are_seen_by_reads_of_the_same_pipeline() {
     let mut truth = server.client();
     let mut clients = readers(&proxy);
     // RESP2: what a subscriber or a HELLO 3 gets in between is not the point here.
-    let plain = CASES.iter().filter(|(_, write)| !write.iter().any(|w| w.starts_with("HELLO")));
+    let plain = CASES
+        .iter()
+        .filter(|(_, write)| !write.iter().any(|w| w.starts_with("HELLO")));
     for (i, (setup, write)) in plain.enumerate() {
         let n = i % clients.len();
         prepare(&mut clients[n], setup);
@@ -221,16 +303,27 @@ fn foreign_writes_are_seen_within_the_bound() {
         let acked = Instant::now();
         let expected = probe(&mut truth);
         for (i, client) in clients.iter_mut().enumerate() {
-            eventually(&format!("client {i} sees {write:?} upon {setup:?}"), BOUND + SLACK, || probe(client) == expected);
+            eventually(
+                &format!("client {i} sees {write:?} upon {setup:?}"),
+                BOUND + SLACK,
+                || probe(client) == expected,
+            );
         }
         delays.push(acked.elapsed());
         for client in &mut clients {
-            compare(&probe(client), &expected, &format!("once {write:?} was seen it stays so"));
+            compare(
+                &probe(client),
+                &expected,
+                &format!("once {write:?} was seen it stays so"),
+            );
         }
     }
     delays.sort();
     let (median, most) = (delays[delays.len() / 2], delays[delays.len() - 1]);
-    eprintln!("seen by {} clients after {median:?} (median), {most:?} (most)", clients.len());
+    eprintln!(
+        "seen by {} clients after {median:?} (median), {most:?} (most)",
+        clients.len()
+    );
     assert!(median < BOUND / 5, "pushes, not the bound, are what tells: {median:?}");
 }
 
@@ -292,7 +385,11 @@ fn lines() -> Vec<String> {
 fn neutral(line: &str, frame: &[u8]) -> String {
     let text = String::from_utf8_lossy(frame).into_owned();
     if line.starts_with("TTL") || line.starts_with("PTTL") {
-        return if text.starts_with(":-") { text } else { "some time".to_owned() };
+        return if text.starts_with(":-") {
+            text
+        } else {
+            "some time".to_owned()
+        };
     }
     let mut out = Vec::new();
     flatten(frame, &mut out);

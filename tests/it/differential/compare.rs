@@ -39,7 +39,9 @@ pub fn is_same(command: &Command, a: &[u8], b: &[u8]) -> bool {
             let (a, b) = (children(a), children(b));
             a.len() == 2 && b.len() == 2 && a[0] == b[0] && sorted(&a[1]) == sorted(&b[1])
         }
-        Sameness::Time => matches!((number(a), number(b)), (Some(a), Some(b)) if a > 0 && b > 0 && a.abs_diff(b) <= 10_000),
+        Sameness::Time => {
+            matches!((number(a), number(b)), (Some(a), Some(b)) if a > 0 && b > 0 && a.abs_diff(b) <= 10_000)
+        }
         Sameness::Length => a.len() == b.len() && a.first() == b.first(),
         Sameness::Shape => shape(a) == shape(b),
         Sameness::Handshake => without_id(a) == without_id(b),
@@ -48,7 +50,10 @@ pub fn is_same(command: &Command, a: &[u8], b: &[u8]) -> bool {
 
 fn sameness(command: &Command) -> Sameness {
     let name = String::from_utf8_lossy(&command[0]).to_ascii_uppercase();
-    let second = command.get(1).map(|a| String::from_utf8_lossy(a).to_ascii_uppercase()).unwrap_or_default();
+    let second = command
+        .get(1)
+        .map(|a| String::from_utf8_lossy(a).to_ascii_uppercase())
+        .unwrap_or_default();
     match name.as_str() {
         // A list by name may be a set by now: RENAME and COPY take any key anywhere.
         "SORT" | "SORT_RO" => Sameness::Elements,
@@ -83,11 +88,20 @@ fn sorted_deep(frame: &[u8]) -> Vec<u8> {
 }
 
 fn number(frame: &[u8]) -> Option<i64> {
-    std::str::from_utf8(frame.strip_prefix(b":")?).ok()?.trim_end().parse().ok()
+    std::str::from_utf8(frame.strip_prefix(b":")?)
+        .ok()?
+        .trim_end()
+        .parse()
+        .ok()
 }
 
 fn shape(frame: &[u8]) -> String {
     let inner: Vec<String> = children(frame).iter().map(|c| shape(c)).collect();
     let is_null = frame.starts_with(b"$-1") || frame.starts_with(b"*-1");
-    format!("{}{}[{}]", char::from(*frame.first().unwrap_or(&b' ')), if is_null { "null" } else { "" }, inner.join(","))
+    format!(
+        "{}{}[{}]",
+        char::from(*frame.first().unwrap_or(&b' ')),
+        if is_null { "null" } else { "" },
+        inner.join(",")
+    )
 }

@@ -90,7 +90,10 @@ const KEY_KINDS: &str = "sbhltzxgp";
 
 impl Source {
     fn word(&mut self, word: &str, out: &mut Command) {
-        if let Some(kind) = word.strip_prefix('#').filter(|kind| kind.len() == 1 && KEY_KINDS.contains(*kind)) {
+        if let Some(kind) = word
+            .strip_prefix('#')
+            .filter(|kind| kind.len() == 1 && KEY_KINDS.contains(*kind))
+        {
             let n = self.random.usize(1..=3);
             out.push(n.to_string().into_bytes());
             out.extend((0..n).map(|_| self.value(char::from(kind.as_bytes()[0]))));
@@ -141,7 +144,10 @@ impl Source {
                 _ => random.i32(-1000..1000).to_string().into_bytes(),
             },
             'f' => pick(random, &["0", "1.5", "-2.25", "3.1", "100", "1e3", "0.1", "-7"]),
-            'w' => pick(random, &["0", "1", "2.5", "-3", "1e21", "inf", "-inf", "0.1", "17", "(1"]),
+            'w' => pick(
+                random,
+                &["0", "1", "2.5", "-3", "1e21", "inf", "-inf", "0.1", "17", "(1"],
+            ),
             // Bounds of scores, of member names, of stream entries.
             'q' => pick(random, &["-inf", "+inf", "0", "1", "(1", "(2.5", "2.5", "17", "-3"]),
             'L' => pick(random, &["-", "+", "[a", "(a", "[c", "(d", "[", "[m"]),
@@ -155,13 +161,18 @@ impl Source {
             'e' => random.u32(1_000..10_000_000).to_string().into_bytes(),
             'E' => random.u64(1_000_000..10_000_000_000).to_string().into_bytes(),
             'A' => random.u64(4_000_000_000..9_000_000_000).to_string().into_bytes(),
-            'B' => random.u64(4_000_000_000_000..9_000_000_000_000).to_string().into_bytes(),
+            'B' => random
+                .u64(4_000_000_000_000..9_000_000_000_000)
+                .to_string()
+                .into_bytes(),
             'O' => random.i32(-180..180).to_string().into_bytes(),
             'a' => random.i32(-84..84).to_string().into_bytes(),
             'R' => pick(random, &["0", "1", "100", "5000", "20000"]),
             'u' => pick(random, &["m", "km", "ft", "mi"]),
             'y' => pick(random, &["u4", "i8", "u1", "u63", "i64", "i5"]),
-            'S' => super::commands::SCRIPTS[random.usize(0..super::commands::SCRIPTS.len())].as_bytes().to_vec(),
+            'S' => super::commands::SCRIPTS[random.usize(0..super::commands::SCRIPTS.len())]
+                .as_bytes()
+                .to_vec(),
             'H' => super::commands::HIDDEN.as_bytes().to_vec(),
             'U' => self.dump.clone(),
             _ => panic!("no value of kind {kind}"),
@@ -180,8 +191,20 @@ impl Source {
 
     /// Spoils a command: an argument too few, too many, or of the wrong kind, or a name in other letters.
     pub fn spoil(&mut self, command: &mut Command) {
-        const GARBAGE: [&[u8]; 12] =
-            [b"", b"abc", b"-1", b"0", b"1e400", b"9223372036854775807", b"nan", b"1.5", b"*", b"\x00\xff", b"WITHSCORES", b" 1"];
+        const GARBAGE: [&[u8]; 12] = [
+            b"",
+            b"abc",
+            b"-1",
+            b"0",
+            b"1e400",
+            b"9223372036854775807",
+            b"nan",
+            b"1.5",
+            b"*",
+            b"\x00\xff",
+            b"WITHSCORES",
+            b" 1",
+        ];
         let random = &mut self.random;
         let at = random.usize(0..command.len());
         match random.u8(0..4) {

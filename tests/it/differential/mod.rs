@@ -24,12 +24,20 @@ const CLIENTS: usize = 3;
 
 #[test]
 fn random_commands_in_resp2() {
-    run(&mut Server::start, Protocol::Resp2, number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000));
+    run(
+        &mut Server::start,
+        Protocol::Resp2,
+        number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000),
+    );
 }
 
 #[test]
 fn random_commands_in_resp3() {
-    run(&mut Server::start, Protocol::Resp3, number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000));
+    run(
+        &mut Server::start,
+        Protocol::Resp3,
+        number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000),
+    );
 }
 
 #[test]
@@ -43,8 +51,10 @@ fn random_commands_of_both_protocols_mixed_on_valkey() {
 #[test]
 fn every_command_of_the_table_is_drawn() {
     let templates = [commands::READS, commands::WRITES, commands::RARE].concat();
-    let drawn: BTreeSet<String> =
-        templates.iter().map(|t| t.split(' ').next().unwrap_or_default().to_ascii_lowercase()).collect();
+    let drawn: BTreeSet<String> = templates
+        .iter()
+        .map(|t| t.split(' ').next().unwrap_or_default().to_ascii_lowercase())
+        .collect();
     let server = Server::start();
     let known = String::from_utf8_lossy(&server.client().cmd(&["COMMAND", "LIST"])).into_owned();
     let known: BTreeSet<&str> = known.lines().collect();
@@ -56,11 +66,20 @@ fn every_command_of_the_table_is_drawn() {
         "function",
     ];
     for row in Table::builtin().rows() {
-        let span = [Span { start: 0, end: row.name.len() as u32 }];
-        let args = Args { buf: row.name.as_bytes(), spans: &span };
+        let span = [Span {
+            start: 0,
+            end: row.name.len() as u32,
+        }];
+        let args = Args {
+            buf: row.name.as_bytes(),
+            spans: &span,
+        };
         let name = &*row.name;
         if row.path(args) == Path::Shared && known.contains(name) && !elsewhere.contains(&name) {
-            assert!(drawn.contains(name), "{name} travels on the shared path and is never drawn");
+            assert!(
+                drawn.contains(name),
+                "{name} travels on the shared path and is never drawn"
+            );
         }
     }
 }
@@ -92,7 +111,10 @@ fn run(start: &mut dyn FnMut() -> Server, protocol: Protocol, ops: u64) {
     let proxy = Proxy::start(&behind, &["--workers", "2"]);
     for server in [&direct, &behind] {
         let mut client = server.client();
-        client.expect(&["SCRIPT", "LOAD", commands::SCRIPTS[0]], &format!("$40\r\n{}", commands::LOADED));
+        client.expect(
+            &["SCRIPT", "LOAD", commands::SCRIPTS[0]],
+            &format!("$40\r\n{}", commands::LOADED),
+        );
         client.expect(&["FUNCTION", "LOAD", commands::LIBRARY], "$3\r\nlib");
     }
     let mut client = direct.client();
@@ -114,7 +136,10 @@ fn run(start: &mut dyn FnMut() -> Server, protocol: Protocol, ops: u64) {
         templates: templates.iter().map(|t| Template::parse(t)).collect(),
         reads: commands::READS.len(),
         writes: commands::WRITES.len(),
-        source: Source { random: Rng::with_seed(seed()), dump },
+        source: Source {
+            random: Rng::with_seed(seed()),
+            dump,
+        },
         recent_reads: Vec::new(),
         trail: VecDeque::new(),
     };
@@ -147,7 +172,11 @@ impl Turns {
         self.direct[who].raw(&bytes);
         let expected = self.direct[who].frames(batch.len());
         // Two pieces now and then: what is not whole waits for its rest.
-        let cut = if self.source.random.u8(0..8) == 0 { self.source.random.usize(0..bytes.len()) } else { 0 };
+        let cut = if self.source.random.u8(0..8) == 0 {
+            self.source.random.usize(0..bytes.len())
+        } else {
+            0
+        };
         self.through[who].raw(&bytes[..cut]);
         self.through[who].raw(&bytes[cut..]);
         for (command, expected) in batch.iter().zip(&expected) {
@@ -171,7 +200,10 @@ impl Turns {
                 found == expected
                     || a.len() == commands.len()
                         && b.len() == a.len()
-                        && commands.iter().zip(a.iter().zip(&b)).all(|(c, (a, b))| compare::is_same(c, a, b))
+                        && commands
+                            .iter()
+                            .zip(a.iter().zip(&b))
+                            .all(|(c, (a, b))| compare::is_same(c, a, b))
             }
             (queued @ Some(_), b"DISCARD" | b"RESET") => {
                 *queued = None;
@@ -208,7 +240,11 @@ impl Turns {
                     let command = self.command();
                     self.pending[who].push_back(command);
                 }
-                let end: &[u8] = if self.source.random.u8(0..6) == 0 { b"DISCARD" } else { b"EXEC" };
+                let end: &[u8] = if self.source.random.u8(0..6) == 0 {
+                    b"DISCARD"
+                } else {
+                    b"EXEC"
+                };
                 self.pending[who].push_back(vec![end.to_vec()]);
             }
             3..=30 if !self.recent_reads.is_empty() => {
@@ -225,7 +261,10 @@ impl Turns {
     fn command(&mut self) -> Command {
         let random = &mut self.source.random;
         let (at, is_read) = match random.u8(0..200) {
-            0 => (self.reads + self.writes + random.usize(0..self.templates.len() - self.reads - self.writes), false),
+            0 => (
+                self.reads + self.writes + random.usize(0..self.templates.len() - self.reads - self.writes),
+                false,
+            ),
             1..=80 => (self.reads + random.usize(0..self.writes), false),
             // The first reads are those of single strings: the commonest of all.
             81..=100 => (random.usize(0..8), true),
@@ -255,9 +294,17 @@ impl Turns {
 fn may_be_spoilt(command: &Command) -> bool {
     let has = |word: &[u8]| command.iter().any(|arg| arg.eq_ignore_ascii_case(word));
     let name = String::from_utf8_lossy(&command[0]).to_ascii_uppercase();
-    let is_delicate = matches!(name.as_str(), "SPOP" | "SRANDMEMBER" | "HRANDFIELD" | "ZRANDMEMBER" | "WAIT" | "SCAN" | "SSCAN");
+    let is_delicate = matches!(
+        name.as_str(),
+        "SPOP" | "SRANDMEMBER" | "HRANDFIELD" | "ZRANDMEMBER" | "WAIT" | "SCAN" | "SSCAN"
+    );
     let is_blocking = name.starts_with("BL") || name.starts_with("BR") || name.starts_with("BZ") || has(b"BLOCK");
     let is_timed = matches!(name.as_str(), "XADD" | "MEMORY" | "XINFO" | "XCLAIM");
     let is_huge = matches!(name.as_str(), "COMMAND" | "CONFIG");
-    !(is_delicate || is_blocking || is_timed || is_huge || command.len() == 1 || command.iter().any(|a| a.len() > 100_000))
+    !(is_delicate
+        || is_blocking
+        || is_timed
+        || is_huge
+        || command.len() == 1
+        || command.iter().any(|a| a.len() > 100_000))
 }

@@ -36,13 +36,17 @@ impl Client {
     fn over(stream: Stream) -> std::io::Result<Client> {
         stream.set_read_timeout(STEP)?;
         stream.set_write_timeout(STEP)?;
-        Ok(Client { stream, received: Vec::new() })
+        Ok(Client {
+            stream,
+            received: Vec::new(),
+        })
     }
 
     /// Sends one command and returns its reply, byte for byte.
     pub fn cmd<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Vec<u8> {
         self.send(args);
-        self.try_frame(STEP).unwrap_or_else(|e| panic!("{}: {e}", show_args(args)))
+        self.try_frame(STEP)
+            .unwrap_or_else(|e| panic!("{}: {e}", show_args(args)))
     }
 
     /// [`Client::cmd`] as text, for replies that are text.
@@ -158,7 +162,10 @@ impl Client {
             Stream::Tcp(s) => Stream::Tcp(s.try_clone().expect("a handle can be duplicated")),
             Stream::Unix(s) => Stream::Unix(s.try_clone().expect("a handle can be duplicated")),
         };
-        Client { stream, received: Vec::new() }
+        Client {
+            stream,
+            received: Vec::new(),
+        }
     }
 
     pub fn close(self) {
@@ -221,14 +228,18 @@ pub fn encode<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
 
 /// The direct children of an aggregate, each with its own exact bytes.
 pub fn children(frame: &[u8]) -> Vec<Vec<u8>> {
-    let Some(line_end) = frame.windows(2).position(|w| w == b"\r\n") else { return Vec::new() };
+    let Some(line_end) = frame.windows(2).position(|w| w == b"\r\n") else {
+        return Vec::new();
+    };
     if !matches!(frame.first(), Some(b'*' | b'%' | b'~' | b'>')) {
         return Vec::new();
     }
     let mut rest = &frame[line_end + 2..];
     let mut out = Vec::new();
     while !rest.is_empty() {
-        let Some(len) = Scan::default().advance(rest) else { break };
+        let Some(len) = Scan::default().advance(rest) else {
+            break;
+        };
         out.push(rest[..len].to_vec());
         rest = &rest[len..];
     }
@@ -243,7 +254,10 @@ pub fn without_id(bytes: &[u8]) -> Vec<u8> {
     while let Some(at) = rest.windows(LABEL.len()).position(|w| w == LABEL) {
         let digits = at + LABEL.len();
         out.extend_from_slice(&rest[..digits]);
-        let end = rest[digits..].iter().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len() - digits);
+        let end = rest[digits..]
+            .iter()
+            .position(|b| !b.is_ascii_digit())
+            .unwrap_or(rest.len() - digits);
         rest = &rest[digits + end..];
     }
     out.extend_from_slice(rest);
@@ -251,7 +265,10 @@ pub fn without_id(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn is_end(e: &std::io::Error) -> bool {
-    matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
+    matches!(
+        e.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+    )
 }
 
 /// Finds where a frame ends; keeps its place, so a long reply is walked once.
@@ -274,18 +291,27 @@ impl Scan {
             let end = line.windows(2).position(|w| w == b"\r\n")?;
             let number = || -> i64 {
                 let text = String::from_utf8_lossy(&line[1..end]);
-                text.parse().unwrap_or_else(|_| panic!("a length was expected in {}", show(line)))
+                text.parse()
+                    .unwrap_or_else(|_| panic!("a length was expected in {}", show(line)))
             };
             let header = end + 2;
             match line[0] {
                 b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => self.at += header,
                 b'$' | b'=' | b'!' => {
                     let payload = number();
-                    let whole = if payload < 0 { header } else { header + payload as usize + 2 };
+                    let whole = if payload < 0 {
+                        header
+                    } else {
+                        header + payload as usize + 2
+                    };
                     if line.len() < whole {
                         return None;
                     }
-                    assert!(payload < 0 || line[..whole].ends_with(b"\r\n"), "a bulk without CRLF: {}", show(line));
+                    assert!(
+                        payload < 0 || line[..whole].ends_with(b"\r\n"),
+                        "a bulk without CRLF: {}",
+                        show(line)
+                    );
                     self.at += whole;
                 }
                 b'*' | b'~' | b'>' => {
@@ -352,6 +378,8 @@ impl Stream {
 
 impl Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("received", &show(&self.received)).finish()
+        f.debug_struct("Client")
+            .field("received", &show(&self.received))
+            .finish()
     }
 }

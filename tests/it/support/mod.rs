@@ -58,7 +58,11 @@ pub fn skip(reason: &str) {
 pub fn show(bytes: &[u8]) -> String {
     const MOST: usize = 400;
     let cut = &bytes[..bytes.len().min(MOST)];
-    let more = if bytes.len() > MOST { format!("… ({} bytes)", bytes.len()) } else { String::new() };
+    let more = if bytes.len() > MOST {
+        format!("… ({} bytes)", bytes.len())
+    } else {
+        String::new()
+    };
     format!("{}{more}", cut.escape_ascii())
 }
 
@@ -70,6 +74,12 @@ pub fn show_args<A: AsRef<[u8]>>(args: &[A]) -> String {
 /// Resident memory of a process in KiB, from `/proc/PID/status`.
 pub fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is alive");
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("status has VmRSS");
-    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("VmRSS is a number")
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("VmRSS:"))
+        .expect("status has VmRSS");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .expect("VmRSS is a number")
 }

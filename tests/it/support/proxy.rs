@@ -88,7 +88,12 @@ impl Proxy {
                 admin = number(at);
             }
         }
-        Ok(Proxy { child, port, admin, dir })
+        Ok(Proxy {
+            child,
+            port,
+            admin,
+            dir,
+        })
     }
 
     pub fn port(&self) -> u16 {

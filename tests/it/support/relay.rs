@@ -35,7 +35,10 @@ impl Relay {
     pub fn start(target: &Path) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("a bound socket has an address").port();
-        let control = Arc::new(Control { target: target.to_owned(), ..Control::default() });
+        let control = Arc::new(Control {
+            target: target.to_owned(),
+            ..Control::default()
+        });
         let shared = control.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -48,10 +51,6 @@ impl Relay {
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// From now on nothing passes: the peer looks alive and says nothing.
@@ -91,9 +90,12 @@ impl Control {
     fn serve(self: Arc<Self>, client: TcpStream) {
         self.accepted.fetch_add(1, Ordering::SeqCst);
         self.wait_while_held();
-        let Ok(server) = UnixStream::connect(&self.target) else { return };
+        let Ok(server) = UnixStream::connect(&self.target) else {
+            return;
+        };
         let _ = client.set_nodelay(true);
-        let (Ok(kept), Ok(from_client), Ok(to_server)) = (client.try_clone(), client.try_clone(), server.try_clone()) else {
+        let (Ok(kept), Ok(from_client), Ok(to_server)) = (client.try_clone(), client.try_clone(), server.try_clone())
+        else {
             return;
         };
         self.streams.lock().expect("no relay thread panics").push(kept);

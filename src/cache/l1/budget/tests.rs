@@ -31,7 +31,7 @@ fn there_are_as_many_shards_as_leave_each_a_useful_share() {
     ];
     assert_eq!(
         counts.map(|(budget, largest)| shard_count(&config(budget, largest, None))),
-        [32, 64, 1, 16, 1, 1]
+        [32, 64, 1, 8, 1, 1]
     );
 }
 
