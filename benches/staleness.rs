@@ -23,19 +23,36 @@ fn main() {
     );
     let mut upstream = Client::connect(redis_port);
     let mut proxy = Command::new(env!("CARGO_BIN_EXE_nearcache"));
-    proxy.args(["--upstream", &format!("redis://127.0.0.1:{redis_port}"), "--listen", "127.0.0.1:0", "--admin", "off"]);
+    proxy.args([
+        "--upstream",
+        &format!("redis://127.0.0.1:{redis_port}"),
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "off",
+    ]);
     let (_proxy, port) = Process::listening(&mut proxy);
     let mut through = Client::connect(port);
     let mut medians = Vec::new();
     for round in 1..=rounds {
-        let mut lags: Vec<Duration> = (0..writes).map(|i| lag(&mut upstream, &mut through, round, i)).collect();
+        let mut lags: Vec<Duration> = (0..writes)
+            .map(|i| lag(&mut upstream, &mut through, round, i))
+            .collect();
         lags.sort_unstable();
         let at = |p: f64| lags[((lags.len() - 1) as f64 * p) as usize];
-        println!("round {round}: p50 {:?}  p99 {:?}  most {:?}", at(0.5), at(0.99), at(1.0));
+        println!(
+            "round {round}: p50 {:?}  p99 {:?}  most {:?}",
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
         medians.push(at(0.99));
     }
     medians.sort_unstable();
-    println!("p99, median of {rounds} rounds of {writes} writes: {:?}", medians[medians.len() / 2]);
+    println!(
+        "p99, median of {rounds} rounds of {writes} writes: {:?}",
+        medians[medians.len() / 2]
+    );
 }
 
 /// From the acknowledgement of a foreign write to the first read through the proxy that shows it.
@@ -50,7 +67,10 @@ fn lag(upstream: &mut Client, through: &mut Client, round: usize, i: usize) -> D
     let mut asked = acknowledged;
     while through.command(&["GET", &key]) != expected.as_bytes() {
         asked = Instant::now();
-        assert!(acknowledged.elapsed() < Duration::from_secs(5), "{key} never showed {value}");
+        assert!(
+            acknowledged.elapsed() < Duration::from_secs(5),
+            "{key} never showed {value}"
+        );
     }
     // The last read that was still stale was asked for no later than this.
     asked - acknowledged
@@ -82,7 +102,10 @@ impl Client {
         self.0.get_mut().write_all(request.as_bytes()).expect("a connection");
         let mut reply = Vec::new();
         self.0.read_until(b'\n', &mut reply).expect("a reply");
-        if let Some(length) = reply.strip_prefix(b"$").and_then(|rest| std::str::from_utf8(rest).ok()?.trim().parse().ok()) {
+        if let Some(length) = reply
+            .strip_prefix(b"$")
+            .and_then(|rest| std::str::from_utf8(rest).ok()?.trim().parse().ok())
+        {
             let length: i64 = length;
             if length >= 0 {
                 let mut payload = vec![0; length as usize + 2];
@@ -105,8 +128,15 @@ impl Process {
     fn listening(command: &mut Command) -> (Process, u16) {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
-        let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok()).expect("an address");
+        BufReader::new(child.stdout.take().expect("its output"))
+            .read_line(&mut line)
+            .expect("a line");
+        let port = line
+            .trim()
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok())
+            .expect("an address");
         (Process(child), port)
     }
 }

@@ -3,8 +3,8 @@
 //! Reading and writing go through tokio's poll functions, which know after a short read or write that the
 //! socket is drained and spare the system call that would only say "would block".
 
-use std::io;
 use std::future::Future as _;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 

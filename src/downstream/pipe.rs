@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
 use crate::command::Pin as State;
 use crate::proxy::client::Access;
-use crate::proxy::pinned::{Forwarding, Pinned, Relay};
+use crate::proxy::pinned::{Forwarding, Frame, Pinned, Relay};
 use crate::proxy::request::Reason;
 use crate::resp::encode;
 use crate::resp::limits::{Limits, ProtocolError};
@@ -33,6 +33,8 @@ pub enum Ended {
 /// Frames up to this size are looked at whole; larger ones are forwarded as they come.
 const WHOLE_FRAME_BYTES: usize = 64 << 10;
 /// Input that is read ahead while requests wait, so that the client's end is noticed.
+/// Enough to tell a message from a reply.
+const HEAD_BYTES: usize = 64;
 const READ_AHEAD_BYTES: usize = 64 << 10;
 const TURNS: usize = 16;
 /// A client that has sent its last byte gets the replies that are due. While it is blocked none is; what the server answers
@@ -57,7 +59,10 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
     // Inside a transaction the server itself tells the name.
     let name = session.client.meta.words.lock().name.clone();
     if lent.name != name {
-        encode::command(&mut to_server, [&b"CLIENT"[..], b"SETNAME", name.as_bytes()].into_iter());
+        encode::command(
+            &mut to_server,
+            [&b"CLIENT"[..], b"SETNAME", name.as_bytes()].into_iter(),
+        );
         pinned.own_request();
         lent.name = name;
     }
@@ -74,6 +79,7 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         frames: FrameScanner::default(),
         scanned: 0,
         is_streaming: false,
+        head: Box::default(),
         broken: None,
         is_lost: false,
         read_timeout,
@@ -85,7 +91,9 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
     let ended = std::future::poll_fn(|cx| pipe.poll(cx, session)).await;
     session.client.meta.is_pinned.store(false, Relaxed);
     session.client.meta.upstream_id.store(0, Relaxed);
-    let Pipe { mut lent, pinned, held, .. } = pipe;
+    let Pipe {
+        mut lent, pinned, held, ..
+    } = pipe;
     if ended == Ended::Back && !pinned.is_dirty && held.is_empty() {
         let state = session.client.state.borrow();
         (lent.version, lent.db) = (state.version, state.db);
@@ -105,7 +113,9 @@ fn refuse(session: &mut Session, reason: &Reason, error: &PoolError) -> Ended {
     session.client.state.borrow_mut().error(&text);
     session.scanner.reset();
     session.spans.clear();
-    let scan = session.scanner.scan(&session.input, &Limits::AUTHENTICATED, &mut session.spans);
+    let scan = session
+        .scanner
+        .scan(&session.input, &Limits::AUTHENTICATED, &mut session.spans);
     session.spans.clear();
     match scan {
         Ok(Scan::Complete { len } | Scan::Inline { len, .. } | Scan::Nothing { len }) => {
@@ -136,8 +146,9 @@ struct Pipe {
     held: Vec<u8>,
     frames: FrameScanner,
     scanned: usize,
-    /// Part of a frame is forwarded already.
+    /// Part of a frame is forwarded already; its first bytes.
     is_streaming: bool,
+    head: Box<[u8]>,
     /// A protocol error that is told once everything before it is answered.
     broken: Option<ProtocolError>,
     /// The server's end is gone.
@@ -171,7 +182,8 @@ impl Pipe {
                     },
                 }
             }
-            let is_full = |session: &Session| session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;
+            let is_full =
+                |session: &Session| session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;
             let was_full = is_full(session);
             if session.flush(cx).is_err() || !session.account() {
                 return Poll::Ready(Ended::Closed);
@@ -240,9 +252,13 @@ impl Pipe {
                             break;
                         }
                         let args = streamed.args();
-                        let spec = args.first().and_then(Option::as_ref).and_then(|name| facts.table.find(name));
+                        let spec = args
+                            .first()
+                            .and_then(Option::as_ref)
+                            .and_then(|name| facts.table.find(name));
                         let is_complete = args.len() as u64 == streamed.args_total();
-                        self.pinned.large_request(&worker, &session.client, spec, args, is_complete);
+                        self.pinned
+                            .large_request(&worker, &session.client, spec, args, is_complete);
                         self.streamed = None;
                         self.has_started = true;
                         continue;
@@ -265,7 +281,10 @@ impl Pipe {
                 break;
             }
             let is_unauthenticated = session.client.state.borrow().access == Access::Unauthenticated;
-            let (len, raw) = match session.scanner.scan(rest, limits(is_unauthenticated), &mut session.spans) {
+            let (len, raw) = match session
+                .scanner
+                .scan(rest, limits(is_unauthenticated), &mut session.spans)
+            {
                 Ok(Scan::Complete { len }) => (len, None),
                 Ok(Scan::Inline { len, args }) => (len, Some(encode_inline(&args))),
                 Ok(Scan::Nothing { len }) => {
@@ -297,7 +316,9 @@ impl Pipe {
                 Some((raw, spans)) => (&raw[..], &spans[..]),
             };
             let args = Args { buf: raw, spans };
-            let forwarding = self.pinned.request(&worker, &session.client, facts.table.find(args.arg(0)), args);
+            let forwarding = self
+                .pinned
+                .request(&worker, &session.client, facts.table.find(args.arg(0)), args);
             if forwarding == Forwarding::Forward {
                 self.to_server.extend_from_slice(raw);
                 worker.counters().requests_total.add(1);
@@ -408,23 +429,38 @@ impl Pipe {
     fn take_frames(&mut self, session: &mut Session) -> Result<(), String> {
         let mut start = 0;
         loop {
-            let (consumed, is_complete) =
-                self.frames.advance(&self.held[self.scanned..]).map_err(|e| format!("it sent what is no RESP: {e}"))?;
+            let (consumed, is_complete) = self
+                .frames
+                .advance(&self.held[self.scanned..])
+                .map_err(|e| format!("it sent what is no RESP: {e}"))?;
             self.scanned += consumed;
             let frame = &self.held[start..self.scanned];
             if is_complete {
-                let whole = (!self.is_streaming).then_some(frame);
+                let seen = if self.is_streaming {
+                    Frame::Large { head: &self.head }
+                } else {
+                    Frame::Whole(frame)
+                };
                 self.is_streaming = false;
-                if self.pinned.frame(&session.worker, &session.client, whole) == Relay::Swallow {
+                if self.pinned.frame(&session.worker, &session.client, seen) == Relay::Swallow {
                     start = self.scanned;
                     continue;
                 }
-            } else if self.is_streaming || frame.len() > WHOLE_FRAME_BYTES {
+            } else if !self.is_streaming {
+                if frame.len() <= WHOLE_FRAME_BYTES {
+                    break;
+                }
                 self.is_streaming = true;
-            } else {
-                break;
+                self.head = frame[..HEAD_BYTES].into();
             }
-            session.client.state.borrow_mut().outbox.ready().bytes.extend_from_slice(frame);
+            session
+                .client
+                .state
+                .borrow_mut()
+                .outbox
+                .ready()
+                .bytes
+                .extend_from_slice(frame);
             start = self.scanned;
             if !is_complete {
                 break;
@@ -477,7 +513,10 @@ impl Pipe {
         if is_gone {
             return Poll::Ready(Ended::Closed);
         }
-        let why = format!("no answer within the read timeout of {} ms", self.read_timeout.as_millis());
+        let why = format!(
+            "no answer within the read timeout of {} ms",
+            self.read_timeout.as_millis()
+        );
         match self.server_lost(session, &why) {
             Some(ended) => Poll::Ready(ended),
             None => {

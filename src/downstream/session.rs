@@ -199,7 +199,8 @@ impl Session {
                 if consumed == buf.len() {
                     break Status::NeedsMore;
                 }
-                if state.outbox.waiting() >= state.outbox.window(most) || state.outbox.ready().len() >= HIGH_WATER_BYTES {
+                if state.outbox.waiting() >= state.outbox.window(most) || state.outbox.ready().len() >= HIGH_WATER_BYTES
+                {
                     break Status::Stalled;
                 }
                 limits(state.access == Access::Unauthenticated)
@@ -207,7 +208,10 @@ impl Session {
             let step = match self.scanner.scan(&buf[consumed..], limits, &mut self.spans) {
                 Ok(Scan::Complete { len }) => {
                     let (raw, rest) = buf[consumed..].split_at(len);
-                    let args = Args { buf: raw, spans: &self.spans };
+                    let args = Args {
+                        buf: raw,
+                        spans: &self.spans,
+                    };
                     requests += 1;
                     let step = request::handle(&worker, &self.client, &facts, args, raw, rest, started_us);
                     (len, step)
@@ -250,7 +254,18 @@ impl Session {
 
     fn inline(&mut self, facts: &Facts, args: &[Vec<u8>], now_us: u64) -> Step {
         let (raw, spans) = encode_inline(args);
-        request::handle(&self.worker, &self.client, facts, Args { buf: &raw, spans: &spans }, &raw, &[], now_us)
+        request::handle(
+            &self.worker,
+            &self.client,
+            facts,
+            Args {
+                buf: &raw,
+                spans: &spans,
+            },
+            &raw,
+            &[],
+            now_us,
+        )
     }
 
     /// A protocol error: told as Redis tells it, then the client is closed.
@@ -306,7 +321,11 @@ impl Session {
         drop(state);
         // What L1 or another client holds as well costs nothing here, however often it is to be written.
         if charged > limits.output_limit_bytes {
-            tracing::warn!(client = self.client.meta.address, held, "closed: more unread replies than clients.output_limit");
+            tracing::warn!(
+                client = self.client.meta.address,
+                held,
+                "closed: more unread replies than clients.output_limit"
+            );
             self.worker.counters().clients_refused_total.add(1);
             return false;
         }
@@ -337,7 +356,10 @@ pub fn encode_inline(args: &[Vec<u8>]) -> (Vec<u8>, Vec<Span>) {
     let mut end = raw.len();
     for arg in args.iter().rev() {
         end -= 2;
-        spans.push(Span { start: (end - arg.len()) as u32, end: end as u32 });
+        spans.push(Span {
+            start: (end - arg.len()) as u32,
+            end: end as u32,
+        });
         end -= arg.len() + header_len(arg.len());
     }
     spans.reverse();

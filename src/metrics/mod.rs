@@ -45,7 +45,10 @@ impl Durations {
 
 impl Default for Durations {
     fn default() -> Self {
-        Durations { buckets: std::array::from_fn(|_| Tally::default()), sum_us: Tally::default() }
+        Durations {
+            buckets: std::array::from_fn(|_| Tally::default()),
+            sum_us: Tally::default(),
+        }
     }
 }
 

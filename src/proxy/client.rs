@@ -122,7 +122,10 @@ impl Client {
 
     /// Puts an answer into its place and notes that the session has something to write.
     pub fn answer(self: &Rc<Self>, sequence: u64, answer: Answer<'_>, touched: &RefCell<Vec<Rc<Client>>>) {
-        self.state.borrow_mut().outbox.answer(sequence, |ready| answer.write(ready));
+        self.state
+            .borrow_mut()
+            .outbox
+            .answer(sequence, |ready| answer.write(ready));
         if !self.is_touched.replace(true) {
             touched.borrow_mut().push(Rc::clone(self));
         }
@@ -164,7 +167,10 @@ pub fn write_frame(ready: &mut Ready, frame: &[u8], shared: Option<&bytes::Bytes
         _ if is_same => ready.bytes.extend_from_slice(frame),
         _ => {
             if let Err(error) = convert::to_resp2(rule, frame, &mut ready.bytes) {
-                encode::error(&mut ready.bytes, &format!("ERR nearcache: reply could not be converted to RESP2: {error}"));
+                encode::error(
+                    &mut ready.bytes,
+                    &format!("ERR nearcache: reply could not be converted to RESP2: {error}"),
+                );
             }
         }
     }

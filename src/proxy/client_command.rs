@@ -19,7 +19,9 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
     let sub = args.arg(1).to_ascii_lowercase();
     let mut state = client.state.borrow_mut();
     match (&sub[..], args.len()) {
-        (b"id", 2) => state.outbox.answer_now(|ready| encode::integer(&mut ready.bytes, client.meta.id as i64)),
+        (b"id", 2) => state
+            .outbox
+            .answer_now(|ready| encode::integer(&mut ready.bytes, client.meta.id as i64)),
         (b"getname", 2) => {
             let name = client.meta.words.lock().name.clone();
             let version = state.version;
@@ -43,23 +45,31 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
         (b"getredir", 2) => state.outbox.answer_now(|ready| encode::integer(&mut ready.bytes, -1)),
         (b"trackinginfo", 2) => {
             let version = state.version;
-            state.outbox.answer_now(|ready| write_tracking_info(&mut ready.bytes, version));
+            state
+                .outbox
+                .answer_now(|ready| write_tracking_info(&mut ready.bytes, version));
         }
         (b"info", 2) => {
             let line = format!("{}\n", describe(&client.meta));
             let version = state.version;
-            state.outbox.answer_now(|ready| encode::verbatim(&mut ready.bytes, version, "txt", &line));
+            state
+                .outbox
+                .answer_now(|ready| encode::verbatim(&mut ready.bytes, version, "txt", &line));
         }
         (b"list", _) => match list(worker, request) {
             Ok(text) => {
                 let version = state.version;
-                state.outbox.answer_now(|ready| encode::verbatim(&mut ready.bytes, version, "txt", &text));
+                state
+                    .outbox
+                    .answer_now(|ready| encode::verbatim(&mut ready.bytes, version, "txt", &text));
             }
             Err(error) => state.error(&error),
         },
         (b"kill", 3..) => match kill(worker, client, request) {
             Ok(Killed::Old) => state.ok(),
-            Ok(Killed::Count(n)) => state.outbox.answer_now(|ready| encode::integer(&mut ready.bytes, n as i64)),
+            Ok(Killed::Count(n)) => state
+                .outbox
+                .answer_now(|ready| encode::integer(&mut ready.bytes, n as i64)),
             Err(error) => state.error(error),
         },
         (b"unblock", 3 | 4) => {
@@ -70,10 +80,9 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             drop(state);
             return pin(client, Reason::Side);
         }
-        (
-            b"id" | b"getname" | b"setname" | b"getredir" | b"trackinginfo" | b"info" | b"kill" | b"unblock",
-            _,
-        ) => state.error(&wrong_arity(&format!("client|{}", String::from_utf8_lossy(&sub)))),
+        (b"id" | b"getname" | b"setname" | b"getredir" | b"trackinginfo" | b"info" | b"kill" | b"unblock", _) => {
+            state.error(&wrong_arity(&format!("client|{}", String::from_utf8_lossy(&sub))))
+        }
         _ => {
             let sub = String::from_utf8_lossy(args.arg(1)).into_owned();
             state.error(&format!("ERR unknown subcommand '{sub}'. Try CLIENT HELP."));
@@ -86,12 +95,21 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
 fn unblock(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
     let args = request.args;
     let upstream_id = number(args.arg(2)).map(|id| {
-        worker.shared.registry.lock().get(&id).map_or(0, |meta| meta.upstream_id.load(Relaxed))
+        worker
+            .shared
+            .registry
+            .lock()
+            .get(&id)
+            .map_or(0, |meta| meta.upstream_id.load(Relaxed))
     });
     let id = match upstream_id {
         // Nobody of ours, or nobody who is blocked.
         Some(0) => {
-            client.state.borrow_mut().outbox.answer_now(|ready| encode::integer(&mut ready.bytes, 0));
+            client
+                .state
+                .borrow_mut()
+                .outbox
+                .answer_now(|ready| encode::integer(&mut ready.bytes, 0));
             return Step::DONE;
         }
         Some(id) => id.to_string().into_bytes(),
@@ -107,7 +125,14 @@ fn unblock(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> S
         Ok(link) => link,
         Err(step) => return step,
     };
-    send(worker, client, &link, &Request { raw: &raw, ..*request }, Touched::None, Effect::None)
+    send(
+        worker,
+        client,
+        &link,
+        &Request { raw: &raw, ..*request },
+        Touched::None,
+        Effect::None,
+    )
 }
 
 fn set_info(meta: &ClientMeta, attribute: &[u8], value: &[u8]) -> Result<(), String> {
@@ -117,10 +142,17 @@ fn set_info(meta: &ClientMeta, attribute: &[u8], value: &[u8]) -> Result<(), Str
         return Err(format!("ERR Unrecognized option '{word}'"));
     }
     if !is_valid_name(value) {
-        return Err(format!("ERR {} cannot contain spaces, newlines or special characters.", word.to_lowercase()));
+        return Err(format!(
+            "ERR {} cannot contain spaces, newlines or special characters.",
+            word.to_lowercase()
+        ));
     }
     let mut words = meta.words.lock();
-    let place = if is_name { &mut words.library } else { &mut words.library_version };
+    let place = if is_name {
+        &mut words.library
+    } else {
+        &mut words.library_version
+    };
     *place = String::from_utf8_lossy(value).into();
     Ok(())
 }
@@ -158,7 +190,13 @@ fn describe(meta: &ClientMeta) -> String {
 
 fn list(worker: &Worker, request: &Request<'_>) -> Result<String, String> {
     let args = request.args;
-    let all: Vec<_> = worker.shared.registry.lock().values().map(std::sync::Arc::clone).collect();
+    let all: Vec<_> = worker
+        .shared
+        .registry
+        .lock()
+        .values()
+        .map(std::sync::Arc::clone)
+        .collect();
     let mut text = String::new();
     let mut write = |meta: &ClientMeta| {
         let _ = writeln!(text, "{}", describe(meta));
@@ -170,7 +208,12 @@ fn list(worker: &Worker, request: &Request<'_>) -> Result<String, String> {
             match &kind[..] {
                 b"normal" => all.iter().for_each(|meta| write(meta)),
                 b"master" | b"replica" | b"slave" | b"pubsub" => {}
-                _ => return Err(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(args.arg(3)))),
+                _ => {
+                    return Err(format!(
+                        "ERR Unknown client type '{}'",
+                        String::from_utf8_lossy(args.arg(3))
+                    ));
+                }
             }
         }
         4.. if args.arg(2).eq_ignore_ascii_case(b"id") => {
@@ -200,12 +243,17 @@ fn kill(worker: &Worker, client: &Client, request: &Request<'_>) -> Result<Kille
     if args.len() == 3 {
         let address = String::from_utf8_lossy(args.arg(2)).into_owned();
         let killed = worker.shared.kill(|meta| meta.address == address);
-        return if killed == 0 { Err("ERR No such client") } else { Ok(Killed::Old) };
+        return if killed == 0 {
+            Err("ERR No such client")
+        } else {
+            Ok(Killed::Old)
+        };
     }
     if args.len() % 2 != 0 {
         return Err("ERR syntax error");
     }
-    let (mut id, mut address, mut local, mut user, mut skip_me, mut is_other_type) = (None, None, None, None, true, false);
+    let (mut id, mut address, mut local, mut user, mut skip_me, mut is_other_type) =
+        (None, None, None, None, true, false);
     for i in (2..args.len()).step_by(2) {
         let value = args.arg(i + 1);
         let word = || String::from_utf8_lossy(value).into_owned();

@@ -26,7 +26,10 @@ pub struct FillGuard {
 
 impl FillGuard {
     pub fn new(worker: &Rc<Worker>, lease: LeaseId) -> FillGuard {
-        FillGuard { worker: Rc::clone(worker), lease: Some(lease) }
+        FillGuard {
+            worker: Rc::clone(worker),
+            lease: Some(lease),
+        }
     }
 
     /// The lease, for whoever ends it now and tells the followers himself.
@@ -39,7 +42,10 @@ impl Drop for FillGuard {
     fn drop(&mut self) {
         if let Some(lease) = self.lease.take() {
             let followers = self.worker.shared.cache.abandon(lease);
-            self.worker.fail_followers_later(&followers, "ERR nearcache: the read that this one waited for was given up");
+            self.worker.fail_followers_later(
+                &followers,
+                "ERR nearcache: the read that this one waited for was given up",
+            );
         }
     }
 }

@@ -33,13 +33,20 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             let sequence = state.outbox.expect(Touched::None, Source::Sent);
             drop(state);
             let effect = if wants_own { Effect::Info } else { Effect::None };
-            let waiter = Waiter { to: Some((Rc::clone(client), sequence)), version, rule: Rule::General, effect };
+            let waiter = Waiter {
+                to: Some((Rc::clone(client), sequence)),
+                version,
+                rule: Rule::General,
+                effect,
+            };
             link.send(request.raw, request.now_us, waiter);
         }
         None if !wants_own => state.error(&worker.shared.unavailable(&"not connected")),
         _ => {
             let text = own_section(worker);
-            state.outbox.answer_now(|ready| encode::verbatim(&mut ready.bytes, version, "txt", &text));
+            state
+                .outbox
+                .answer_now(|ready| encode::verbatim(&mut ready.bytes, version, "txt", &text));
         }
     }
     Step::DONE
@@ -76,17 +83,27 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         shared.counters.iter().map(|counters| field(counters).value()).sum()
     };
     let (hits, misses) = (total(|c| &c.l1_hits_total), total(|c| &c.l1_misses_total));
-    let hit_rate = if hits + misses == 0 { 0.0 } else { hits as f64 / (hits + misses) as f64 };
+    let hit_rate = if hits + misses == 0 {
+        0.0
+    } else {
+        hits as f64 / (hits + misses) as f64
+    };
     vec![
         ("nearcache_version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("nearcache_uptime_in_seconds", (clock::now_us().saturating_sub(shared.started_us) / 1_000_000).to_string()),
+        (
+            "nearcache_uptime_in_seconds",
+            (clock::now_us().saturating_sub(shared.started_us) / 1_000_000).to_string(),
+        ),
         ("nearcache_upstream", shared.upstream_name.clone()),
         ("nearcache_workers", shared.inboxes.len().to_string()),
         ("nearcache_clients", shared.clients.load(Relaxed).to_string()),
         ("nearcache_consistency", consistency(worker).to_owned()),
         ("nearcache_caching", caching(worker).to_owned()),
         ("nearcache_links_tracked", shared.links_up.load(Relaxed).to_string()),
-        ("nearcache_links_refused", shared.links_refused.load(Relaxed).to_string()),
+        (
+            "nearcache_links_refused",
+            shared.links_refused.load(Relaxed).to_string(),
+        ),
         ("nearcache_links_lost", total(|c| &c.links_lost_total).to_string()),
         ("nearcache_requests", total(|c| &c.requests_total).to_string()),
         ("nearcache_l1_hits", hits.to_string()),
@@ -107,7 +124,10 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         ("nearcache_pinned_sessions", total(|c| &c.pinned_total).to_string()),
         ("nearcache_pinned_connections", shared.pinned.load(Relaxed).to_string()),
         ("nearcache_upstream_errors", total(|c| &c.l2_errors_total).to_string()),
-        ("nearcache_buffered_bytes", shared.buffered_bytes.load(Relaxed).to_string()),
+        (
+            "nearcache_buffered_bytes",
+            shared.buffered_bytes.load(Relaxed).to_string(),
+        ),
     ]
 }
 
@@ -126,7 +146,9 @@ pub fn caching(worker: &Worker) -> &'static str {
         _ if !cache.enabled => "off",
         Consistency::Strong => "off (strong)",
         Consistency::Eventual => "by age",
-        Consistency::Coherent if worker.shared.links_refused.load(Relaxed) > 0 => "off (the upstream refuses CLIENT TRACKING)",
+        Consistency::Coherent if worker.shared.links_refused.load(Relaxed) > 0 => {
+            "off (the upstream refuses CLIENT TRACKING)"
+        }
         Consistency::Coherent => "tracked",
     }
 }

@@ -20,7 +20,11 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, w
     worker.counters().local_total.add(1);
     match which {
         Local::Ping => ping(client, args),
-        Local::Echo => client.state.borrow_mut().outbox.answer_now(|ready| encode::bulk(&mut ready.bytes, args.arg(1))),
+        Local::Echo => client
+            .state
+            .borrow_mut()
+            .outbox
+            .answer_now(|ready| encode::bulk(&mut ready.bytes, args.arg(1))),
         Local::Select => return select(client, request),
         Local::Hello => return hello(worker, client, request),
         Local::Auth => return auth(worker, client, request),
@@ -39,7 +43,10 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, w
 
 /// `ERR unknown command …`, for clients that may not reach the server, which says the same.
 pub fn unknown_command(args: Args<'_>) -> String {
-    let mut text = format!("ERR unknown command '{}', with args beginning with: ", printable(args.arg(0), 128));
+    let mut text = format!(
+        "ERR unknown command '{}', with args beginning with: ",
+        printable(args.arg(0), 128)
+    );
     for arg in args.iter().skip(1) {
         if text.len() >= 128 + 46 {
             break;
@@ -60,8 +67,12 @@ fn printable(bytes: &[u8], most: usize) -> String {
 fn ping(client: &Client, args: Args<'_>) {
     let mut state = client.state.borrow_mut();
     match args.len() {
-        1 => state.outbox.answer_now(|ready| encode::simple(&mut ready.bytes, "PONG")),
-        2 => state.outbox.answer_now(|ready| encode::bulk(&mut ready.bytes, args.arg(1))),
+        1 => state
+            .outbox
+            .answer_now(|ready| encode::simple(&mut ready.bytes, "PONG")),
+        2 => state
+            .outbox
+            .answer_now(|ready| encode::bulk(&mut ready.bytes, args.arg(1))),
         _ => state.error(&wrong_arity("ping")),
     }
 }
@@ -182,7 +193,9 @@ fn hello(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Ste
         client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
     }
     let version = state.version;
-    state.outbox.answer_now(|ready| write_hello(&mut ready.bytes, version, client.meta.id, request.facts));
+    state
+        .outbox
+        .answer_now(|ready| write_hello(&mut ready.bytes, version, client.meta.id, request.facts));
     Step::DONE
 }
 
@@ -195,7 +208,11 @@ pub struct Hello<'a> {
 
 impl<'a> Hello<'a> {
     pub fn parse(args: Args<'a>) -> Result<Hello<'a>, String> {
-        let mut hello = Hello { version: None, credentials: None, name: None };
+        let mut hello = Hello {
+            version: None,
+            credentials: None,
+            name: None,
+        };
         if args.len() > 1 {
             hello.version = Some(match integer(args.arg(1)) {
                 Some(2) => Version::Resp2,
@@ -260,7 +277,11 @@ fn reset(worker: &Worker, client: &Client) -> Step {
         return Step::Wait;
     }
     forget(worker, client);
-    client.state.borrow_mut().outbox.answer_now(|ready| encode::simple(&mut ready.bytes, "RESET"));
+    client
+        .state
+        .borrow_mut()
+        .outbox
+        .answer_now(|ready| encode::simple(&mut ready.bytes, "RESET"));
     Step::DONE
 }
 
@@ -272,14 +293,21 @@ pub fn forget(worker: &Worker, client: &Client) {
     client.meta.db.store(state.db, Relaxed);
     client.meta.is_resp3.store(false, Relaxed);
     let mut words = client.meta.words.lock();
-    *words = Words { user: "default".into(), ..std::mem::take(&mut *words) };
+    *words = Words {
+        user: "default".into(),
+        ..std::mem::take(&mut *words)
+    };
     words.name = "".into();
 }
 
 impl Worker {
     /// As whom a new client speaks.
     pub fn initial_access(&self) -> Access {
-        if self.shared.config.client_credentials().is_some() { Access::Unauthenticated } else { Access::Own }
+        if self.shared.config.client_credentials().is_some() {
+            Access::Unauthenticated
+        } else {
+            Access::Own
+        }
     }
 
     /// The database in which clients begin: that of the upstream URL.

@@ -34,16 +34,31 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
         }),
         (b"stats", 2) => {
             let facts = info::facts(worker);
-            state.outbox.answer_now(|ready| write_pairs(&mut ready.bytes, version, &facts));
+            state
+                .outbox
+                .answer_now(|ready| write_pairs(&mut ready.bytes, version, &facts));
         }
         (b"explain", 3) => {
             let facts = explain(worker, request, state.db);
-            state.outbox.answer_now(|ready| write_pairs(&mut ready.bytes, version, &facts));
+            state
+                .outbox
+                .answer_now(|ready| write_pairs(&mut ready.bytes, version, &facts));
         }
         (b"invalidate", 3..) => {
-            let dropped: usize = args.iter().skip(2).map(|name| worker.shared.cache.purge(name_hash(name))).sum();
-            tracing::info!(client = client.meta.id, keys = args.len() - 2, dropped, "invalidated by a client");
-            state.outbox.answer_now(|ready| encode::integer(&mut ready.bytes, dropped as i64));
+            let dropped: usize = args
+                .iter()
+                .skip(2)
+                .map(|name| worker.shared.cache.purge(name_hash(name)))
+                .sum();
+            tracing::info!(
+                client = client.meta.id,
+                keys = args.len() - 2,
+                dropped,
+                "invalidated by a client"
+            );
+            state
+                .outbox
+                .answer_now(|ready| encode::integer(&mut ready.bytes, dropped as i64));
         }
         (b"help" | b"stats" | b"explain" | b"invalidate", _) => {
             state.error(&wrong_arity(&format!("nearcache|{}", String::from_utf8_lossy(&sub))));
@@ -71,10 +86,21 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
     let mut facts = vec![
         ("caching".to_owned(), info::caching(worker).to_owned()),
         ("db".to_owned(), db.to_string()),
-        ("path".to_owned(), if worker.large_keys.borrow().contains(&hash) { "pinned (large)" } else { "shared" }.to_owned()),
+        (
+            "path".to_owned(),
+            if worker.large_keys.borrow().contains(&hash) {
+                "pinned (large)"
+            } else {
+                "shared"
+            }
+            .to_owned(),
+        ),
     ];
     let entries: Vec<Explained> = worker.shared.cache.explain(hash, now_us);
-    facts.push(("entries".to_owned(), entries.iter().filter(|entry| !entry.is_lease).count().to_string()));
+    facts.push((
+        "entries".to_owned(),
+        entries.iter().filter(|entry| !entry.is_lease).count().to_string(),
+    ));
     for (i, entry) in entries.iter().enumerate() {
         facts.push((format!("entry.{i}"), describe(worker, entry, now_us)));
     }
@@ -86,19 +112,29 @@ fn describe(worker: &Worker, entry: &Explained, now_us: u64) -> String {
         None => "get".to_owned(),
         Some(id) => {
             let id = usize::from(u16::from_le_bytes(*id));
-            worker.facts().table.rows().nth(id).map_or_else(|| "?".to_owned(), |spec| spec.name.to_string())
+            worker
+                .facts()
+                .table
+                .rows()
+                .nth(id)
+                .map_or_else(|| "?".to_owned(), |spec| spec.name.to_string())
         }
     };
     let bound_us = worker.shared.config.cache.bound.as_micros() as u64;
     let is_fresh = worker.shared.links.answered_us(entry.link).saturating_add(bound_us) > now_us;
     let state = match entry {
         Explained { is_lease: true, .. } => "being read",
-        Explained { is_epoch_current: false, .. } => "dead (its connection was lost, or a flush)",
+        Explained {
+            is_epoch_current: false,
+            ..
+        } => "dead (its connection was lost, or a flush)",
         _ if !is_fresh => "suspended (its connection has not answered within the bound)",
         Explained { is_absent: true, .. } => "hit (absent)",
         _ => "hit",
     };
-    let ttl = entry.ttl_us.map_or_else(|| "none".to_owned(), |us| format!("{} ms", us / 1000));
+    let ttl = entry
+        .ttl_us
+        .map_or_else(|| "none".to_owned(), |us| format!("{} ms", us / 1000));
     format!(
         "{state}; command={command} db={} bytes={} age={} ms ttl={ttl} frequency={} link={}",
         entry.db,

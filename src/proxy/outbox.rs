@@ -105,7 +105,11 @@ impl Outbox {
     }
 
     pub fn own(&self, hash: u64) -> Own {
-        if self.slots.is_empty() { Own::Clear } else { self.unanswered.own(hash) }
+        if self.slots.is_empty() {
+            Own::Clear
+        } else {
+            self.unanswered.own(hash)
+        }
     }
 
     /// What may be said of several keys together: `Clear` only if it holds for each.
@@ -134,14 +138,22 @@ impl Outbox {
         } else {
             let mut answer = Ready::default();
             write(&mut answer);
-            self.slots.push_back(Slot { touched: Touched::None, source: Source::Sent, answer: Some(answer) });
+            self.slots.push_back(Slot {
+                touched: Touched::None,
+                source: Source::Sent,
+                answer: Some(answer),
+            });
         }
     }
 
     /// A request was sent or follows a flight; its answer comes later, by the returned sequence number.
     pub fn expect(&mut self, touched: Touched, source: Source) -> u64 {
         self.unanswered.add(&touched, source);
-        self.slots.push_back(Slot { touched, source, answer: None });
+        self.slots.push_back(Slot {
+            touched,
+            source,
+            answer: None,
+        });
         self.head + self.slots.len() as u64 - 1
     }
 
@@ -152,7 +164,9 @@ impl Outbox {
 
     /// The answer of a slot. A sequence number that is no longer (or not yet) waited for is ignored.
     pub fn answer(&mut self, sequence: u64, write: impl FnOnce(&mut Ready)) {
-        let Some(index) = sequence.checked_sub(self.head).map(|i| i as usize) else { return };
+        let Some(index) = sequence.checked_sub(self.head).map(|i| i as usize) else {
+            return;
+        };
         let Some(slot) = self.slots.get_mut(index) else { return };
         if slot.answer.is_some() {
             return;
@@ -190,9 +204,10 @@ impl Outbox {
     /// Bytes held for the client, ready ones and answers behind a slot that waits: all, and those it is charged for.
     pub fn held_bytes(&self) -> (usize, usize) {
         let answers = self.slots.iter().filter_map(|slot| slot.answer.as_ref());
-        answers.fold((self.ready.len(), self.ready.charged_bytes()), |(all, charged), answer| {
-            (all + answer.len(), charged + answer.charged_bytes())
-        })
+        answers.fold(
+            (self.ready.len(), self.ready.charged_bytes()),
+            |(all, charged), answer| (all + answer.len(), charged + answer.charged_bytes()),
+        )
     }
 }
 
@@ -248,7 +263,11 @@ impl Ready {
             if charge == Charge::Leader {
                 self.uncharged_bytes += payload.len();
             }
-            self.shared.push_back(Shared { at: self.bytes.len(), payload, charge });
+            self.shared.push_back(Shared {
+                at: self.bytes.len(),
+                payload,
+                charge,
+            });
         }
     }
 
@@ -273,7 +292,10 @@ impl Ready {
         self.bytes.extend_from_slice(&other.bytes);
         self.shared_bytes += other.shared_bytes;
         self.uncharged_bytes += other.uncharged_bytes;
-        self.shared.extend(other.shared.into_iter().map(|shared| Shared { at: base + shared.at, ..shared }));
+        self.shared.extend(other.shared.into_iter().map(|shared| Shared {
+            at: base + shared.at,
+            ..shared
+        }));
     }
 
     /// The next pieces to write, in order; how many were filled.
@@ -314,7 +336,9 @@ impl Ready {
             if n == 0 {
                 break;
             }
-            let Some(Shared { payload, charge, .. }) = self.shared.front_mut() else { break };
+            let Some(Shared { payload, charge, .. }) = self.shared.front_mut() else {
+                break;
+            };
             let part = payload.len().min(n);
             bytes::Buf::advance(payload, part);
             self.shared_bytes -= part;
@@ -370,7 +394,9 @@ impl Unanswered {
         };
         match count {
             None => Own::Clear,
-            Some(Count { flight: Some(flight), .. }) => Own::InFlight(*flight),
+            Some(Count {
+                flight: Some(flight), ..
+            }) => Own::InFlight(*flight),
             Some(_) => Own::Blocked,
         }
     }

@@ -6,15 +6,19 @@
 //! server knows whether a `MULTI`, an `EXEC` or a `SELECT` did what it says. Until that reply has come the client keeps the
 //! connection.
 
+mod kind;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use kind::{Kind, LARGE_VALUES, Waiting, kind, word};
+
 use super::client::{Access as ClientAccess, Client};
-use super::local::{self, Hello, integer};
+use super::local::{self, Hello};
 use super::outbox::Touched;
 use super::request::touched;
-use super::subscriptions::{Subscription, Subscriptions};
+use super::subscriptions::Subscriptions;
 use super::transaction::Hashes;
 use super::worker::Worker;
 use crate::cache::LinkId;
@@ -57,66 +61,14 @@ enum Replies {
     SkipNext,
 }
 
-struct Waiting {
-    kind: Kind,
-    read: Touched,
-    written: Touched,
-    is_blocking: bool,
-    /// What earlier commands without a reply have touched: they are executed when this one is answered.
-    silent: Option<Touched>,
-}
-
-impl Waiting {
-    fn of(kind: Kind) -> Waiting {
-        Waiting { kind, read: Touched::None, written: Touched::None, is_blocking: false, silent: None }
-    }
-
-    /// A request of which nothing is known.
-    fn anything() -> Waiting {
-        Waiting { read: Touched::All, written: Touched::All, ..Waiting::of(Kind::Plain) }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
-    Plain,
-    Multi,
-    Exec,
-    Discard,
-    Watch,
-    Unwatch,
-    /// So many confirmations are to come.
-    Subscribe(Subscription, usize),
-    /// So many, or (none named) one for each subscription there is when its turn comes.
-    Unsubscribe(Subscription, Option<usize>),
-    Monitor,
-    TrackingOn,
-    TrackingOff,
-    Setting,
-    Select(u32),
-    SetName(Box<str>),
-    Hello { version: Option<Version>, is_foreign: bool },
-    Auth { is_own: bool },
-    Reset,
-    Quit,
-    /// The proxy's own request: its reply is not the client's.
-    Own,
-}
-
-impl Kind {
-    /// Whether, if the server agrees, a state begins that needs the connection.
-    fn may_begin_a_state(&self) -> bool {
-        matches!(
-            self,
-            Kind::Multi
-                | Kind::Watch
-                | Kind::Subscribe(..)
-                | Kind::Unsubscribe(..)
-                | Kind::Monitor
-                | Kind::TrackingOn
-                | Kind::Setting
-        )
-    }
+/// A frame of the server.
+#[derive(Clone, Copy, Debug)]
+pub enum Frame<'a> {
+    Whole(&'a [u8]),
+    /// Too large to be held together: its first bytes.
+    Large {
+        head: &'a [u8],
+    },
 }
 
 /// What becomes of a frame of the server.
@@ -148,7 +100,10 @@ impl Pinned {
             || self.subscriptions.is_any()
             || self.replies != Replies::On
             || self.has_silent
-            || self.waiting.iter().any(|waiting| waiting.silent.is_some() || waiting.kind.may_begin_a_state())
+            || self
+                .waiting
+                .iter()
+                .any(|waiting| waiting.silent.is_some() || waiting.kind.may_begin_a_state())
     }
 
     /// Whether the connection can be given back.
@@ -253,9 +208,15 @@ impl Pinned {
                 Some(arg) => buf.extend_from_slice(arg),
                 None => is_whole = false,
             }
-            spans.push(Span { start, end: buf.len() as u32 });
+            spans.push(Span {
+                start,
+                end: buf.len() as u32,
+            });
         }
-        let args = Args { buf: &buf, spans: &spans };
+        let args = Args {
+            buf: &buf,
+            spans: &spans,
+        };
         // A value that was not kept is no key, for all commands whose keys stand before their values.
         let are_keys_known = is_whole || spec.is_some_and(|spec| LARGE_VALUES.contains(&&*spec.name));
         match spec {
@@ -357,16 +318,27 @@ impl Pinned {
         }
         self.is_dirty |= !is_own;
         let kind = match hello {
-            Some(hello) => Kind::Hello { version: hello.version, is_foreign: !is_own },
+            Some(hello) => Kind::Hello {
+                version: hello.version,
+                name: hello.name.map(word),
+                is_foreign: !is_own,
+            },
             None => Kind::Auth { is_own },
         };
         self.expect(Waiting::of(kind));
         Some(Forwarding::Forward)
     }
 
-    /// A complete frame has come from the server, `None` if it was too large to be held together (then it is no
-    /// confirmation, push or status). Must be applied before the client can see its last byte.
-    pub fn frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) -> Relay {
+    /// A complete frame has come from the server. Must be applied before the client can see its last byte.
+    pub fn frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Frame<'_>) -> Relay {
+        let frame = match frame {
+            Frame::Whole(frame) => Some(frame),
+            // Confirmations and statuses are never that large, messages may be.
+            Frame::Large { head } if head.first() == Some(&b'>') || self.subscriptions.is_large_message(head) => {
+                return Relay::Forward;
+            }
+            Frame::Large { .. } => None,
+        };
         if self.is_opaque {
             self.opaque_frame(worker, client, frame);
             return Relay::Forward;
@@ -376,7 +348,9 @@ impl Pinned {
                 return Relay::Forward;
             }
         }
-        let Some(waiting) = self.waiting.pop_front() else { return Relay::Forward };
+        let Some(waiting) = self.waiting.pop_front() else {
+            return Relay::Forward;
+        };
         if waiting.kind == Kind::Own {
             return Relay::Swallow;
         }
@@ -418,7 +392,14 @@ impl Pinned {
                 client.meta.db.store(db, Relaxed);
             }
             Kind::SetName(name) => client.meta.words.lock().name = name,
-            Kind::Hello { version, is_foreign } => {
+            Kind::Hello {
+                version,
+                name,
+                is_foreign,
+            } => {
+                if let Some(name) = name {
+                    client.meta.words.lock().name = name;
+                }
                 if let Some(version) = version {
                     client.state.borrow_mut().version = version;
                     client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
@@ -430,7 +411,11 @@ impl Pinned {
             Kind::Auth { is_own: false } => self.become_foreign(client),
             Kind::Auth { is_own: true } => client.state.borrow_mut().access = ClientAccess::Own,
             Kind::Reset => {
-                *self = Pinned { is_dirty: true, waiting: std::mem::take(&mut self.waiting), ..Pinned::default() };
+                *self = Pinned {
+                    is_dirty: true,
+                    waiting: std::mem::take(&mut self.waiting),
+                    ..Pinned::default()
+                };
                 local::forget(worker, client);
             }
             Kind::Plain | Kind::Quit | Kind::Own => {}
@@ -446,7 +431,10 @@ impl Pinned {
                 let queued = std::mem::take(&mut self.queued);
                 self.end_transaction();
                 let mut elements = frame.and_then(reply::elements);
-                for Waiting { kind, read, written, .. } in queued {
+                for Waiting {
+                    kind, read, written, ..
+                } in queued
+                {
                     self.voids(worker, client, &read, &written);
                     let element = elements.as_mut().and_then(Iterator::next);
                     if element.is_none() && kind != Kind::Plain {
@@ -495,8 +483,13 @@ impl Pinned {
     /// Replies of a pinned connection take away what any connection filled or fills.
     fn voids(&self, worker: &Worker, client: &Client, read: &Touched, written: &Touched) {
         let cache = &worker.shared.cache;
-        read.hashes().iter().for_each(|&hash| cache.passed_by(LinkId::PINNED, hash));
-        written.hashes().iter().for_each(|&hash| cache.acked(LinkId::PINNED, hash));
+        read.hashes()
+            .iter()
+            .for_each(|&hash| cache.passed_by(LinkId::PINNED, hash));
+        written
+            .hashes()
+            .iter()
+            .for_each(|&hash| cache.acked(LinkId::PINNED, hash));
         if *written == Touched::All {
             worker.void_everything();
         }
@@ -511,7 +504,9 @@ impl Pinned {
         if !self.subscriptions.is_any() && !self.waiting.iter().any(is_expected) {
             return false;
         }
-        let Some(confirmed) = self.subscriptions.confirm(frame) else { return false };
+        let Some(confirmed) = self.subscriptions.confirm(frame) else {
+            return false;
+        };
         let is_done = match self.waiting.front_mut().map(|waiting| &mut waiting.kind) {
             Some(Kind::Subscribe(which, left)) if confirmed.is_start && *which == confirmed.which => {
                 *left = left.saturating_sub(1);
@@ -530,46 +525,3 @@ impl Pinned {
         true
     }
 }
-
-/// What a request does to its connection if the server agrees.
-fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
-    let named = args.len() - 1;
-    let is = |i: usize, word: &[u8]| args.arg(i).eq_ignore_ascii_case(word);
-    match &*spec.name {
-        "multi" => Kind::Multi,
-        "exec" => Kind::Exec,
-        "discard" => Kind::Discard,
-        "watch" => Kind::Watch,
-        "unwatch" => Kind::Unwatch,
-        "subscribe" => Kind::Subscribe(Subscription::Channel, named),
-        "psubscribe" => Kind::Subscribe(Subscription::Pattern, named),
-        "ssubscribe" => Kind::Subscribe(Subscription::Shard, named),
-        "unsubscribe" => Kind::Unsubscribe(Subscription::Channel, (named > 0).then_some(named)),
-        "punsubscribe" => Kind::Unsubscribe(Subscription::Pattern, (named > 0).then_some(named)),
-        "sunsubscribe" => Kind::Unsubscribe(Subscription::Shard, (named > 0).then_some(named)),
-        _ => match path {
-            Path::Local(Local::Reset) => Kind::Reset,
-            Path::Local(Local::Quit) => Kind::Quit,
-            Path::Local(Local::Client) if args.len() == 3 && is(1, b"setname") => {
-                Kind::SetName(String::from_utf8_lossy(args.arg(2)).into())
-            }
-            Path::Local(Local::Select) => {
-                integer(args.arg(1)).and_then(|db| u32::try_from(db).ok()).map_or(Kind::Plain, Kind::Select)
-            }
-            Path::Local(Local::Hello) => {
-                Kind::Hello { version: Hello::parse(args).ok().and_then(|hello| hello.version), is_foreign: false }
-            }
-            Path::Pin(Pin::Monitor) => Kind::Monitor,
-            Path::Pin(Pin::Client) if is(1, b"tracking") && is(2, b"off") => Kind::TrackingOff,
-            Path::Pin(Pin::Client) if is(1, b"tracking") => Kind::TrackingOn,
-            Path::Pin(Pin::Client | Pin::Stateful) => Kind::Setting,
-            _ => Kind::Plain,
-        },
-    }
-}
-
-/// Commands whose long arguments are values or members, never keys.
-const LARGE_VALUES: [&str; 18] = [
-    "set", "setex", "psetex", "setnx", "getset", "append", "setrange", "hset", "hmset", "hsetnx", "lpush", "rpush", "lpushx",
-    "rpushx", "sadd", "zadd", "xadd", "restore",
-];

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::client::{Client, State, write_frame};
 use super::flight::{FillGuard, Follower};
+use super::local::integer;
 use super::outbox::{BY_REFERENCE_BYTES, Charge, Ready, Source, Touched};
 use super::request::{Reason, Request, Step, forward, pin, send};
 use super::waiter::{Effect, FillKind, Waiter};
@@ -51,7 +52,16 @@ fn reply(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Re
     let step = if variant.len() > LONGEST_VARIANT_BYTES {
         forward(worker, client, link, request)
     } else {
-        single(worker, client, link, request, &variant, FillKind::Reply { absent: request.spec.absent })
+        single(
+            worker,
+            client,
+            link,
+            request,
+            &variant,
+            FillKind::Reply {
+                absent: request.spec.absent,
+            },
+        )
     };
     *worker.variant.borrow_mut() = variant;
     step
@@ -72,11 +82,31 @@ fn single(
     let hash = name_hash(name);
     let is_large = worker.is_known_large(&Touched::One(hash));
     let mut state = client.state.borrow_mut();
-    let State { outbox, version, db, floor_us, .. } = &mut *state;
-    let query = Query { hash, db: *db, name, variant };
-    let asker = Asker { now_us: request.now_us, link: link.sink.link, own: outbox.own(hash), floor_us: *floor_us };
+    let State {
+        outbox,
+        version,
+        db,
+        floor_us,
+        ..
+    } = &mut *state;
+    let query = Query {
+        hash,
+        db: *db,
+        name,
+        variant,
+    };
+    let asker = Asker {
+        now_us: request.now_us,
+        link: link.sink.link,
+        own: outbox.own(hash),
+        floor_us: *floor_us,
+    };
     let must_wait = outbox.must_wait_for_flight(&Touched::One(hash));
-    let leasing = if must_wait || is_large { Leasing::Denied } else { Leasing::Allowed };
+    let leasing = if must_wait || is_large {
+        Leasing::Denied
+    } else {
+        Leasing::Allowed
+    };
     let follower = Follower {
         worker: worker.index,
         place: client.place.get(),
@@ -100,8 +130,11 @@ fn single(
         Decision::Joined { flight, link: leader } => {
             counters.l1_misses_total.add(1);
             counters.followers_total.add(1);
-            let source =
-                if leader == link.sink.link { Source::Flight(flight) } else { Source::FlightElsewhere(flight) };
+            let source = if leader == link.sink.link {
+                Source::Flight(flight)
+            } else {
+                Source::FlightElsewhere(flight)
+            };
             outbox.expect(Touched::One(hash), source);
             Step::DONE
         }
@@ -120,7 +153,14 @@ fn single(
             if is_large {
                 return pin(client, Reason::Side);
             }
-            send(worker, client, link, request, Touched::One(hash), Effect::Read(Touched::One(hash)))
+            send(
+                worker,
+                client,
+                link,
+                request,
+                Touched::One(hash),
+                Effect::Read(Touched::One(hash)),
+            )
         }
     }
 }
@@ -143,7 +183,12 @@ fn lead(
     let guard = FillGuard::new(worker, lease);
     link.send_with(request.now_us, |out, expect| {
         out.extend_from_slice(request.raw);
-        expect(Waiter { to: None, version, rule: Rule::General, effect: Effect::FillRead(lease, hash) });
+        expect(Waiter {
+            to: None,
+            version,
+            rule: Rule::General,
+            effect: Effect::FillRead(lease, hash),
+        });
         encode::command(out, [&b"PTTL"[..], request.args.arg(1)].into_iter());
         expect(Waiter {
             to: Some((Rc::clone(client), sequence)),
@@ -159,17 +204,38 @@ fn derived(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &
     let name = request.args.arg(1);
     let hash = name_hash(name);
     let mut state = client.state.borrow_mut();
-    let State { outbox, db, floor_us, .. } = &mut *state;
+    let State {
+        outbox, db, floor_us, ..
+    } = &mut *state;
     let own = outbox.own(hash);
     if own != Own::Clear {
         return false;
     }
-    let query = Query { hash, db: *db, name, variant: b"" };
-    let asker = Asker { now_us: request.now_us, link: link.sink.link, own, floor_us: *floor_us };
+    let query = Query {
+        hash,
+        db: *db,
+        name,
+        variant: b"",
+    };
+    let asker = Asker {
+        now_us: request.now_us,
+        link: link.sink.link,
+        own,
+        floor_us: *floor_us,
+    };
     let cache = &worker.shared.cache;
-    let derived = match cache.peek(&query, &asker, |view| derive(&view, Of::String, request)).flatten() {
-        None if matches!(request.spec.cache, Cache::Exists | Cache::Type | Cache::Ttl | Cache::Pttl) => {
-            cache.peek_any(&query, &asker, |view| derive(&view, Of::Any, request)).flatten()
+    let derived = match cache
+        .peek(&query, &asker, |view| derive(&view, Of::String, request))
+        .flatten()
+    {
+        None if matches!(
+            request.spec.cache,
+            Cache::Exists | Cache::Type | Cache::Ttl | Cache::Pttl
+        ) =>
+        {
+            cache
+                .peek_any(&query, &asker, |view| derive(&view, Of::Any, request))
+                .flatten()
         }
         derived => derived,
     };
@@ -215,7 +281,7 @@ fn derive(view: &View<'_>, of: Of, request: &Request<'_>) -> Option<Derived> {
         Cache::Exists => Some(Derived::Integer(i64::from(payload.is_some()))),
         Cache::Strlen => Some(Derived::Integer(payload.map_or(0, |p| p.len() as i64))),
         Cache::Getrange => {
-            let bound = |i| std::str::from_utf8(request.args.arg(i)).ok()?.parse::<i64>().ok();
+            let bound = |i| integer(request.args.arg(i));
             let (from, to) = (bound(2)?, bound(3)?);
             Some(Derived::Bulk(range(payload.unwrap_or_default(), from, to).to_vec()))
         }
@@ -229,7 +295,11 @@ fn derive(view: &View<'_>, of: Of, request: &Request<'_>) -> Option<Derived> {
                 (_, Expiry::At(at_us)) => (at_us.saturating_sub(request.now_us) / 1000) as i64,
             };
             // Redis rounds to the nearest second (ttlGenericCommand).
-            Some(Derived::Integer(if request.spec.cache == Cache::Ttl { (left_ms + 500) / 1000 } else { left_ms }))
+            Some(Derived::Integer(if request.spec.cache == Cache::Ttl {
+                (left_ms + 500) / 1000
+            } else {
+                left_ms
+            }))
         }
         _ => None,
     }
@@ -243,7 +313,11 @@ fn range(payload: &[u8], from: i64, to: i64) -> &[u8] {
     }
     let clamp = |i: i64| if i < 0 { (len.saturating_add(i)).max(0) } else { i };
     let (from, to) = (clamp(from), clamp(to).min(len - 1));
-    if len == 0 || from > to { &[] } else { &payload[from as usize..=to as usize] }
+    if len == 0 || from > to {
+        &[]
+    } else {
+        &payload[from as usize..=to as usize]
+    }
 }
 
 fn write_view(ready: &mut Ready, view: &View<'_>, kind: FillKind, version: Version, request: &Request<'_>) {
@@ -262,7 +336,9 @@ fn write_view(ready: &mut Ready, view: &View<'_>, kind: FillKind, version: Versi
 
 fn write_large(ready: &mut Ready, payload: &bytes::Bytes) {
     ready.bytes.push(b'$');
-    ready.bytes.extend_from_slice(itoa::Buffer::new().format(payload.len()).as_bytes());
+    ready
+        .bytes
+        .extend_from_slice(itoa::Buffer::new().format(payload.len()).as_bytes());
     ready.bytes.extend_from_slice(b"\r\n");
     if payload.len() < BY_REFERENCE_BYTES {
         ready.bytes.extend_from_slice(payload);
@@ -295,16 +371,32 @@ fn mget(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Req
     let keys = request.args.len() - 1;
     let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
     let mut state = client.state.borrow_mut();
-    let State { outbox, version, db, floor_us, .. } = &mut *state;
+    let State {
+        outbox,
+        version,
+        db,
+        floor_us,
+        ..
+    } = &mut *state;
     let queries: Vec<Query<'_>> = request
         .args
         .iter()
         .skip(1)
         .zip(&hashes)
-        .map(|(name, &hash)| Query { hash, db: *db, name, variant: b"" })
+        .map(|(name, &hash)| Query {
+            hash,
+            db: *db,
+            name,
+            variant: b"",
+        })
         .collect();
     let own = outbox.own_all(&hashes);
-    let asker = Asker { now_us: request.now_us, link: link.sink.link, own, floor_us: *floor_us };
+    let asker = Asker {
+        now_us: request.now_us,
+        link: link.sink.link,
+        own,
+        floor_us: *floor_us,
+    };
     let cache = &worker.shared.cache;
     let counters = worker.counters();
     if keys <= MOST_KEYS && own == Own::Clear {
@@ -329,22 +421,39 @@ fn mget(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Req
     let leases: Box<[(usize, LeaseId)]> = if keys > MOST_KEYS {
         Box::default()
     } else {
-        queries.iter().enumerate().filter_map(|(i, query)| Some((i, cache.lease_only(query, &asker)?))).collect()
+        queries
+            .iter()
+            .enumerate()
+            .filter_map(|(i, query)| Some((i, cache.lease_only(query, &asker)?)))
+            .collect()
     };
     counters.l1_misses_total.add(keys as u64);
     counters.shared_total.add(1);
     let version = *version;
     let sequence = outbox.expect(touched.clone(), Source::Sent);
     drop(state);
-    let guards: Vec<(usize, FillGuard)> = leases.iter().map(|&(i, lease)| (i, FillGuard::new(worker, lease))).collect();
+    let guards: Vec<(usize, FillGuard)> = leases
+        .iter()
+        .map(|&(i, lease)| (i, FillGuard::new(worker, lease)))
+        .collect();
     link.send_with(request.now_us, |out, expect| {
         out.extend_from_slice(request.raw);
         let effect = Effect::Mget { touched, leases };
-        expect(Waiter { to: Some((Rc::clone(client), sequence)), version, rule: Rule::General, effect });
+        expect(Waiter {
+            to: Some((Rc::clone(client), sequence)),
+            version,
+            rule: Rule::General,
+            effect,
+        });
         for (i, guard) in guards {
             encode::command(out, [&b"PTTL"[..], request.args.arg(i + 1)].into_iter());
             let effect = Effect::FillTtl(guard, FillKind::Payload);
-            expect(Waiter { to: None, version, rule: Rule::General, effect });
+            expect(Waiter {
+                to: None,
+                version,
+                rule: Rule::General,
+                effect,
+            });
         }
     });
     Step::DONE

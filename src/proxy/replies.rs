@@ -87,9 +87,15 @@ impl LinkSink {
                 let mut next = 0;
                 for (position, lease) in leases {
                     cache.got(*lease);
-                    let part = parts.as_mut().and_then(|parts| parts.nth(position - next)).unwrap_or(frame.bytes);
+                    let part = parts
+                        .as_mut()
+                        .and_then(|parts| parts.nth(position - next))
+                        .unwrap_or(frame.bytes);
                     next = position + 1;
-                    self.held.borrow_mut().push_back(Held { lease: *lease, frame: Bytes::copy_from_slice(part) });
+                    self.held.borrow_mut().push_back(Held {
+                        lease: *lease,
+                        frame: Bytes::copy_from_slice(part),
+                    });
                 }
             }
             Effect::None | Effect::FillRead(..) | Effect::FillTtl(..) | Effect::Info => {}
@@ -103,14 +109,20 @@ impl LinkSink {
                     client.state.borrow_mut().floor_us = self.received_us.get();
                 }
             }
-            touched => touched.hashes().iter().for_each(|&hash| worker.shared.cache.passed_by(self.link, hash)),
+            touched => touched
+                .hashes()
+                .iter()
+                .for_each(|&hash| worker.shared.cache.passed_by(self.link, hash)),
         }
     }
 
     fn acked(&self, worker: &Worker, touched: &Touched) {
         match touched {
             Touched::All => worker.void_everything(),
-            touched => touched.hashes().iter().for_each(|&hash| worker.shared.cache.acked(self.link, hash)),
+            touched => touched
+                .hashes()
+                .iter()
+                .for_each(|&hash| worker.shared.cache.acked(self.link, hash)),
         }
     }
 
@@ -126,7 +138,12 @@ impl LinkSink {
         let followers = worker.shared.cache.complete(lease, fill, self.received_us.get());
         let shared = (frame.len() >= SHARED_FRAME_BYTES).then_some(&frame);
         if let Some((client, sequence)) = &waiter.to {
-            let answer = Answer::Frame { bytes: &frame, shared, version: waiter.version, rule: &waiter.rule };
+            let answer = Answer::Frame {
+                bytes: &frame,
+                shared,
+                version: waiter.version,
+                rule: &waiter.rule,
+            };
             client.answer(*sequence, answer, &worker.touched);
         }
         if !followers.is_empty() {
@@ -140,7 +157,7 @@ impl LinkSink {
 impl Sink for LinkSink {
     type Waiter = Waiter;
 
-    fn up(&self, tracking: &TrackingState) {
+    fn up(&self, tracking: &TrackingState, begun_us: u64) {
         let Some(worker) = self.worker.upgrade() else { return };
         let state = match tracking {
             TrackingState::Refused(error) => {
@@ -154,7 +171,11 @@ impl Sink for LinkSink {
                 worker.shared.links.lost(self.link);
                 LinkState::Refused
             }
-            TrackingState::On | TrackingState::Off => LinkState::Tracked,
+            TrackingState::On | TrackingState::Off => {
+                // It has answered the handshake, so what it fills first is a hit at once.
+                worker.shared.links.answered(self.link, begun_us);
+                LinkState::Tracked
+            }
         };
         self.set_state(&worker, state);
     }
@@ -166,7 +187,9 @@ impl Sink for LinkSink {
     fn push(&self, frame: &[u8]) {
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().pushes_total.add(1);
-        let Some(mut parts) = reply::elements(frame) else { return };
+        let Some(mut parts) = reply::elements(frame) else {
+            return;
+        };
         if parts.next().and_then(reply::text) != Some(b"invalidate") {
             return;
         }
@@ -185,19 +208,37 @@ impl Sink for LinkSink {
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().l2_replies_total.add(1);
         count(&worker, &waiter.effect, frame.bytes);
-        self.apply(&worker, &waiter.effect, waiter.to.as_ref().map(|(client, _)| client), &frame);
+        self.apply(
+            &worker,
+            &waiter.effect,
+            waiter.to.as_ref().map(|(client, _)| client),
+            &frame,
+        );
         if frame.shared.is_some() {
             worker.remember_large(&waiter.effect, frame.bytes.len());
         }
         let waiter = match waiter {
-            Waiter { effect: Effect::FillRead(lease, _), .. } => {
+            Waiter {
+                effect: Effect::FillRead(lease, _),
+                ..
+            } => {
                 worker.shared.cache.got(lease);
                 let frame = frame.shared.unwrap_or_else(|| Bytes::copy_from_slice(frame.bytes));
                 self.held.borrow_mut().push_back(Held { lease, frame });
                 return;
             }
-            Waiter { effect: Effect::FillTtl(guard, kind), to, version, rule } => {
-                let waiter = Waiter { effect: Effect::None, to, version, rule };
+            Waiter {
+                effect: Effect::FillTtl(guard, kind),
+                to,
+                version,
+                rule,
+            } => {
+                let waiter = Waiter {
+                    effect: Effect::None,
+                    to,
+                    version,
+                    rule,
+                };
                 if let Some(lease) = guard.end() {
                     self.land(&worker, lease, kind, &waiter, frame.bytes);
                 }
@@ -259,7 +300,12 @@ impl Sink for LinkSink {
         if let Some(worker) = self.worker.upgrade() {
             worker.counters().probes_total.add(1);
         }
-        Waiter { to: None, version: Version::Resp3, rule: Rule::General, effect: Effect::None }
+        Waiter {
+            to: None,
+            version: Version::Resp3,
+            rule: Rule::General,
+            effect: Effect::None,
+        }
     }
 }
 
@@ -274,7 +320,9 @@ fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {
         },
         Effect::Mget { .. } => match reply::elements(frame) {
             Some(parts) => {
-                let (all, nulls) = parts.fold((0, 0), |(all, nulls), part| (all + 1, nulls + u64::from(part == b"_\r\n")));
+                let (all, nulls) = parts.fold((0, 0), |(all, nulls), part| {
+                    (all + 1, nulls + u64::from(part == b"_\r\n"))
+                });
                 (all - nulls, nulls)
             }
             None => return,
@@ -310,5 +358,9 @@ fn fill_of(frame: &Bytes, kind: FillKind, pttl_ms: i64) -> Option<Fill<'_>> {
             }
         }
     };
-    Some(Fill { value, pttl_ms, is_plain })
+    Some(Fill {
+        value,
+        pttl_ms,
+        is_plain,
+    })
 }

@@ -59,7 +59,15 @@ pub struct Request<'a> {
 }
 
 /// Decides one complete request.
-pub fn handle(worker: &Rc<Worker>, client: &Rc<Client>, facts: &Facts, args: Args<'_>, raw: &[u8], rest: &[u8], now_us: u64) -> Step {
+pub fn handle(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    facts: &Facts,
+    args: Args<'_>,
+    raw: &[u8],
+    rest: &[u8],
+    now_us: u64,
+) -> Step {
     let is_unauthenticated = client.state.borrow().access == ClientAccess::Unauthenticated;
     let Some(spec) = facts.table.find(args.arg(0)) else {
         if is_unauthenticated {
@@ -71,14 +79,20 @@ pub fn handle(worker: &Rc<Worker>, client: &Rc<Client>, facts: &Facts, args: Arg
     if !spec.is_arity_ok(args.len()) {
         let mut error = local::wrong_arity(&spec.name);
         if &*spec.name == "exec" {
-            error = format!("EXECABORT Transaction discarded because of: {}", error.trim_start_matches("ERR "));
+            error = format!(
+                "EXECABORT Transaction discarded because of: {}",
+                error.trim_start_matches("ERR ")
+            );
         }
         client.state.borrow_mut().error(&error);
         return Step::DONE;
     }
     let path = spec.path(args);
     if is_unauthenticated
-        && !matches!(path, Path::Local(Local::Auth | Local::Hello | Local::Reset | Local::Quit))
+        && !matches!(
+            path,
+            Path::Local(Local::Auth | Local::Hello | Local::Reset | Local::Quit)
+        )
     {
         client.state.borrow_mut().error(match &*spec.name {
             "exec" => "EXECABORT Transaction discarded because of: NOAUTH Authentication required.",
@@ -86,7 +100,14 @@ pub fn handle(worker: &Rc<Worker>, client: &Rc<Client>, facts: &Facts, args: Arg
         });
         return Step::DONE;
     }
-    let request = Request { args, raw, rest, spec, facts, now_us };
+    let request = Request {
+        args,
+        raw,
+        rest,
+        spec,
+        facts,
+        now_us,
+    };
     match path {
         Path::Shared => shared(worker, client, &request),
         Path::Local(which) => local::answer(worker, client, &request, which),
@@ -105,7 +126,11 @@ pub fn handle(worker: &Rc<Worker>, client: &Rc<Client>, facts: &Facts, args: Arg
 
 /// The client's earlier requests must have been answered before it changes its path.
 pub fn pin(client: &Client, reason: Reason) -> Step {
-    if client.state.borrow().outbox.is_all_answered() { Step::Pin(reason) } else { Step::Wait }
+    if client.state.borrow().outbox.is_all_answered() {
+        Step::Pin(reason)
+    } else {
+        Step::Wait
+    }
 }
 
 fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
@@ -163,7 +188,14 @@ pub fn forward(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, reques
 }
 
 /// Puts a request on the shared connection and its slot into the outbox.
-pub fn send(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>, touched: Touched, effect: Effect) -> Step {
+pub fn send(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    link: &Rc<Link>,
+    request: &Request<'_>,
+    touched: Touched,
+    effect: Effect,
+) -> Step {
     let mut state = client.state.borrow_mut();
     if state.outbox.must_wait_for_flight(&touched) {
         return Step::Wait;
@@ -176,7 +208,12 @@ pub fn send(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: 
         crate::resp::Version::Resp2 => request.spec.rule(request.args),
         crate::resp::Version::Resp3 => Rule::General,
     };
-    let waiter = Waiter { to: Some((Rc::clone(client), sequence)), version, rule, effect };
+    let waiter = Waiter {
+        to: Some((Rc::clone(client), sequence)),
+        version,
+        rule,
+        effect,
+    };
     link.send(request.raw, request.now_us, waiter);
     Step::DONE
 }

@@ -65,9 +65,14 @@ pub struct Inbox {
 pub enum Message {
     Socket(NewClient),
     /// The flight that a request of this worker followed has ended.
-    Answer { to: Follower, answer: FlightAnswer },
+    Answer {
+        to: Follower,
+        answer: FlightAnswer,
+    },
     /// A client was marked as killed.
-    Look { client: u64 },
+    Look {
+        client: u64,
+    },
     Drain,
 }
 
@@ -111,8 +116,9 @@ impl Inbox {
 
 impl Shared {
     pub fn new(config: Config, target: Target, cache: L1<Follower>, links: Arc<Links>, workers: usize) -> Shared {
-        let started_unix_s =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let started_unix_s = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         Shared {
             initial_db: match &config.upstream {
                 Upstream::Url { db, .. } => *db,
@@ -165,8 +171,13 @@ impl Shared {
 
     /// Marks clients as killed and has their workers look at them.
     pub fn kill(&self, which: impl Fn(&ClientMeta) -> bool) -> usize {
-        let killed: Vec<Arc<ClientMeta>> =
-            self.registry.lock().values().filter(|meta| which(meta)).map(Arc::clone).collect();
+        let killed: Vec<Arc<ClientMeta>> = self
+            .registry
+            .lock()
+            .values()
+            .filter(|meta| which(meta))
+            .map(Arc::clone)
+            .collect();
         for meta in &killed {
             meta.is_killed.store(true, Relaxed);
             self.inboxes[usize::from(meta.worker)].send(Message::Look { client: meta.id });

@@ -53,7 +53,23 @@ impl Subscriptions {
             Subscription::Shard => (&mut self.shard_channels, count),
         };
         let before = usize::try_from(std::mem::replace(place, count)).unwrap_or(0);
-        Some(Confirmed { which, is_start, before })
+        Some(Confirmed {
+            which,
+            is_start,
+            before,
+        })
+    }
+
+    /// The same from the first bytes of a frame that was not held together.
+    pub fn is_large_message(&self, head: &[u8]) -> bool {
+        let kind = head.iter().position(|&b| b == b'\n').map(|end| &head[end + 1..]);
+        self.is_any()
+            && head.first() == Some(&b'*')
+            && kind.is_some_and(|kind| {
+                [&b"$7\r\nmessage\r\n"[..], b"$8\r\npmessage\r\n", b"$8\r\nsmessage\r\n"]
+                    .iter()
+                    .any(|k| kind.starts_with(k))
+            })
     }
 
     /// RESP2 has no pushes: messages are arrays between the replies.

@@ -28,8 +28,13 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
     let is_executed = loop {
         let rest = multi.rest.get(bytes..)?;
         spans.clear();
-        let Ok(Scan::Complete { len }) = Scanner::default().scan(rest, &limits, &mut spans) else { return None };
-        let args = Args { buf: rest, spans: &spans };
+        let Ok(Scan::Complete { len }) = Scanner::default().scan(rest, &limits, &mut spans) else {
+            return None;
+        };
+        let args = Args {
+            buf: rest,
+            spans: &spans,
+        };
         let spec = multi.facts.table.find(args.arg(0))?;
         bytes += len;
         match &*spec.name {
@@ -83,9 +88,22 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
                 effect: Effect::None,
             });
         }
-        let effect = if is_executed { Effect::Exec { read, written } } else { Effect::None };
-        let rule = if is_executed { Rule::Exec(rules.into()) } else { Rule::General };
-        expect(Waiter { to: Some((Rc::clone(client), last)), version, rule, effect });
+        let effect = if is_executed {
+            Effect::Exec { read, written }
+        } else {
+            Effect::None
+        };
+        let rule = if is_executed {
+            Rule::Exec(rules.into())
+        } else {
+            Rule::General
+        };
+        expect(Waiter {
+            to: Some((Rc::clone(client), last)),
+            version,
+            rule,
+            effect,
+        });
     });
     Some(Step::Done { also: bytes })
 }

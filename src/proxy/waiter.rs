@@ -27,13 +27,19 @@ pub enum Effect {
     Read(Touched),
     Write(Touched),
     /// A transaction: what it reads and what it writes.
-    Exec { read: Touched, written: Touched },
+    Exec {
+        read: Touched,
+        written: Touched,
+    },
     /// The read of a fill (its lease and name hash); its reply is kept until the PTTL reply that follows.
     FillRead(LeaseId, u64),
     /// The end of a fill.
     FillTtl(FillGuard, FillKind),
     /// An MGET whose parts may be filled: the PTTL replies of these (position among its keys, lease) follow.
-    Mget { touched: Touched, leases: Box<[(usize, LeaseId)]> },
+    Mget {
+        touched: Touched,
+        leases: Box<[(usize, LeaseId)]>,
+    },
     /// INFO: the proxy's section goes in.
     Info,
 }
@@ -49,7 +55,12 @@ pub enum FillKind {
 
 /// An answer on its way into an outbox.
 pub enum Answer<'a> {
-    Frame { bytes: &'a [u8], shared: Option<&'a Bytes>, version: Version, rule: &'a Rule },
+    Frame {
+        bytes: &'a [u8],
+        shared: Option<&'a Bytes>,
+        version: Version,
+        rule: &'a Rule,
+    },
     /// In the client's version already.
     Converted(Bytes),
     Error(&'a str),
@@ -58,7 +69,12 @@ pub enum Answer<'a> {
 impl Answer<'_> {
     pub fn write(&self, ready: &mut Ready) {
         match self {
-            Answer::Frame { bytes, shared, version, rule } => write_frame(ready, bytes, *shared, *version, rule),
+            Answer::Frame {
+                bytes,
+                shared,
+                version,
+                rule,
+            } => write_frame(ready, bytes, *shared, *version, rule),
             Answer::Converted(bytes) => ready.push_shared(bytes.clone(), Charge::Leader),
             Answer::Error(text) => encode::error(&mut ready.bytes, text),
         }

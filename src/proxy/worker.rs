@@ -100,7 +100,10 @@ impl Worker {
             return Ok(Rc::clone(link));
         }
         let Some(id) = self.shared.links.add() else {
-            return Err(format!("ERR nearcache: no more databases can be used, {} links are open", u16::MAX));
+            return Err(format!(
+                "ERR nearcache: no more databases can be used, {} links are open",
+                u16::MAX
+            ));
         };
         let timeouts = &self.shared.config.upstream_timeouts;
         let link = Rc::new(Connection::new(
@@ -119,7 +122,10 @@ impl Worker {
     }
 
     pub fn is_own_link(&self, link: LinkId) -> bool {
-        self.connections.borrow().iter().any(|(_, connection)| connection.sink.link == link)
+        self.connections
+            .borrow()
+            .iter()
+            .any(|(_, connection)| connection.sink.link == link)
     }
 
     /// Keeps links watched, facts fresh and pools small; called several times within the staleness bound.
@@ -148,7 +154,10 @@ impl Worker {
     pub fn enter(&self, client: &Rc<Client>) {
         let place = self.clients.borrow_mut().insert(Rc::clone(client));
         client.place.set(place as u32);
-        self.shared.registry.lock().insert(client.meta.id, Arc::clone(&client.meta));
+        self.shared
+            .registry
+            .lock()
+            .insert(client.meta.id, Arc::clone(&client.meta));
         self.counters().clients_accepted_total.add(1);
         if self.shared.is_draining.load(Relaxed) {
             client.state.borrow_mut().is_closing = true;
@@ -164,7 +173,9 @@ impl Worker {
 
     /// A client is no longer counted.
     pub fn leave(&self) {
-        self.shared.inboxes[usize::from(self.index)].clients.fetch_sub(1, Relaxed);
+        self.shared.inboxes[usize::from(self.index)]
+            .clients
+            .fetch_sub(1, Relaxed);
         self.shared.clients.fetch_sub(1, Relaxed);
     }
 
@@ -269,7 +280,12 @@ impl Worker {
 
     /// An answer for a client of this worker, if it is still there.
     pub fn take_answer(&self, to: &Follower, answer: &FlightAnswer) {
-        let client = self.clients.borrow().get(to.place as usize).filter(|c| c.meta.id == to.client).map(Rc::clone);
+        let client = self
+            .clients
+            .borrow()
+            .get(to.place as usize)
+            .filter(|c| c.meta.id == to.client)
+            .map(Rc::clone);
         let Some(client) = client else { return };
         match answer {
             FlightAnswer::Reply(bytes) => client.answer(to.sequence, Answer::Converted(bytes.clone()), &self.touched),
@@ -292,7 +308,11 @@ impl Worker {
     /// The buffer to read into; whoever has it gives it back before his turn ends.
     pub fn take_read_buffer(&self) -> Box<[u8]> {
         let buffer = std::mem::take(&mut *self.read_buffer.borrow_mut());
-        if buffer.is_empty() { vec![0; READ_BUFFER_BYTES].into() } else { buffer }
+        if buffer.is_empty() {
+            vec![0; READ_BUFFER_BYTES].into()
+        } else {
+            buffer
+        }
     }
 
     pub fn return_read_buffer(&self, buffer: Box<[u8]>) {

@@ -35,14 +35,22 @@ pub async fn learn(shared: Arc<Shared>, cancel: CancellationToken) {
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(LEARN_AGAIN) => {}
         }
-        let losses: u64 = shared.counters.iter().map(|counters| counters.links_lost_total.value()).sum();
+        let losses: u64 = shared
+            .counters
+            .iter()
+            .map(|counters| counters.links_lost_total.value())
+            .sum();
         if learned_at_losses == Some(losses) || learned_at_losses.is_none() && losses == 0 && shared.facts().is_known {
             learned_at_losses = Some(losses);
             continue;
         }
         match Facts::ask(&shared.target).await {
             Ok(facts) => {
-                tracing::debug!(version = facts.version, databases = facts.databases, "learned about the upstream");
+                tracing::debug!(
+                    version = facts.version,
+                    databases = facts.databases,
+                    "learned about the upstream"
+                );
                 shared.learn(facts);
                 learned_at_losses = Some(losses);
             }
@@ -134,7 +142,9 @@ async fn connect(target: &Target) -> redis::RedisResult<redis::aio::MultiplexedC
     let config = redis::AsyncConnectionConfig::new()
         .set_connection_timeout(Some(target.connect_timeout))
         .set_response_timeout(None);
-    redis::Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+    redis::Client::open(info)?
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
 }
 
 /// Slots of L1 that one sweep visits, and how often it runs: a million entries are seen in ten seconds.
@@ -163,5 +173,6 @@ fn close_idle(shared: &Shared) {
     }
     let now_us = clock::now_us();
     let timeout_us = timeout.as_micros() as u64;
-    shared.kill(|meta| !meta.is_pinned.load(Relaxed) && now_us.saturating_sub(meta.active_us.load(Relaxed)) > timeout_us);
+    shared
+        .kill(|meta| !meta.is_pinned.load(Relaxed) && now_us.saturating_sub(meta.active_us.load(Relaxed)) > timeout_us);
 }

@@ -45,7 +45,9 @@ fn fail(code: u8, text: &str) -> ExitCode {
 fn start_log(config: &Config) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::new(config.log.level.name());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second subscriber in one process (tests) is of no use and no harm.
     let _ = match config.log.format {
         LogFormat::Text => builder.try_init(),
@@ -60,7 +62,13 @@ fn raise_file_limit(config: &Config) {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
         let current = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
-        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
+        let raised = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(current),
+                maximum: limit.maximum,
+            },
+        );
         if raised.is_err() || current < wanted {
             tracing::warn!(
                 limit = current,
@@ -84,7 +92,12 @@ async fn serve(config: Config) -> ExitCode {
         None => None,
         Some(address) => match tokio::net::TcpListener::bind(address).await {
             Ok(listener) => Some(listener),
-            Err(error) => return fail(1, &format!("the admin address {address} cannot be listened on: {error}")),
+            Err(error) => {
+                return fail(
+                    1,
+                    &format!("the admin address {address} cannot be listened on: {error}"),
+                );
+            }
         },
     };
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
@@ -158,9 +171,20 @@ async fn serve(config: Config) -> ExitCode {
 fn target(config: &Config, embedded: Option<&Embedded>) -> Target {
     let connect_timeout = config.upstream_timeouts.connect;
     match (&config.upstream, embedded) {
-        (Upstream::Url { endpoint, user, password, .. }, _) => {
-            Target { endpoint: endpoint.clone(), user: user.clone(), password: password.clone(), connect_timeout }
-        }
+        (
+            Upstream::Url {
+                endpoint,
+                user,
+                password,
+                ..
+            },
+            _,
+        ) => Target {
+            endpoint: endpoint.clone(),
+            user: user.clone(),
+            password: password.clone(),
+            connect_timeout,
+        },
         (Upstream::Embedded { data_dir }, embedded) => Target {
             endpoint: Endpoint::Unix(embedded.map_or_else(|| data_dir.clone(), |e| e.socket().to_owned())),
             user: None,

@@ -18,12 +18,17 @@ use crate::proxy::shared::{Message, NewClient, Shared};
 use crate::proxy::worker::Worker;
 
 pub fn spawn(index: u16, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime.block_on(run(index, shared)),
-            Err(error) => tracing::error!(%error, index, "a worker has no runtime"),
-        }
-    })
+    std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            match Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())
+            {
+                Ok(runtime) => runtime.block_on(run(index, shared)),
+                Err(error) => tracing::error!(%error, index, "a worker has no runtime"),
+            }
+        })
 }
 
 async fn run(index: u16, shared: Arc<Shared>) {
@@ -78,7 +83,10 @@ fn admit(worker: &Rc<Worker>, new: NewClient) {
         is_resp3: AtomicBool::new(false),
         is_pinned: AtomicBool::new(false),
         upstream_id: AtomicI64::new(0),
-        words: Mutex::new(Words { user: "default".into(), ..Words::default() }),
+        words: Mutex::new(Words {
+            user: "default".into(),
+            ..Words::default()
+        }),
         is_killed: AtomicBool::new(false),
     });
     let client = Rc::new(Client::new(meta, worker.initial_access(), worker.initial_db()));
@@ -95,10 +103,16 @@ fn adopt(new: NewClient) -> io::Result<(Stream, String, String)> {
     match new {
         NewClient::Tcp(stream, peer) => {
             let local = stream.local_addr()?;
-            Ok((Stream::Tcp(TcpStream::from_std(stream)?), peer.to_string(), local.to_string()))
+            Ok((
+                Stream::Tcp(TcpStream::from_std(stream)?),
+                peer.to_string(),
+                local.to_string(),
+            ))
         }
-        NewClient::Unix(stream, path) => {
-            Ok((Stream::Unix(UnixStream::from_std(stream)?), format!("{path}:0"), format!("{path}:0")))
-        }
+        NewClient::Unix(stream, path) => Ok((
+            Stream::Unix(UnixStream::from_std(stream)?),
+            format!("{path}:0"),
+            format!("{path}:0"),
+        )),
     }
 }

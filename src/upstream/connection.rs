@@ -38,8 +38,8 @@ pub trait Sink: 'static {
     /// What a request leaves behind to be matched with its reply.
     type Waiter;
 
-    /// The handshake is done; nothing was sent yet.
-    fn up(&self, tracking: &TrackingState);
+    /// The handshake, begun at this time, is done; no request was sent yet.
+    fn up(&self, tracking: &TrackingState, begun_us: u64);
     /// Bytes came off the socket at this time; what is in them follows.
     fn received(&self, now_us: u64);
     fn push(&self, frame: &[u8]);
@@ -204,7 +204,14 @@ impl<S: Sink> Connection<S> {
     /// Queues requests that the closure writes, with one `expect` for each.
     pub fn send_with(&self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
         let mut queue = self.queue.borrow_mut();
-        let Queue { out, waiters, last_sent_us, silent_since_us, stuck_since_us, .. } = &mut *queue;
+        let Queue {
+            out,
+            waiters,
+            last_sent_us,
+            silent_since_us,
+            stuck_since_us,
+            ..
+        } = &mut *queue;
         if waiters.is_empty() {
             *silent_since_us = now_us;
         }
@@ -228,12 +235,19 @@ impl<S: Sink> Connection<S> {
             && now_us.saturating_sub(queue.silent_since_us) >= self.timeouts.read.as_micros() as u64;
         let stuck = queue.written < queue.out.len()
             && now_us.saturating_sub(queue.stuck_since_us) >= self.timeouts.write.as_micros() as u64;
-        let quiet = queue.waiters.is_empty() && now_us.saturating_sub(queue.last_sent_us) >= probe_after.as_micros() as u64;
+        let quiet =
+            queue.waiters.is_empty() && now_us.saturating_sub(queue.last_sent_us) >= probe_after.as_micros() as u64;
         drop(queue);
         if silent {
-            self.hang_up(format!("no answer within the read timeout of {} ms", self.timeouts.read.as_millis()));
+            self.hang_up(format!(
+                "no answer within the read timeout of {} ms",
+                self.timeouts.read.as_millis()
+            ));
         } else if stuck {
-            self.hang_up(format!("it took no data within the write timeout of {} ms", self.timeouts.write.as_millis()));
+            self.hang_up(format!(
+                "it took no data within the write timeout of {} ms",
+                self.timeouts.write.as_millis()
+            ));
         } else if quiet {
             self.send(b"*1\r\n$4\r\nPING\r\n", now_us, self.sink.probe());
         }
@@ -255,12 +269,17 @@ impl<S: Sink> Connection<S> {
     pub async fn run(self: Rc<Self>) {
         let mut failures: u32 = 0;
         loop {
-            let greeting =
-                Greeting { version: Version::Resp3, db: self.db, tracking: Tracking::Wanted, credentials: None };
+            let greeting = Greeting {
+                version: Version::Resp3,
+                db: self.db,
+                tracking: Tracking::Wanted,
+                credentials: None,
+            };
+            let begun_us = clock::now_us();
             match self.target.open(greeting).await {
                 Ok((stream, Greeted { tracking, .. })) => {
                     failures = 0;
-                    self.begin(&tracking);
+                    self.begin(&tracking, begun_us);
                     let why = self.pump(stream).await;
                     tracing::warn!(upstream = %self.target.endpoint, db = self.db, reason = %why, "upstream connection lost");
                     self.end(why);
@@ -274,12 +293,12 @@ impl<S: Sink> Connection<S> {
         }
     }
 
-    /// The handshake is done. With `end`, `arrived` and `take_unsent` this is what the task does but for the I/O, so that a
+    /// The handshake, begun at this time (µs), is done. With `end`, `arrived` and `take_unsent` this is what the task does but for the I/O, so that a
     /// test can be the server.
-    pub fn begin(&self, tracking: &TrackingState) {
+    pub fn begin(&self, tracking: &TrackingState, begun_us: u64) {
         self.tracking.set(*tracking == TrackingState::On);
         *self.doomed.borrow_mut() = None;
-        self.sink.up(tracking);
+        self.sink.up(tracking, begun_us);
         *self.phase.borrow_mut() = Phase::Up;
         self.requests_start_now();
     }
@@ -355,7 +374,10 @@ impl<S: Sink> Connection<S> {
     }
 
     async fn pump(&self, mut stream: Stream) -> String {
-        let mut input = Input { bytes: BytesMut::with_capacity(READ_BYTES), ..Input::default() };
+        let mut input = Input {
+            bytes: BytesMut::with_capacity(READ_BYTES),
+            ..Input::default()
+        };
         let end = poll_fn(|cx| {
             self.remember(cx);
             if let Some(why) = self.doomed.borrow_mut().take() {
@@ -388,7 +410,9 @@ impl<S: Sink> Connection<S> {
                 return None;
             }
             let pending = input.frames.pending_payload();
-            let room = usize::try_from(pending).unwrap_or(usize::MAX).clamp(READ_BYTES, 1 << 30);
+            let room = usize::try_from(pending)
+                .unwrap_or(usize::MAX)
+                .clamp(READ_BYTES, 1 << 30);
             if input.bytes.capacity() - input.bytes.len() < READ_BYTES / 4 {
                 input.bytes.reserve(room);
             }
@@ -406,7 +430,11 @@ impl<S: Sink> Connection<S> {
     }
 
     fn take_frames(&self, input: &mut Input) -> Result<(), String> {
-        let Input { bytes: input, frames, scanned } = input;
+        let Input {
+            bytes: input,
+            frames,
+            scanned,
+        } = input;
         let mut start = 0;
         let (mut answered_us, mut answers) = (0, 0);
         let result = loop {
@@ -433,10 +461,22 @@ impl<S: Sink> Connection<S> {
                     start = 0;
                     let shared = input.split_to(bytes).freeze();
                     *scanned = 0;
-                    self.sink.reply(waiter, Frame { bytes: &shared, shared: Some(shared.clone()) });
+                    self.sink.reply(
+                        waiter,
+                        Frame {
+                            bytes: &shared,
+                            shared: Some(shared.clone()),
+                        },
+                    );
                     continue;
                 }
-                self.sink.reply(waiter, Frame { bytes: &input[start..*scanned], shared: None });
+                self.sink.reply(
+                    waiter,
+                    Frame {
+                        bytes: &input[start..*scanned],
+                        shared: None,
+                    },
+                );
             }
             start = *scanned;
         };

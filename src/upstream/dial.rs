@@ -28,7 +28,10 @@ pub enum DialError {
     Timeout(Duration),
     Io(String),
     /// The server's own error text (without the dash) for the handshake request that is named.
-    Refused { request: &'static str, error: String },
+    Refused {
+        request: &'static str,
+        error: String,
+    },
     Protocol(String),
 }
 
@@ -147,7 +150,10 @@ impl Target {
         // Asked last and of every connection: its answer also shows that the server is alive.
         encode::command(&mut out, [&b"CLIENT"[..], b"ID"].into_iter());
         sent.push("CLIENT ID");
-        let mut greeted = Greeted { tracking: TrackingState::Off, id: None };
+        let mut greeted = Greeted {
+            tracking: TrackingState::Off,
+            id: None,
+        };
         stream.write_all(&out).await?;
         let mut input = BytesMut::new();
         for request in sent {
@@ -158,7 +164,9 @@ impl Target {
                     Ok(Some(n)) => break n,
                     Ok(None) => {
                         if stream.read_append(&mut input).await? == 0 {
-                            return Err(DialError::Io("the server closed the connection during the handshake".into()));
+                            return Err(DialError::Io(
+                                "the server closed the connection during the handshake".into(),
+                            ));
                         }
                     }
                     Err(e) => return Err(DialError::Protocol(e.to_string())),
@@ -166,7 +174,9 @@ impl Target {
             };
             let frame = &input[..frame_bytes];
             if reply::is_error(frame) {
-                let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default()).trim().to_owned();
+                let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default())
+                    .trim()
+                    .to_owned();
                 match request {
                     "CLIENT TRACKING ON" => greeted.tracking = TrackingState::Refused(error),
                     "CLIENT ID" if !error.starts_with("NOAUTH") => {}

@@ -44,14 +44,22 @@ impl Facts {
     }
 
     pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
-        let mut parts = self.redis_version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut parts = self
+            .redis_version
+            .split('.')
+            .map(|part| part.parse::<u32>().unwrap_or(0));
         let own = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         own >= (major, minor)
     }
 
     /// Asks the upstream.
     pub async fn ask(target: &Target) -> Result<Facts, DialError> {
-        let greeting = Greeting { version: Version::Resp3, db: 0, tracking: Tracking::Off, credentials: None };
+        let greeting = Greeting {
+            version: Version::Resp3,
+            db: 0,
+            tracking: Tracking::Off,
+            credentials: None,
+        };
         let (mut stream, _) = target.open(greeting).await?;
         let mut input = BytesMut::new();
         let mut facts = Facts::unknown();
@@ -77,7 +85,9 @@ impl Facts {
         match decode_command_reply(&commands) {
             Ok(commands) if !commands.is_empty() => facts.table = Arc::new(Table::join(&commands)),
             Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the upstream's command table is not understood; the built-in one serves"),
+            Err(error) => {
+                tracing::warn!(%error, "the upstream's command table is not understood; the built-in one serves")
+            }
         }
         facts.is_known = true;
         Ok(facts)
@@ -86,7 +96,9 @@ impl Facts {
 
 impl Facts {
     fn take_hello(&mut self, frame: &[u8]) {
-        let Some(mut fields) = reply::elements(frame) else { return };
+        let Some(mut fields) = reply::elements(frame) else {
+            return;
+        };
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
             let word = || reply::text(value).map(|text| String::from_utf8_lossy(text).into_owned());
             match reply::text(name) {
@@ -100,7 +112,12 @@ impl Facts {
     }
 }
 
-async fn ask(target: &Target, stream: &mut Stream, input: &mut BytesMut, words: &[&[u8]]) -> Result<BytesMut, DialError> {
+async fn ask(
+    target: &Target,
+    stream: &mut Stream,
+    input: &mut BytesMut,
+    words: &[&[u8]],
+) -> Result<BytesMut, DialError> {
     let mut request = Vec::new();
     encode::command(&mut request, words.iter().copied());
     let exchange = async {

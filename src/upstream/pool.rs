@@ -58,7 +58,10 @@ impl fmt::Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PoolError::Exhausted(most) => {
-                write!(f, "all {most} upstream connections for clients with a state of their own are in use (upstream.pinned_max)")
+                write!(
+                    f,
+                    "all {most} upstream connections for clients with a state of their own are in use (upstream.pinned_max)"
+                )
             }
             PoolError::Dial(error) => error.fmt(f),
         }
@@ -67,7 +70,12 @@ impl fmt::Display for PoolError {
 
 impl Pool {
     pub fn new(target: Rc<Target>, lent: Arc<AtomicUsize>, most: usize) -> Pool {
-        Pool { target, lent, most, idle: RefCell::default() }
+        Pool {
+            target,
+            lent,
+            most,
+            idle: RefCell::default(),
+        }
     }
 
     /// A clean connection that speaks `version` and is in database `db`.
@@ -85,16 +93,31 @@ impl Pool {
             }
             None => return Err(PoolError::Exhausted(self.most)),
         };
-        let greeting = Greeting { version, db, tracking: Tracking::Off, credentials: None };
+        let greeting = Greeting {
+            version,
+            db,
+            tracking: Tracking::Off,
+            credentials: None,
+        };
         let (stream, greeted) = self.target.open(greeting).await.map_err(PoolError::Dial)?;
-        Ok(Lent { stream, version, db, id: greeted.id.unwrap_or(0), name: "".into(), _place: place })
+        Ok(Lent {
+            stream,
+            version,
+            db,
+            id: greeted.id.unwrap_or(0),
+            name: "".into(),
+            _place: place,
+        })
     }
 
     /// A connection in the state in which it was taken, but for its version and database, which it knows.
     pub fn give_back(&self, lent: Lent) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < IDLE_MOST {
-            idle.push(Idle { lent, since_us: clock::now_us() });
+            idle.push(Idle {
+                lent,
+                since_us: clock::now_us(),
+            });
         }
     }
 
@@ -109,7 +132,10 @@ impl Pool {
     fn take_idle(&self, version: Version, db: u32) -> Option<Lent> {
         let mut idle = self.idle.borrow_mut();
         let same = |idle: &Idle| idle.lent.version == version && idle.lent.db == db;
-        let place = idle.iter().rposition(same).or_else(|| idle.iter().rposition(|i| i.lent.version == version))?;
+        let place = idle
+            .iter()
+            .rposition(same)
+            .or_else(|| idle.iter().rposition(|i| i.lent.version == version))?;
         Some(idle.swap_remove(place).lent)
     }
 
@@ -146,7 +172,9 @@ impl Pool {
 
 impl Place {
     fn take(count: &Arc<AtomicUsize>, most: usize) -> Option<Place> {
-        count.fetch_update(Relaxed, Relaxed, |n| (n < most).then_some(n + 1)).ok()?;
+        count
+            .fetch_update(Relaxed, Relaxed, |n| (n < most).then_some(n + 1))
+            .ok()?;
         Some(Place(Arc::clone(count)))
     }
 }

@@ -51,8 +51,12 @@ pub(super) static ROWS: &[Spec] = &[
     write("xgroup", -2).keyed(Shape::Sub),
     read("xinfo", -2).keyed(Shape::Sub),
     read("xlen", 2).kept(Cache::Reply, b":0\r\n"),
-    read("xrange", -4).kept(Cache::Reply, b"*0\r\n").replying(Replies::NullArray),
-    read("xrevrange", -4).kept(Cache::Reply, b"*0\r\n").replying(Replies::NullArray),
+    read("xrange", -4)
+        .kept(Cache::Reply, b"*0\r\n")
+        .replying(Replies::NullArray),
+    read("xrevrange", -4)
+        .kept(Cache::Reply, b"*0\r\n")
+        .replying(Replies::NullArray),
     read("xpending", -3).routed(Route::Pending),
     read("xread", -4)
         .keyed(Shape::Streams)

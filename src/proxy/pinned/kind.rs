@@ -1,0 +1,138 @@
+//! What a request of a pinned client does to its connection if the server agrees, and what waits for the reply that tells.
+
+use crate::command::{Local, Path, Pin, Spec};
+use crate::proxy::local::{Hello, integer};
+use crate::proxy::outbox::Touched;
+use crate::proxy::subscriptions::Subscription;
+use crate::resp::Version;
+use crate::resp::request::Args;
+
+/// A request of which the reply is still to come.
+pub struct Waiting {
+    pub kind: Kind,
+    pub read: Touched,
+    pub written: Touched,
+    pub is_blocking: bool,
+    /// What earlier commands without a reply have touched: they are executed when this one is answered.
+    pub silent: Option<Touched>,
+}
+
+impl Waiting {
+    pub fn of(kind: Kind) -> Waiting {
+        Waiting {
+            kind,
+            read: Touched::None,
+            written: Touched::None,
+            is_blocking: false,
+            silent: None,
+        }
+    }
+
+    /// A request of which nothing is known.
+    pub fn anything() -> Waiting {
+        Waiting {
+            read: Touched::All,
+            written: Touched::All,
+            ..Waiting::of(Kind::Plain)
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Plain,
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Unwatch,
+    /// So many confirmations are to come.
+    Subscribe(Subscription, usize),
+    /// So many, or (none named) one for each subscription there is when its turn comes.
+    Unsubscribe(Subscription, Option<usize>),
+    Monitor,
+    TrackingOn,
+    TrackingOff,
+    Setting,
+    Select(u32),
+    SetName(Box<str>),
+    Hello {
+        version: Option<Version>,
+        name: Option<Box<str>>,
+        is_foreign: bool,
+    },
+    Auth {
+        is_own: bool,
+    },
+    Reset,
+    Quit,
+    /// The proxy's own request: its reply is not the client's.
+    Own,
+}
+
+impl Kind {
+    /// Whether, if the server agrees, a state begins that needs the connection.
+    pub fn may_begin_a_state(&self) -> bool {
+        matches!(
+            self,
+            Kind::Multi
+                | Kind::Watch
+                | Kind::Subscribe(..)
+                | Kind::Unsubscribe(..)
+                | Kind::Monitor
+                | Kind::TrackingOn
+                | Kind::Setting
+        )
+    }
+}
+
+/// What a request does to its connection if the server agrees.
+pub fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
+    let named = args.len() - 1;
+    let is = |i: usize, word: &[u8]| args.arg(i).eq_ignore_ascii_case(word);
+    match &*spec.name {
+        "multi" => Kind::Multi,
+        "exec" => Kind::Exec,
+        "discard" => Kind::Discard,
+        "watch" => Kind::Watch,
+        "unwatch" => Kind::Unwatch,
+        "subscribe" => Kind::Subscribe(Subscription::Channel, named),
+        "psubscribe" => Kind::Subscribe(Subscription::Pattern, named),
+        "ssubscribe" => Kind::Subscribe(Subscription::Shard, named),
+        "unsubscribe" => Kind::Unsubscribe(Subscription::Channel, (named > 0).then_some(named)),
+        "punsubscribe" => Kind::Unsubscribe(Subscription::Pattern, (named > 0).then_some(named)),
+        "sunsubscribe" => Kind::Unsubscribe(Subscription::Shard, (named > 0).then_some(named)),
+        _ => match path {
+            Path::Local(Local::Reset) => Kind::Reset,
+            Path::Local(Local::Quit) => Kind::Quit,
+            Path::Local(Local::Client) if args.len() == 3 && is(1, b"setname") => Kind::SetName(word(args.arg(2))),
+            Path::Local(Local::Select) => integer(args.arg(1))
+                .and_then(|db| u32::try_from(db).ok())
+                .map_or(Kind::Plain, Kind::Select),
+            Path::Local(Local::Hello) => {
+                let hello = Hello::parse(args).ok();
+                let version = hello.as_ref().and_then(|hello| hello.version);
+                Kind::Hello {
+                    version,
+                    name: hello.and_then(|hello| hello.name).map(word),
+                    is_foreign: false,
+                }
+            }
+            Path::Pin(Pin::Monitor) => Kind::Monitor,
+            Path::Pin(Pin::Client) if is(1, b"tracking") && is(2, b"off") => Kind::TrackingOff,
+            Path::Pin(Pin::Client) if is(1, b"tracking") => Kind::TrackingOn,
+            Path::Pin(Pin::Client | Pin::Stateful) => Kind::Setting,
+            _ => Kind::Plain,
+        },
+    }
+}
+
+pub fn word(bytes: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(bytes).into()
+}
+
+/// Commands whose long arguments are values or members, never keys.
+pub const LARGE_VALUES: [&str; 18] = [
+    "set", "setex", "psetex", "setnx", "getset", "append", "setrange", "hset", "hmset", "hsetnx", "lpush", "rpush",
+    "lpushx", "rpushx", "sadd", "zadd", "xadd", "restore",
+];

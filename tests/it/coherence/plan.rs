@@ -1,0 +1,346 @@
+//! What is explored: who may do what, and how often. A session may issue any command of its list at any moment, up to its
+//! window of unanswered ones, so a scenario contains every script of that length, pipelined or not.
+
+use super::server::KEYS;
+use super::wire::{Shape, Token, command, value};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// The read of the key that is kept: `GET`, or `HGETALL` of a hash.
+    Get,
+    /// Another one: `STRLEN`, `GETRANGE`, `EXISTS`; `HGET` of a hash.
+    Other,
+    /// A read that never asks L1: `DUMP`.
+    Bypass,
+    Set,
+    SetTtl,
+    Del,
+    /// `MULTI; GET; SET; EXEC` in one piece, on the shared connection.
+    Whole,
+    /// `WATCH; MULTI; GET; SET; EXEC` on a connection of its own.
+    Exec,
+    /// The same with a read of each key.
+    ExecRead,
+    Mget,
+    Mset,
+    /// A script that writes a key which it does not declare: only the push tells.
+    Hidden,
+    /// A script that declares no key and writes one.
+    ScriptAll,
+    /// A script that declares no key and reads both.
+    ReadAll,
+    FlushAll,
+}
+
+pub struct Plan {
+    pub worker: usize,
+    pub commands: usize,
+    pub ops: &'static [(Op, usize)],
+}
+
+/// What the surroundings may still do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Budget {
+    pub foreign: usize,
+    pub purge: usize,
+    pub kill: usize,
+    pub tick: usize,
+    pub spurious: usize,
+    pub probe: usize,
+    pub sweep: usize,
+}
+
+/// A connection that may break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Worker(usize),
+    /// The one of a session's own.
+    Session(usize),
+}
+
+pub struct Scenario {
+    pub name: &'static str,
+    pub sessions: &'static [Plan],
+    pub foreign: &'static [(Op, usize)],
+    pub kill: &'static [Whose],
+    pub budget: Budget,
+    /// The staleness bound.
+    pub bound_ms: u64,
+    /// The keys are hashes.
+    pub is_hash: bool,
+    /// After a loss the server may refuse to track.
+    pub may_refuse: bool,
+}
+
+/// Unanswered commands of one session.
+pub const WINDOW: usize = 3;
+const AGES_MS: u64 = 60_000;
+
+const fn plan(worker: usize, commands: usize, ops: &'static [(Op, usize)]) -> Plan {
+    Plan { worker, commands, ops }
+}
+
+const NOTHING: Budget = Budget { foreign: 0, purge: 0, kill: 0, tick: 0, spurious: 0, probe: 0, sweep: 0 };
+
+const fn scenario(name: &'static str, sessions: &'static [Plan], foreign: &'static [(Op, usize)], budget: Budget) -> Scenario {
+    Scenario { name, sessions, foreign, kill: &[], budget, bound_ms: AGES_MS, is_hash: false, may_refuse: false }
+}
+
+use Op::*;
+
+const READ_WRITE: &[(Op, usize)] = &[(Get, 0), (Get, 0), (Set, 0), (Bypass, 0)];
+const READ: &[(Op, usize)] = &[(Get, 0), (Get, 0), (Bypass, 0)];
+const EVERYTHING: &[(Op, usize)] = &[
+    (Get, 0),
+    (Get, 0),
+    (Get, 1),
+    (Other, 0),
+    (Set, 0),
+    (Set, 1),
+    (Bypass, 0),
+    (Del, 0),
+    (SetTtl, 0),
+    (Whole, 0),
+    (Mget, 0),
+    (Mset, 0),
+    (FlushAll, 0),
+    (ReadAll, 0),
+    (Hidden, 0),
+    (Exec, 0),
+    (ExecRead, 0),
+    (ScriptAll, 1),
+];
+
+pub const CORE: Scenario = Scenario {
+    budget: Budget { foreign: 2, purge: 1, ..NOTHING },
+    ..scenario("core", &[plan(0, 6, READ_WRITE), plan(1, 6, READ_WRITE)], &[(Set, 0)], NOTHING)
+};
+pub const THREE: Scenario = scenario(
+    "three",
+    &[plan(0, 5, READ_WRITE), plan(1, 5, READ_WRITE), plan(1, 4, READ), plan(2, 4, READ_WRITE)],
+    &[(Set, 0), (Del, 0)],
+    Budget { foreign: 2, ..NOTHING },
+);
+pub const PINNED: Scenario = scenario(
+    "pinned",
+    &[plan(0, 6, &[(Get, 0), (Exec, 0), (ExecRead, 0), (Set, 0), (Whole, 0)]), plan(1, 5, READ)],
+    &[(Set, 0)],
+    Budget { foreign: 2, purge: 1, ..NOTHING },
+);
+pub const TWO_KEYS: Scenario = scenario(
+    "twokeys",
+    &[plan(0, 6, &[(Get, 0), (Get, 1), (Mget, 0)]), plan(1, 6, &[(Get, 0), (Get, 1), (Mget, 0)])],
+    &[(Mset, 0)],
+    Budget { foreign: 2, tick: 2, ..NOTHING },
+);
+pub const MGET_FILL: Scenario = scenario(
+    "mget-fill",
+    &[plan(0, 5, &[(Get, 0), (Get, 1), (Mget, 0)]), plan(1, 5, &[(Get, 0), (Mget, 0), (Mset, 0)])],
+    &[(Mset, 0)],
+    Budget { foreign: 2, ..NOTHING },
+);
+pub const MGET_MIXED: Scenario = scenario(
+    "mget-mixed",
+    &[plan(0, 6, &[(Get, 0), (Bypass, 0), (Mget, 0)]), plan(1, 6, &[(Get, 1), (Bypass, 1), (Mget, 0)])],
+    &[(Mset, 0)],
+    Budget { foreign: 2, tick: 4, ..NOTHING },
+);
+pub const COMMANDS: Scenario = scenario(
+    "commands",
+    &[plan(0, 6, &[(Get, 0), (Other, 0), (Other, 0)]), plan(1, 6, &[(Get, 0), (Other, 0), (Set, 0)])],
+    &[(Set, 0), (Del, 0)],
+    Budget { foreign: 2, ..NOTHING },
+);
+pub const HASHES: Scenario = Scenario {
+    is_hash: true,
+    ..scenario(
+        "hashes",
+        &[plan(0, 6, &[(Get, 0), (Other, 0), (Other, 1)]), plan(1, 6, &[(Get, 0), (Other, 0), (Set, 0)])],
+        &[(Set, 0), (Del, 0)],
+        Budget { foreign: 2, purge: 1, ..NOTHING },
+    )
+};
+pub const FLUSH: Scenario = scenario(
+    "flush",
+    &[plan(0, 5, &[(Get, 0), (Get, 1), (FlushAll, 0), (ScriptAll, 0), (Set, 0)]), plan(1, 6, READ)],
+    &[(FlushAll, 0), (Set, 0)],
+    Budget { foreign: 3, ..NOTHING },
+);
+pub const HIDDEN: Scenario = scenario(
+    "hidden",
+    &[plan(0, 5, &[(Get, 0), (Hidden, 0)]), plan(1, 5, READ)],
+    &[(Set, 0)],
+    Budget { foreign: 1, spurious: 2, ..NOTHING },
+);
+/// Reads of keys that nobody has named, against what L1 keeps of each.
+pub const FLOOR: Scenario = scenario(
+    "floor",
+    &[plan(0, 6, &[(Get, 0), (Get, 1), (ReadAll, 0)]), plan(1, 6, &[(Get, 0), (Get, 1), (ReadAll, 0), (Set, 0)])],
+    &[(Set, 0), (Set, 1)],
+    Budget { foreign: 2, ..NOTHING },
+);
+pub const LOSS: Scenario = Scenario {
+    kill: &[Whose::Worker(0), Whose::Worker(1)],
+    may_refuse: true,
+    ..scenario(
+        "loss",
+        &[plan(0, 6, READ_WRITE), plan(1, 6, READ_WRITE)],
+        &[(Set, 0)],
+        Budget { foreign: 2, kill: 2, ..NOTHING },
+    )
+};
+pub const LOSS_PINNED: Scenario = Scenario {
+    kill: &[Whose::Worker(0), Whose::Session(0)],
+    ..scenario(
+        "loss-pinned",
+        &[plan(0, 6, &[(Get, 0), (Exec, 0), (Set, 0)]), plan(1, 6, READ)],
+        &[(Set, 0)],
+        Budget { foreign: 1, kill: 2, ..NOTHING },
+    )
+};
+pub const TIME: Scenario = Scenario {
+    bound_ms: 2,
+    ..scenario(
+        "time",
+        &[plan(0, 6, &[(Get, 0), (SetTtl, 0), (Bypass, 0)]), plan(1, 6, &[(Get, 0), (Bypass, 0), (Bypass, 1)])],
+        &[(Set, 0), (SetTtl, 0)],
+        Budget { foreign: 2, tick: 6, probe: 2, sweep: 1, ..NOTHING },
+    )
+};
+/// The bound is longer than every TTL: only deadlines guard.
+pub const TIME_WIDE: Scenario = Scenario {
+    bound_ms: 50,
+    ..scenario(
+        "time-wide",
+        &[plan(0, 6, &[(Get, 0), (Get, 0), (SetTtl, 0), (Other, 0)]), plan(1, 5, &[(Get, 0), (Get, 0), (Other, 0)])],
+        &[(SetTtl, 0)],
+        Budget { foreign: 2, tick: 5, sweep: 1, ..NOTHING },
+    )
+};
+pub const TIME_LOSS: Scenario = Scenario {
+    kill: &[Whose::Worker(0)],
+    bound_ms: 2,
+    ..scenario(
+        "time-loss",
+        &[plan(0, 5, READ), plan(1, 6, READ)],
+        &[(SetTtl, 0)],
+        Budget { foreign: 2, kill: 1, tick: 5, probe: 2, ..NOTHING },
+    )
+};
+pub const ALL: Scenario = Scenario {
+    kill: &[Whose::Worker(0), Whose::Worker(1), Whose::Session(0)],
+    bound_ms: 5,
+    may_refuse: true,
+    ..scenario(
+        "all",
+        &[plan(0, 8, EVERYTHING), plan(1, 8, EVERYTHING), plan(2, 6, EVERYTHING)],
+        &[(Set, 0), (Mset, 0), (Del, 1), (SetTtl, 0), (FlushAll, 0)],
+        Budget { foreign: 4, purge: 1, kill: 2, tick: 6, spurious: 1, probe: 2, sweep: 1 },
+    )
+};
+pub const ALL_HEALTHY: Scenario = scenario(
+    "all-healthy",
+    &[plan(0, 8, EVERYTHING), plan(1, 8, EVERYTHING), plan(1, 6, READ), plan(2, 6, EVERYTHING)],
+    &[(Set, 0), (Mset, 0)],
+    Budget { foreign: 4, spurious: 1, purge: 1, ..NOTHING },
+);
+
+pub const SCENARIOS: &[&Scenario] = &[
+    &CORE,
+    &THREE,
+    &PINNED,
+    &TWO_KEYS,
+    &MGET_FILL,
+    &MGET_MIXED,
+    &COMMANDS,
+    &HASHES,
+    &FLUSH,
+    &HIDDEN,
+    &FLOOR,
+    &LOSS,
+    &LOSS_PINNED,
+    &TIME,
+    &TIME_WIDE,
+    &TIME_LOSS,
+    &ALL,
+    &ALL_HEALTHY,
+];
+
+impl Scenario {
+    pub fn workers(&self) -> usize {
+        self.sessions.iter().map(|plan| plan.worker + 1).max().unwrap_or(1)
+    }
+
+    /// Whether the pairs of an MGET can be judged: a key that expires is absent before anything tells.
+    pub fn has_ttl(&self) -> bool {
+        self.foreign.iter().chain(self.sessions.iter().flat_map(|plan| plan.ops)).any(|(op, _)| *op == SetTtl)
+    }
+}
+
+/// What a client waits for: one reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Anything but an error.
+    Status,
+    Read(Shape, usize),
+    Both,
+    /// An acknowledgement of a write of these keys.
+    Wrote(Vec<usize>),
+    /// The elements of a transaction.
+    Exec(Vec<Part>),
+}
+
+/// The requests of an operation, each with the reply that it gets.
+pub fn requests(op: Op, k: usize, token: Token, choice: usize, names: &[Vec<u8>; KEYS], is_hash: bool) -> Vec<(Vec<u8>, Part)> {
+    let name = &names[k][..];
+    let value = value(token);
+    let set = |op: Op| {
+        let ttl = [b"1", b"2", b"3"][choice % 3];
+        match (is_hash, op) {
+            (true, _) => command(&[b"HSET", name, b"f", &value]),
+            (false, Op::SetTtl) => command(&[b"SET", name, &value, b"PX", ttl]),
+            (false, _) => command(&[b"SET", name, &value]),
+        }
+    };
+    let get = || match is_hash {
+        true => (command(&[b"HGETALL", name]), Part::Read(Shape::Fields, k)),
+        false => (command(&[b"GET", name]), Part::Read(Shape::Value, k)),
+    };
+    let other = || match (is_hash, choice % 3) {
+        (true, _) => (command(&[b"HGET", name, b"f"]), Part::Read(Shape::Value, k)),
+        (_, 0) => (command(&[b"STRLEN", name]), Part::Read(Shape::Length, k)),
+        (_, 1) => (command(&[b"GETRANGE", name, b"0", b"2"]), Part::Read(Shape::Prefix, k)),
+        (_, _) => (command(&[b"EXISTS", name]), Part::Read(Shape::Count, k)),
+    };
+    let multi = || (command(&[b"MULTI"]), Part::Status);
+    let exec = |parts| (command(&[b"EXEC"]), Part::Exec(parts));
+    let watch = || (command(&[b"WATCH", b"other"]), Part::Status);
+    let queued = |request: (Vec<u8>, Part)| (request.0, Part::Status);
+    match op {
+        Op::Get => vec![get()],
+        Op::Other => vec![other()],
+        Op::Bypass => vec![(command(&[b"DUMP", name]), Part::Read(Shape::Value, k))],
+        Op::Set | Op::SetTtl => vec![(set(op), Part::Wrote(vec![k]))],
+        Op::Del => vec![(command(&[b"DEL", name, &value]), Part::Wrote(vec![k]))],
+        Op::Mget => vec![(command(&[b"MGET", &names[0], &names[1]]), Part::Both)],
+        Op::Mset => vec![(command(&[b"MSET", &names[0], &value, &names[1], &value]), Part::Wrote(vec![0, 1]))],
+        Op::Hidden => vec![(command(&[b"EVAL", b"s", b"1", b"other", name, &value]), Part::Status)],
+        Op::ScriptAll => vec![(command(&[b"EVAL", b"s", b"0", name, &value]), Part::Wrote(vec![k]))],
+        Op::ReadAll => vec![(command(&[b"EVAL_RO", b"s", b"0"]), Part::Both)],
+        Op::FlushAll => vec![(command(&[b"FLUSHALL", &value]), Part::Wrote(vec![0, 1]))],
+        Op::Whole | Op::Exec => {
+            let parts = vec![get().1, Part::Wrote(vec![k])];
+            let mut all = vec![multi(), queued(get()), (set(Op::Set), Part::Status), exec(parts)];
+            if op == Op::Exec {
+                all.insert(0, watch());
+            }
+            all
+        }
+        Op::ExecRead => {
+            let reads = [0, 1].map(|k| (command(&[b"DUMP", &names[k]]), Part::Read(Shape::Value, k)));
+            let [a, b] = reads;
+            let parts = vec![a.1.clone(), b.1.clone()];
+            vec![watch(), multi(), queued(a), queued(b), exec(parts)]
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! The product without its sockets: real workers, clients, shared connections and sinks on one thread, with the time and the
+//! bytes of both sides in the hands of a walk. What the tasks of the product do around them (session, connection, inbox,
+//! pipe) is done here in the same order; everything that decides or applies something is the product's own code.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::time::Duration;
+
+use nearcache::cache::{self, L1, L1Config, LinkId, Links};
+use nearcache::config::{Config, Endpoint};
+use nearcache::proxy::Follower;
+use nearcache::proxy::client::{Access, Client, ClientMeta, Words};
+use nearcache::proxy::pinned::{Forwarding, Pinned, Relay};
+use nearcache::proxy::request::{self, Step};
+use nearcache::proxy::shared::{FlightAnswer, Message, Shared};
+use nearcache::proxy::worker::{Link, Worker};
+use nearcache::resp::Version;
+use nearcache::resp::limits::Limits;
+use nearcache::resp::reply;
+use nearcache::resp::request::{Args, Scan, Scanner, Span};
+use nearcache::upstream::connection::Input;
+use nearcache::upstream::dial::{Target, TrackingState};
+use nearcache::upstream::facts::Facts;
+use parking_lot::Mutex;
+
+use super::check::{self, Checked, Expected, Judge, Shown};
+use super::mutants::{Late, Mutant};
+use super::plan::{Op, Scenario, requests};
+use super::server::{KEYS, Server};
+use super::wire::Token;
+
+pub struct Rig {
+    pub scenario: &'static Scenario,
+    pub mutant: Option<Mutant>,
+    pub now_us: u64,
+    pub server: Server,
+    pub shared: Arc<Shared>,
+    pub workers: Vec<Rc<Worker>>,
+    pub tracked: Vec<Tracked>,
+    pub sessions: Vec<Session>,
+    pub acked: [usize; KEYS],
+    pub next_token: Token,
+    /// What a mutant does later than it should.
+    pub late: VecDeque<Late>,
+    /// Where a mutant has the effects of pinned replies go to.
+    pub nowhere: Option<Rc<Worker>>,
+    facts: Arc<Facts>,
+}
+
+/// A worker's shared connection; as a connection of the server it has the worker's number.
+pub struct Tracked {
+    pub link: Rc<Link>,
+    pub input: Input,
+    pub is_up: bool,
+    /// Answers of other workers' flights on their way here.
+    pub inbox: VecDeque<(Follower, FlightAnswer)>,
+    /// The value that the newest read of a fill brought, for mutants.
+    pub filled: Option<(u64, Vec<u8>)>,
+}
+
+pub struct Session {
+    pub worker: usize,
+    pub client: Rc<Client>,
+    pub input: Vec<u8>,
+    /// Lengths of the requests that make up `input`.
+    lens: VecDeque<usize>,
+    pub expected: VecDeque<Expected>,
+    pub shown: Shown,
+    pub issued: usize,
+    pub answered: usize,
+    pub is_stalled: bool,
+    pub is_gone: bool,
+    pub pipe: Option<Pipe>,
+}
+
+/// A connection of the session's own.
+#[derive(Default)]
+pub struct Pipe {
+    pub pinned: Pinned,
+    has_started: bool,
+    /// Only for the mutant that does not wait for earlier answers: the places of its replies.
+    pub places: Option<VecDeque<u64>>,
+}
+
+/// Beyond the read timeout, which is about another clock.
+const START_US: u64 = 1_000_000;
+
+impl Rig {
+    pub fn new(scenario: &'static Scenario, mutant: Option<Mutant>, random: &mut fastrand::Rng) -> Rig {
+        let workers = scenario.workers();
+        let shards = random.usize(0..2) + 1;
+        let shared = shared(scenario, workers, shards);
+        let names = [b"k0".to_vec(), b"k1".to_vec()];
+        let first = [Some(1), if random.bool() { Some(2) } else { None }];
+        let mut server = Server::new(workers + scenario.sessions.len(), names, scenario.is_hash, first, START_US);
+        server.joins_pushes = mutant == Some(Mutant::FirstKeyOnly) || random.u8(0..4) == 0;
+        let nowhere = (mutant == Some(Mutant::PinnedPassesNothing)).then(|| Worker::new(0, self::shared(scenario, 1, 1)));
+        let facts = shared.facts();
+        let workers: Vec<Rc<Worker>> = (0..workers).map(|w| Worker::new(w as u16, Arc::clone(&shared))).collect();
+        let tracked = workers.iter().map(|worker| Tracked {
+            link: worker.connection(0).expect("links are plenty"),
+            input: Input::default(),
+            is_up: false,
+            inbox: VecDeque::new(),
+            filled: None,
+        });
+        let tracked = tracked.collect();
+        let sessions = scenario.sessions.iter().map(|plan| Session::new(&workers[plan.worker], plan.worker, random));
+        let sessions = sessions.collect();
+        let mut rig = Rig {
+            scenario,
+            mutant,
+            now_us: START_US,
+            server,
+            shared,
+            workers,
+            tracked,
+            sessions,
+            acked: [0; KEYS],
+            next_token: 3,
+            late: VecDeque::new(),
+            nowhere,
+            facts,
+        };
+        (0..rig.tracked.len()).for_each(|w| rig.connect(w, true));
+        rig
+    }
+
+    pub fn links(&self) -> Vec<LinkId> {
+        self.tracked.iter().map(|tracked| tracked.link.sink.link).collect()
+    }
+
+    /// The connection of a session's own, as the server numbers it.
+    pub fn own_conn(&self, s: usize) -> usize {
+        self.workers.len() + s
+    }
+
+    // ---- clients
+
+    pub fn issue(&mut self, s: usize, op: Op, k: usize, choice: usize) {
+        self.next_token += 1;
+        let names = [self.server.keys[0].name.clone(), self.server.keys[1].name.clone()];
+        let requests = requests(op, k, self.next_token, choice, &names, self.scenario.is_hash);
+        let session = &mut self.sessions[s];
+        session.issued += 1;
+        let last = requests.len() - 1;
+        for (i, (bytes, part)) in requests.into_iter().enumerate() {
+            session.lens.push_back(bytes.len());
+            session.input.extend_from_slice(&bytes);
+            session.expected.push_back(Expected {
+                op,
+                part,
+                token: self.next_token,
+                least: self.acked,
+                decided_us: u64::MAX,
+                is_hit: false,
+                is_last: i == last,
+            });
+        }
+    }
+
+    /// The session deals with what it has read, as far as it may.
+    pub fn turn(&mut self, s: usize) -> Checked {
+        self.sessions[s].is_stalled = false;
+        loop {
+            if self.sessions[s].pipe.is_some() && !self.pinned_requests(s) {
+                break;
+            }
+            let input = std::mem::take(&mut self.sessions[s].input);
+            if input.is_empty() {
+                break;
+            }
+            let mut spans: Vec<Span> = Vec::new();
+            let Ok(Scan::Complete { len }) = Scanner::default().scan(&input, &Limits::AUTHENTICATED, &mut spans) else {
+                return Err("a request was not understood".into());
+            };
+            let (raw, rest) = input.split_at(len);
+            let args = Args { buf: raw, spans: &spans };
+            let worker = Rc::clone(&self.workers[self.sessions[s].worker]);
+            let client = Rc::clone(&self.sessions[s].client);
+            let hits = worker.counters().l1_hits_total.value();
+            let step = match self.mutant_decides(s, args) {
+                Some(step) => step,
+                None => match request::handle(&worker, &client, &self.facts, args, raw, rest, self.now_us) {
+                    Step::Wait => self.mutant_goes_on(s, args, raw),
+                    step => step,
+                },
+            };
+            let is_hit = worker.counters().l1_hits_total.value() > hits;
+            self.sessions[s].input = input;
+            match step {
+                Step::Done { also } => self.sessions[s].decided(len + also, self.now_us, is_hit),
+                Step::Wait => {
+                    self.sessions[s].is_stalled = true;
+                    break;
+                }
+                Step::Pin(_) => {
+                    let (conn, version) = (self.own_conn(s), client.state.borrow().version);
+                    self.server.connect(conn, false, version);
+                    self.sessions[s].pipe.get_or_insert_default();
+                }
+            }
+        }
+        self.carry();
+        self.show(s)
+    }
+
+    /// As `downstream::pipe` forwards. True: the pinned part is over.
+    fn pinned_requests(&mut self, s: usize) -> bool {
+        let conn = self.own_conn(s);
+        let session = &mut self.sessions[s];
+        let Some(pipe) = &mut session.pipe else { return true };
+        loop {
+            if pipe.has_started && pipe.pinned.is_over() {
+                session.pipe = None;
+                return true;
+            }
+            if session.input.is_empty() {
+                return false;
+            }
+            let mut spans: Vec<Span> = Vec::new();
+            let Ok(Scan::Complete { len }) = Scanner::default().scan(&session.input, &Limits::AUTHENTICATED, &mut spans) else {
+                return false;
+            };
+            let args = Args { buf: &session.input[..len], spans: &spans };
+            let worker = &self.workers[session.worker];
+            let forwarding = pipe.pinned.request(worker, &session.client, self.facts.table.find(args.arg(0)), args);
+            if forwarding == Forwarding::Wait {
+                session.is_stalled = true;
+                return false;
+            }
+            if forwarding == Forwarding::Forward {
+                self.server.conns[conn].input.extend_from_slice(&session.input[..len]);
+                if let Some(places) = &mut pipe.places {
+                    places.push_back(session.client.state.borrow_mut().outbox.next_sequence());
+                    let none = nearcache::proxy::outbox::Touched::None;
+                    let _ = session.client.state.borrow_mut().outbox.expect(none, nearcache::proxy::outbox::Source::Sent);
+                }
+            }
+            pipe.has_started = true;
+            session.input.drain(..len);
+            session.count_decided(len, self.now_us, false);
+        }
+    }
+
+    /// The client receives what is ready for it.
+    pub fn show(&mut self, s: usize) -> Checked {
+        let session = &mut self.sessions[s];
+        let client = Rc::clone(&session.client);
+        let mut state = client.state.borrow_mut();
+        let ready = state.outbox.ready();
+        let bytes = ready.plain().expect("values are small").to_vec();
+        ready.advance(bytes.len());
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let len = reply::frame_len(rest).ok().flatten().ok_or("a client got what is no reply")?;
+            let (frame, behind) = rest.split_at(len);
+            rest = behind;
+            let expected = session.expected.pop_front().ok_or("a client got a reply that it did not ask for")?;
+            let mut judge = Judge {
+                server: &self.server,
+                bound_us: self.scenario.bound_ms * 1000,
+                acked: &mut self.acked,
+                judges_pairs: !self.scenario.has_ttl(),
+                may_fail: !self.scenario.kill.is_empty(),
+            };
+            judge.show(&mut session.shown, &expected, frame).map_err(|what| format!("session {s}: {what}"))?;
+            session.answered += usize::from(expected.is_last);
+        }
+        Ok(())
+    }
+
+    // ---- what lies between
+
+    /// What was queued is on its way to the server, and answers to other workers' followers to their inboxes.
+    pub fn carry(&mut self) {
+        for (w, tracked) in self.tracked.iter_mut().enumerate() {
+            if tracked.is_up {
+                let bytes = tracked.link.take_unsent();
+                if self.server.conns[w].is_served {
+                    self.server.conns[w].input.extend_from_slice(&bytes);
+                }
+            }
+            while let Some(message) = self.shared.inboxes[w].pop() {
+                if let Message::Answer { to, answer } = message {
+                    tracked.inbox.push_back((to, answer));
+                }
+            }
+        }
+    }
+
+    /// A worker takes one message.
+    pub fn take_message(&mut self, w: usize) -> Checked {
+        if let Some((to, answer)) = self.tracked[w].inbox.pop_front() {
+            self.workers[w].take_answer(&to, &answer);
+            self.workers[w].wake_touched();
+        }
+        self.show_all(w)
+    }
+
+    fn show_all(&mut self, w: usize) -> Checked {
+        self.carry();
+        for s in 0..self.sessions.len() {
+            if self.sessions[s].worker == w {
+                self.sessions[s].is_stalled = false;
+                self.show(s)?;
+            }
+        }
+        Ok(())
+    }
+
+    // ---- shared connections
+
+    pub fn connect(&mut self, w: usize, is_tracking: bool) {
+        let is_tracked = is_tracking && !(self.mutant == Some(Mutant::UntrackedReconnect) && self.now_us > START_US);
+        self.server.connect(w, is_tracked, Version::Resp3);
+        self.tracked[w].input = Input::default();
+        self.tracked[w].is_up = true;
+        let tracking = if is_tracking { TrackingState::On } else { TrackingState::Refused("ERR no".into()) };
+        self.tracked[w].link.begin(&tracking);
+        self.carry();
+    }
+
+    /// Bytes arrive: so many whole frames, and part of the next one.
+    pub fn arrive(&mut self, w: usize, frames: usize, has_part: bool) -> Checked {
+        if self.server.conns[w].output.is_empty() {
+            return self.lose(w);
+        }
+        if self.mutant.is_some() {
+            let outs = (0..frames).filter_map(|_| self.server.conns[w].output.pop_front()).collect();
+            self.arrive_mutated(w, outs)?;
+            return self.show_all(w);
+        }
+        let conn = &mut self.server.conns[w];
+        let input = &mut self.tracked[w].input;
+        for _ in 0..frames {
+            let Some(out) = conn.output.pop_front() else { break };
+            input.bytes.extend_from_slice(&out.bytes[conn.sent_bytes..]);
+            conn.sent_bytes = 0;
+        }
+        if let Some(next) = conn.output.front()
+            && has_part
+            && conn.sent_bytes == 0
+        {
+            conn.sent_bytes = next.bytes.len() / 2;
+            input.bytes.extend_from_slice(&next.bytes[..conn.sent_bytes]);
+        }
+        self.tracked[w].link.arrived(input, self.now_us)?;
+        self.show_all(w)
+    }
+
+    /// The proxy learns that the connection is gone.
+    pub fn lose(&mut self, w: usize) -> Checked {
+        self.server.hang_up(w);
+        self.server.conns[w] = Default::default();
+        self.tracked[w].is_up = false;
+        self.tracked[w].filled = None;
+        if !self.mutant_loses(w) {
+            self.tracked[w].link.end("lost".into());
+        }
+        self.show_all(w)
+    }
+
+    /// What `Worker::tick` does for a quiet link.
+    pub fn probe(&mut self, w: usize) {
+        self.tracked[w].link.tick(self.now_us, Duration::ZERO);
+        self.carry();
+    }
+
+    // ---- a session's own connection
+
+    pub fn own_arrive(&mut self, s: usize) -> Checked {
+        let conn = self.own_conn(s);
+        let session = &mut self.sessions[s];
+        let Some(out) = self.server.conns[conn].output.pop_front() else {
+            // A client with a state loses it with its connection, and is closed.
+            session.is_gone = true;
+            session.pipe = None;
+            session.expected.clear();
+            session.input.clear();
+            session.lens.clear();
+            session.client.state.borrow_mut().outbox = Default::default();
+            self.server.conns[conn] = Default::default();
+            return Ok(());
+        };
+        let Some(pipe) = &mut session.pipe else { return Err("a reply came on a connection that was given back".into()) };
+        let worker = self.nowhere.as_ref().unwrap_or(&self.workers[session.worker]);
+        if pipe.pinned.frame(worker, &session.client, Some(&out.bytes)) == Relay::Forward {
+            let mut state = session.client.state.borrow_mut();
+            match pipe.places.as_mut().and_then(VecDeque::pop_front) {
+                Some(place) => state.outbox.answer(place, |ready| ready.bytes.extend_from_slice(&out.bytes)),
+                None => state.outbox.ready().bytes.extend_from_slice(&out.bytes),
+            }
+        }
+        session.is_stalled = false;
+        self.show(s)?;
+        // The session goes on as soon as the pipe is over.
+        self.turn(s)
+    }
+
+    // ---- checks
+
+    pub fn check(&self) -> Checked {
+        check::state(&self.shared.cache, &self.server, &self.links(), |c, k| {
+            let is_late = |late: &Late| matches!(late, Late::Push(w, _) if *w == c);
+            self.server.will_tell(c, k) || self.late.iter().any(is_late)
+        })
+    }
+
+    pub fn check_quiet(&self) -> Checked {
+        for (s, session) in self.sessions.iter().enumerate() {
+            if let Some(expected) = session.expected.front() {
+                return Err(format!("(7) session {s} waits for ever for {:?}", expected.part));
+            }
+        }
+        let leases = self.shared.cache.stats().leases;
+        let unanswered: usize = self.tracked.iter().map(|tracked| tracked.link.unanswered()).sum();
+        if leases > 0 || unanswered > 0 {
+            return Err(format!("(7) in the end {leases} leases and {unanswered} requests are left"));
+        }
+        Ok(())
+    }
+
+    /// Requests hold their worker, which holds their connection.
+    pub fn dismantle(self) {
+        for tracked in &self.tracked {
+            while let Some(waiter) = tracked.link.next_waiter() {
+                drop(waiter);
+            }
+        }
+    }
+}
+
+impl Session {
+    fn new(worker: &Rc<Worker>, w: usize, random: &mut fastrand::Rng) -> Session {
+        let meta = Arc::new(ClientMeta {
+            id: worker.shared.next_client_id(),
+            worker: worker.index,
+            address: String::new(),
+            local_address: String::new(),
+            connected_us: START_US,
+            active_us: AtomicU64::new(START_US),
+            db: AtomicU32::new(0),
+            is_resp3: AtomicBool::new(false),
+            is_pinned: AtomicBool::new(false),
+            words: Mutex::new(Words::default()),
+            is_killed: AtomicBool::new(false),
+        });
+        let client = Rc::new(Client::new(meta, Access::Own, 0));
+        if random.bool() {
+            client.state.borrow_mut().version = Version::Resp3;
+        }
+        worker.enter(&client);
+        Session {
+            worker: w,
+            client,
+            input: Vec::new(),
+            lens: VecDeque::new(),
+            expected: VecDeque::new(),
+            shown: Shown::default(),
+            issued: 0,
+            answered: 0,
+            is_stalled: false,
+            is_gone: false,
+            pipe: None,
+        }
+    }
+
+    fn decided(&mut self, bytes: usize, now_us: u64, is_hit: bool) {
+        self.input.drain(..bytes);
+        self.count_decided(bytes, now_us, is_hit);
+    }
+
+    /// Requests of so many bytes were dealt with.
+    fn count_decided(&mut self, mut bytes: usize, now_us: u64, is_hit: bool) {
+        while bytes > 0 {
+            let Some(len) = self.lens.pop_front() else { return };
+            bytes = bytes.saturating_sub(len);
+            let undecided = self.expected.len() - self.lens.len() - 1;
+            if let Some(expected) = self.expected.get_mut(undecided) {
+                expected.decided_us = now_us;
+                expected.is_hit = is_hit;
+            }
+        }
+    }
+}
+
+fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
+    let mut config = Config { workers, ..Config::default() };
+    config.cache.bound = Duration::from_millis(scenario.bound_ms);
+    config.upstream_timeouts.read = Duration::from_secs(1 << 20);
+    config.upstream_timeouts.write = config.upstream_timeouts.read;
+    let links = Arc::new(Links::new());
+    let l1 = L1Config {
+        budget_bytes: 1 << 20,
+        shards: Some(shards),
+        max_value_bytes: 1 << 10,
+        negative_ttl_us: None,
+        max_age_us: None,
+        bound_us: scenario.bound_ms * 1000,
+        consistency: cache::Consistency::Coherent,
+    };
+    let target = Target {
+        endpoint: Endpoint::Unix(PathBuf::from("/nonexistent")),
+        user: None,
+        password: None,
+        connect_timeout: Duration::from_secs(1),
+    };
+    Arc::new(Shared::new(config, target, L1::new(l1, Arc::clone(&links)), links, workers))
+}
