@@ -140,7 +140,7 @@ impl Client {
 
 impl State {
     /// An error reply; the text starts with its code ("ERR …").
-    pub fn error(&mut self, text: &str) {
+    pub fn error(&mut self, text: impl AsRef<[u8]>) {
         self.outbox.answer_now(|ready| encode::error(&mut ready.bytes, text));
     }
 

@@ -84,8 +84,9 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             state.error(&wrong_arity(&format!("client|{}", String::from_utf8_lossy(&sub))))
         }
         _ => {
-            let sub = String::from_utf8_lossy(args.arg(1)).into_owned();
-            state.error(&format!("ERR unknown subcommand '{sub}'. Try CLIENT HELP."));
+            // As the server prints it: a C string of at most 128 bytes.
+            let sub = args.arg(1).split(|&b| b == 0).next().unwrap_or_default();
+            state.error([b"ERR unknown subcommand '", &sub[..sub.len().min(128)], b"'. Try CLIENT HELP."].concat());
         }
     }
     Step::DONE

@@ -74,6 +74,8 @@ pub enum Message {
         client: u64,
     },
     Drain,
+    /// The worker ends, with whatever is left.
+    Stop,
 }
 
 #[derive(Clone, Debug)]

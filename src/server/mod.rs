@@ -158,6 +158,13 @@ async fn serve(config: Config) -> ExitCode {
     }
     accepting.cancel();
     drain(&shared, &mut terminate, &mut interrupt).await;
+    // Workers first: what they would say about an upstream that goes away with them means nothing.
+    for inbox in &shared.inboxes {
+        inbox.send(Message::Stop);
+    }
+    for thread in threads {
+        let _ = thread.join();
+    }
     cancel.cancel();
     tasks.close();
     if let Some(supervisor) = supervisor {

@@ -46,6 +46,7 @@ async fn run(index: u16, shared: Arc<Shared>) {
                 Message::Answer { to, answer } => worker.take_answer(&to, &answer),
                 Message::Look { client } => worker.look(client),
                 Message::Drain => worker.drain(),
+                Message::Stop => return,
             }
         }
         worker.wake_touched();

@@ -64,6 +64,12 @@ fn a_server_that_was_killed_and_lost_its_data_is_believed() {
     let info = late.text(&["INFO"]);
     assert!(info.contains("# nearcache"), "{info}");
     server.restart();
+    // The links come back first: what they filled in their former life must not come back with them.
+    for client in clients.iter_mut().chain([&mut late]) {
+        eventually("writes work again", STEP, || {
+            client.cmd(&["SET", "unrelated", "x"]) == b"+OK\r\n"
+        });
+    }
     for client in clients.iter_mut().chain([&mut late]) {
         let mut reply = Vec::new();
         eventually("reads work again", STEP, || {

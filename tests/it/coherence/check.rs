@@ -56,7 +56,11 @@ impl Judge<'_> {
     pub fn show(&mut self, shown: &mut Shown, expected: &Expected, frame: &[u8]) -> Checked {
         if reply::is_error(frame) {
             if !self.may_fail {
-                return Err(format!("{:?}: unexpected error {}", expected.op, String::from_utf8_lossy(frame)));
+                return Err(format!(
+                    "{:?}: unexpected error {}",
+                    expected.op,
+                    String::from_utf8_lossy(frame)
+                ));
             }
             return match &expected.part {
                 Part::Exec(parts) => parts.iter().try_for_each(|part| self.failed(shown, expected, part)),
@@ -76,12 +80,24 @@ impl Judge<'_> {
             }
             Part::Both => {
                 let elements: Vec<&[u8]> = reply::elements(frame).ok_or_else(odd)?.collect();
-                let seen: Vec<Seen> = elements.iter().filter_map(|element| Shape::Value.seen(element)).collect();
+                let seen: Vec<Seen> = elements
+                    .iter()
+                    .filter_map(|element| Shape::Value.seen(element))
+                    .collect();
                 let [a, b] = seen[..] else { return Err(odd()) };
                 self.read(shown, expected, 0, a)?;
                 self.read(shown, expected, 1, b)?;
-                if self.judges_pairs && !self.server.pairs.iter().any(|&(i, j)| self.is(0, i, a) && self.is(1, j, b)) {
-                    return Err(format!("(9) {:?} shows {a:?} and {b:?}, which never existed together", expected.op));
+                if self.judges_pairs
+                    && !self
+                        .server
+                        .pairs
+                        .iter()
+                        .any(|&(i, j)| self.is(0, i, a) && self.is(1, j, b))
+                {
+                    return Err(format!(
+                        "(9) {:?} shows {a:?} and {b:?}, which never existed together",
+                        expected.op
+                    ));
                 }
                 Ok(())
             }
@@ -91,7 +107,10 @@ impl Judge<'_> {
                 if elements.len() != parts.len() {
                     return Err(odd());
                 }
-                parts.iter().zip(elements).try_for_each(|(part, element)| self.part(shown, expected, part, element))
+                parts
+                    .iter()
+                    .zip(elements)
+                    .try_for_each(|(part, element)| self.part(shown, expected, part, element))
             }
         }
     }
@@ -107,25 +126,37 @@ impl Judge<'_> {
     /// A reply may fit several versions: it is wrong if none of them would be right, and the oldest right one is remembered.
     fn read(&mut self, shown: &mut Shown, expected: &Expected, k: usize, seen: Seen) -> Checked {
         let versions = &self.server.keys[k].versions;
-        let mut fitting: Vec<usize> = (0..versions.len()).filter(|&version| self.is(k, version, seen)).collect();
+        let mut fitting: Vec<usize> = (0..versions.len())
+            .filter(|&version| self.is(k, version, seen))
+            .collect();
         let what = format!("{:?} shows {seen:?} of key {k}", expected.op);
         if fitting.is_empty() {
             return Err(format!("{what}, which it never was"));
         }
         fitting.retain(|&version| version >= shown.floor[k]);
         if fitting.is_empty() {
-            return Err(format!("(3,4) {what}, after version {} was shown or written by this client", shown.floor[k]));
+            return Err(format!(
+                "(3,4) {what}, after version {} was shown or written by this client",
+                shown.floor[k]
+            ));
         }
         fitting.retain(|&version| version >= expected.least[k]);
         if fitting.is_empty() {
-            return Err(format!("(2) {what}, version {} was acknowledged before it was issued", expected.least[k]));
+            return Err(format!(
+                "(2) {what}, version {} was acknowledged before it was issued",
+                expected.least[k]
+            ));
         }
         let ages = |version: usize| versions[version].overwritten_us;
         fitting.retain(|&version| ages(version).is_none_or(|at_us| at_us + self.bound_us > expected.decided_us));
         if fitting.is_empty() {
-            return Err(format!("(5) {what}, overwritten too long before {}", expected.decided_us));
+            return Err(format!(
+                "(5) {what}, overwritten too long before {}",
+                expected.decided_us
+            ));
         }
-        let is_over = |version: usize| versions[version].has_expired && ages(version).is_some_and(|us| us <= expected.decided_us);
+        let is_over =
+            |version: usize| versions[version].has_expired && ages(version).is_some_and(|us| us <= expected.decided_us);
         fitting.retain(|&version| !expected.is_hit || !is_over(version));
         let Some(&oldest) = fitting.first() else {
             return Err(format!("(6) {what}, a hit after its deadline"));
@@ -135,9 +166,14 @@ impl Judge<'_> {
     }
 
     fn acknowledge(&mut self, shown: &mut Shown, expected: &Expected, k: usize) -> Checked {
-        let Some(version) = self.server.keys[k].version_of(expected.token) else { return Ok(()) };
+        let Some(version) = self.server.keys[k].version_of(expected.token) else {
+            return Ok(());
+        };
         if version <= shown.floor[k] {
-            return Err(format!("(3) a read before {:?} saw version {version} of key {k}, which it wrote", expected.op));
+            return Err(format!(
+                "(3) a read before {:?} saw version {version} of key {k}, which it wrote",
+                expected.op
+            ));
         }
         shown.floor[k] = version;
         self.acked[k] = self.acked[k].max(version);
@@ -148,8 +184,14 @@ impl Judge<'_> {
     fn failed(&self, shown: &Shown, expected: &Expected, part: &Part) -> Checked {
         let Part::Wrote(keys) = part else { return Ok(()) };
         for &k in keys {
-            if self.server.keys[k].version_of(expected.token).is_some_and(|version| version <= shown.floor[k]) {
-                return Err(format!("(3) a read before the failed {:?} of key {k} saw what it wrote", expected.op));
+            if self.server.keys[k]
+                .version_of(expected.token)
+                .is_some_and(|version| version <= shown.floor[k])
+            {
+                return Err(format!(
+                    "(3) a read before the failed {:?} of key {k} saw what it wrote",
+                    expected.op
+                ));
             }
         }
         Ok(())
@@ -157,21 +199,43 @@ impl Judge<'_> {
 }
 
 /// In every state. `links` are those of the workers, by connection.
-pub fn state(cache: &L1<Follower>, server: &Server, links: &[nearcache::cache::LinkId], told: impl Fn(usize, usize) -> bool) -> Checked {
+pub fn state(
+    cache: &L1<Follower>,
+    server: &Server,
+    links: &[nearcache::cache::LinkId],
+    told: impl Fn(usize, usize) -> bool,
+) -> Checked {
     for (k, key) in server.keys.iter().enumerate() {
         let hash = name_hash(&key.name);
         let all = cache.explain(hash, server.now_us);
         let standing = |variant: &[u8]| {
-            all.iter().filter(|e| e.is_lease && e.is_epoch_current && e.variant == variant).count()
+            all.iter()
+                .filter(|e| e.is_lease && e.is_epoch_current && e.variant == variant)
+                .count()
         };
         if let Some(doubled) = all.iter().find(|e| e.is_lease && standing(&e.variant) > 1) {
-            return Err(format!("(7) {} standing leases for key {k}", standing(&doubled.variant)));
+            return Err(format!(
+                "(7) {} standing leases for key {k}",
+                standing(&doubled.variant)
+            ));
         }
         for entry in all.iter().filter(|e| !e.is_lease && e.is_epoch_current) {
-            let Some(c) = links.iter().position(|link| *link == entry.link) else { continue };
-            let query = Query { hash, db: 0, name: &key.name, variant: &entry.variant };
+            let Some(c) = links.iter().position(|link| *link == entry.link) else {
+                continue;
+            };
+            let query = Query {
+                hash,
+                db: 0,
+                name: &key.name,
+                variant: &entry.variant,
+            };
             // At the first moment of all everything is fresh, and no deadline is over.
-            let asker = Asker { now_us: 1, link: entry.link, own: Own::Clear, floor_us: 0 };
+            let asker = Asker {
+                now_us: 1,
+                link: entry.link,
+                own: Own::Clear,
+                floor_us: 0,
+            };
             let held = cache.peek(&query, &asker, |view| {
                 let is_over = matches!(view.expiry, Expiry::At(at_us) if at_us <= server.now_us);
                 let bytes = match view.value {
@@ -185,13 +249,11 @@ pub fn state(cache: &L1<Follower>, server: &Server, links: &[nearcache::cache::L
             let seen = match (&bytes, entry.variant.is_empty()) {
                 (None, _) => Some(Seen::Absent),
                 (Some(payload), true) => super::wire::token(payload).map(Seen::Token),
-                (Some(frame), false) => [Shape::Fields, Shape::Value, Shape::Length].iter().find_map(|shape| {
-                    // An EXISTS looks like a STRLEN of 1 or 0.
-                    match shape.seen(frame)? {
-                        _ if **frame == *b":1\r\n" => Some(Seen::Exists),
-                        seen => Some(seen),
-                    }
-                }),
+                // An EXISTS; no STRLEN is that short.
+                (Some(frame), false) if **frame == *b":1\r\n" => Some(Seen::Exists),
+                (Some(frame), false) => [Shape::Fields, Shape::Value, Shape::Length]
+                    .iter()
+                    .find_map(|shape| shape.seen(frame)),
             };
             let agrees = match (seen, key.now()) {
                 (Some(Seen::Token(token)), now) => now == Some(token),

@@ -36,6 +36,8 @@ pub struct Plan {
     pub worker: usize,
     pub commands: usize,
     pub ops: &'static [(Op, usize)],
+    /// Nothing is issued before L1 has so many entries: what would miss anyway only spoils the situation.
+    pub least_entries: usize,
 }
 
 /// What the surroundings may still do.
@@ -66,6 +68,8 @@ pub struct Scenario {
     pub budget: Budget,
     /// The staleness bound.
     pub bound_ms: u64,
+    /// How long a step takes. L1 compares the fillers of several entries by milliseconds.
+    pub step_us: u64,
     /// The keys are hashes.
     pub is_hash: bool,
     /// After a loss the server may refuse to track.
@@ -77,13 +81,41 @@ pub const WINDOW: usize = 3;
 const AGES_MS: u64 = 60_000;
 
 const fn plan(worker: usize, commands: usize, ops: &'static [(Op, usize)]) -> Plan {
-    Plan { worker, commands, ops }
+    Plan {
+        worker,
+        commands,
+        ops,
+        least_entries: 0,
+    }
 }
 
-const NOTHING: Budget = Budget { foreign: 0, purge: 0, kill: 0, tick: 0, spurious: 0, probe: 0, sweep: 0 };
+const NOTHING: Budget = Budget {
+    foreign: 0,
+    purge: 0,
+    kill: 0,
+    tick: 0,
+    spurious: 0,
+    probe: 0,
+    sweep: 0,
+};
 
-const fn scenario(name: &'static str, sessions: &'static [Plan], foreign: &'static [(Op, usize)], budget: Budget) -> Scenario {
-    Scenario { name, sessions, foreign, kill: &[], budget, bound_ms: AGES_MS, is_hash: false, may_refuse: false }
+const fn scenario(
+    name: &'static str,
+    sessions: &'static [Plan],
+    foreign: &'static [(Op, usize)],
+    budget: Budget,
+) -> Scenario {
+    Scenario {
+        name,
+        sessions,
+        foreign,
+        kill: &[],
+        budget,
+        bound_ms: AGES_MS,
+        step_us: 1,
+        is_hash: false,
+        may_refuse: false,
+    }
 }
 
 use Op::*;
@@ -112,42 +144,82 @@ const EVERYTHING: &[(Op, usize)] = &[
 ];
 
 pub const CORE: Scenario = Scenario {
-    budget: Budget { foreign: 2, purge: 1, ..NOTHING },
-    ..scenario("core", &[plan(0, 6, READ_WRITE), plan(1, 6, READ_WRITE)], &[(Set, 0)], NOTHING)
+    budget: Budget {
+        foreign: 2,
+        purge: 1,
+        ..NOTHING
+    },
+    ..scenario(
+        "core",
+        &[plan(0, 12, READ_WRITE), plan(1, 12, READ_WRITE)],
+        &[(Set, 0)],
+        NOTHING,
+    )
 };
 pub const THREE: Scenario = scenario(
     "three",
-    &[plan(0, 5, READ_WRITE), plan(1, 5, READ_WRITE), plan(1, 4, READ), plan(2, 4, READ_WRITE)],
+    &[
+        plan(0, 10, READ_WRITE),
+        plan(1, 10, READ_WRITE),
+        plan(1, 8, READ),
+        plan(2, 8, READ_WRITE),
+    ],
     &[(Set, 0), (Del, 0)],
     Budget { foreign: 2, ..NOTHING },
 );
 pub const PINNED: Scenario = scenario(
     "pinned",
-    &[plan(0, 6, &[(Get, 0), (Exec, 0), (ExecRead, 0), (Set, 0), (Whole, 0)]), plan(1, 5, READ)],
+    &[
+        plan(0, 12, &[(Get, 0), (Exec, 0), (ExecRead, 0), (Set, 0), (Whole, 0)]),
+        plan(1, 10, READ),
+    ],
     &[(Set, 0)],
-    Budget { foreign: 2, purge: 1, ..NOTHING },
+    Budget {
+        foreign: 2,
+        purge: 1,
+        ..NOTHING
+    },
 );
-pub const TWO_KEYS: Scenario = scenario(
-    "twokeys",
-    &[plan(0, 6, &[(Get, 0), (Get, 1), (Mget, 0)]), plan(1, 6, &[(Get, 0), (Get, 1), (Mget, 0)])],
-    &[(Mset, 0)],
-    Budget { foreign: 2, tick: 2, ..NOTHING },
-);
+pub const TWO_KEYS: Scenario = Scenario {
+    step_us: 500,
+    ..scenario(
+        "twokeys",
+        &[
+            plan(0, 12, &[(Get, 0), (Get, 1), (Mget, 0)]),
+            plan(1, 12, &[(Get, 0), (Get, 1), (Mget, 0)]),
+        ],
+        &[(Mset, 0)],
+        Budget { foreign: 3, ..NOTHING },
+    )
+};
 pub const MGET_FILL: Scenario = scenario(
     "mget-fill",
-    &[plan(0, 5, &[(Get, 0), (Get, 1), (Mget, 0)]), plan(1, 5, &[(Get, 0), (Mget, 0), (Mset, 0)])],
+    &[
+        plan(0, 10, &[(Get, 0), (Get, 1), (Mget, 0)]),
+        plan(1, 10, &[(Get, 0), (Mget, 0), (Mset, 0)]),
+    ],
     &[(Mset, 0)],
     Budget { foreign: 2, ..NOTHING },
 );
-pub const MGET_MIXED: Scenario = scenario(
-    "mget-mixed",
-    &[plan(0, 6, &[(Get, 0), (Bypass, 0), (Mget, 0)]), plan(1, 6, &[(Get, 1), (Bypass, 1), (Mget, 0)])],
-    &[(Mset, 0)],
-    Budget { foreign: 2, tick: 4, ..NOTHING },
-);
+const MGETS: Plan = Plan {
+    least_entries: 2,
+    ..plan(0, 4, &[(Mget, 0)])
+};
+pub const MGET_MIXED: Scenario = Scenario {
+    step_us: 1000,
+    ..scenario(
+        "mget-mixed",
+        &[plan(0, 6, &[(Get, 0), (Bypass, 0)]), plan(1, 3, &[(Get, 1)]), MGETS],
+        &[(Mset, 0)],
+        Budget { foreign: 2, ..NOTHING },
+    )
+};
 pub const COMMANDS: Scenario = scenario(
     "commands",
-    &[plan(0, 6, &[(Get, 0), (Other, 0), (Other, 0)]), plan(1, 6, &[(Get, 0), (Other, 0), (Set, 0)])],
+    &[
+        plan(0, 12, &[(Get, 0), (Other, 0), (Other, 0)]),
+        plan(1, 12, &[(Get, 0), (Other, 0), (Set, 0)]),
+    ],
     &[(Set, 0), (Del, 0)],
     Budget { foreign: 2, ..NOTHING },
 );
@@ -155,27 +227,44 @@ pub const HASHES: Scenario = Scenario {
     is_hash: true,
     ..scenario(
         "hashes",
-        &[plan(0, 6, &[(Get, 0), (Other, 0), (Other, 1)]), plan(1, 6, &[(Get, 0), (Other, 0), (Set, 0)])],
+        &[
+            plan(0, 12, &[(Get, 0), (Other, 0), (Other, 1)]),
+            plan(1, 12, &[(Get, 0), (Other, 0), (Set, 0)]),
+        ],
         &[(Set, 0), (Del, 0)],
-        Budget { foreign: 2, purge: 1, ..NOTHING },
+        Budget {
+            foreign: 2,
+            purge: 1,
+            ..NOTHING
+        },
     )
 };
 pub const FLUSH: Scenario = scenario(
     "flush",
-    &[plan(0, 5, &[(Get, 0), (Get, 1), (FlushAll, 0), (ScriptAll, 0), (Set, 0)]), plan(1, 6, READ)],
+    &[
+        plan(0, 10, &[(Get, 0), (Get, 1), (FlushAll, 0), (ScriptAll, 0), (Set, 0)]),
+        plan(1, 12, READ),
+    ],
     &[(FlushAll, 0), (Set, 0)],
     Budget { foreign: 3, ..NOTHING },
 );
 pub const HIDDEN: Scenario = scenario(
     "hidden",
-    &[plan(0, 5, &[(Get, 0), (Hidden, 0)]), plan(1, 5, READ)],
+    &[plan(0, 10, &[(Get, 0), (Hidden, 0)]), plan(1, 10, READ)],
     &[(Set, 0)],
-    Budget { foreign: 1, spurious: 2, ..NOTHING },
+    Budget {
+        foreign: 1,
+        spurious: 2,
+        ..NOTHING
+    },
 );
 /// Reads of keys that nobody has named, against what L1 keeps of each.
 pub const FLOOR: Scenario = scenario(
     "floor",
-    &[plan(0, 6, &[(Get, 0), (Get, 1), (ReadAll, 0)]), plan(1, 6, &[(Get, 0), (Get, 1), (ReadAll, 0), (Set, 0)])],
+    &[
+        plan(0, 12, &[(Get, 0), (Get, 1), (ReadAll, 0)]),
+        plan(1, 12, &[(Get, 0), (Get, 1), (ReadAll, 0), (Set, 0)]),
+    ],
     &[(Set, 0), (Set, 1)],
     Budget { foreign: 2, ..NOTHING },
 );
@@ -184,27 +273,62 @@ pub const LOSS: Scenario = Scenario {
     may_refuse: true,
     ..scenario(
         "loss",
-        &[plan(0, 6, READ_WRITE), plan(1, 6, READ_WRITE)],
+        &[plan(0, 12, READ_WRITE), plan(1, 12, READ_WRITE)],
         &[(Set, 0)],
-        Budget { foreign: 2, kill: 2, ..NOTHING },
+        Budget {
+            foreign: 2,
+            kill: 2,
+            ..NOTHING
+        },
     )
 };
 pub const LOSS_PINNED: Scenario = Scenario {
     kill: &[Whose::Worker(0), Whose::Session(0)],
     ..scenario(
         "loss-pinned",
-        &[plan(0, 6, &[(Get, 0), (Exec, 0), (Set, 0)]), plan(1, 6, READ)],
+        &[plan(0, 12, &[(Get, 0), (Exec, 0), (Set, 0)]), plan(1, 12, READ)],
         &[(Set, 0)],
-        Budget { foreign: 1, kill: 2, ..NOTHING },
+        Budget {
+            foreign: 1,
+            kill: 2,
+            ..NOTHING
+        },
     )
 };
 pub const TIME: Scenario = Scenario {
     bound_ms: 2,
     ..scenario(
         "time",
-        &[plan(0, 6, &[(Get, 0), (SetTtl, 0), (Bypass, 0)]), plan(1, 6, &[(Get, 0), (Bypass, 0), (Bypass, 1)])],
+        &[
+            plan(0, 12, &[(Get, 0), (SetTtl, 0), (Bypass, 0)]),
+            plan(1, 12, &[(Get, 0), (Bypass, 0), (Bypass, 1)]),
+        ],
         &[(Set, 0), (SetTtl, 0)],
-        Budget { foreign: 2, tick: 6, probe: 2, sweep: 1, ..NOTHING },
+        Budget {
+            foreign: 2,
+            tick: 6,
+            probe: 2,
+            sweep: 1,
+            ..NOTHING
+        },
+    )
+};
+/// Nothing expires, and a tick is the bound.
+pub const SILENCE: Scenario = Scenario {
+    bound_ms: 1,
+    ..scenario(
+        "silence",
+        &[
+            plan(0, 8, &[(Get, 0), (Bypass, 1)]),
+            plan(1, 8, &[(Get, 0), (Bypass, 1)]),
+        ],
+        &[(Set, 0)],
+        Budget {
+            foreign: 2,
+            tick: 6,
+            probe: 2,
+            ..NOTHING
+        },
     )
 };
 /// The bound is longer than every TTL: only deadlines guard.
@@ -212,9 +336,17 @@ pub const TIME_WIDE: Scenario = Scenario {
     bound_ms: 50,
     ..scenario(
         "time-wide",
-        &[plan(0, 6, &[(Get, 0), (Get, 0), (SetTtl, 0), (Other, 0)]), plan(1, 5, &[(Get, 0), (Get, 0), (Other, 0)])],
+        &[
+            plan(0, 12, &[(Get, 0), (Get, 0), (SetTtl, 0), (Other, 0)]),
+            plan(1, 10, &[(Get, 0), (Get, 0), (Other, 0)]),
+        ],
         &[(SetTtl, 0)],
-        Budget { foreign: 2, tick: 5, sweep: 1, ..NOTHING },
+        Budget {
+            foreign: 2,
+            tick: 5,
+            sweep: 1,
+            ..NOTHING
+        },
     )
 };
 pub const TIME_LOSS: Scenario = Scenario {
@@ -222,9 +354,15 @@ pub const TIME_LOSS: Scenario = Scenario {
     bound_ms: 2,
     ..scenario(
         "time-loss",
-        &[plan(0, 5, READ), plan(1, 6, READ)],
+        &[plan(0, 10, READ), plan(1, 12, READ)],
         &[(SetTtl, 0)],
-        Budget { foreign: 2, kill: 1, tick: 5, probe: 2, ..NOTHING },
+        Budget {
+            foreign: 2,
+            kill: 1,
+            tick: 5,
+            probe: 2,
+            ..NOTHING
+        },
     )
 };
 pub const ALL: Scenario = Scenario {
@@ -233,16 +371,38 @@ pub const ALL: Scenario = Scenario {
     may_refuse: true,
     ..scenario(
         "all",
-        &[plan(0, 8, EVERYTHING), plan(1, 8, EVERYTHING), plan(2, 6, EVERYTHING)],
+        &[
+            plan(0, 16, EVERYTHING),
+            plan(1, 16, EVERYTHING),
+            plan(2, 12, EVERYTHING),
+        ],
         &[(Set, 0), (Mset, 0), (Del, 1), (SetTtl, 0), (FlushAll, 0)],
-        Budget { foreign: 4, purge: 1, kill: 2, tick: 6, spurious: 1, probe: 2, sweep: 1 },
+        Budget {
+            foreign: 4,
+            purge: 1,
+            kill: 2,
+            tick: 6,
+            spurious: 1,
+            probe: 2,
+            sweep: 1,
+        },
     )
 };
 pub const ALL_HEALTHY: Scenario = scenario(
     "all-healthy",
-    &[plan(0, 8, EVERYTHING), plan(1, 8, EVERYTHING), plan(1, 6, READ), plan(2, 6, EVERYTHING)],
+    &[
+        plan(0, 16, EVERYTHING),
+        plan(1, 16, EVERYTHING),
+        plan(1, 12, READ),
+        plan(2, 12, EVERYTHING),
+    ],
     &[(Set, 0), (Mset, 0)],
-    Budget { foreign: 4, spurious: 1, purge: 1, ..NOTHING },
+    Budget {
+        foreign: 4,
+        spurious: 1,
+        purge: 1,
+        ..NOTHING
+    },
 );
 
 pub const SCENARIOS: &[&Scenario] = &[
@@ -260,6 +420,7 @@ pub const SCENARIOS: &[&Scenario] = &[
     &LOSS,
     &LOSS_PINNED,
     &TIME,
+    &SILENCE,
     &TIME_WIDE,
     &TIME_LOSS,
     &ALL,
@@ -273,7 +434,10 @@ impl Scenario {
 
     /// Whether the pairs of an MGET can be judged: a key that expires is absent before anything tells.
     pub fn has_ttl(&self) -> bool {
-        self.foreign.iter().chain(self.sessions.iter().flat_map(|plan| plan.ops)).any(|(op, _)| *op == SetTtl)
+        self.foreign
+            .iter()
+            .chain(self.sessions.iter().flat_map(|plan| plan.ops))
+            .any(|(op, _)| *op == SetTtl)
     }
 }
 
@@ -291,7 +455,14 @@ pub enum Part {
 }
 
 /// The requests of an operation, each with the reply that it gets.
-pub fn requests(op: Op, k: usize, token: Token, choice: usize, names: &[Vec<u8>; KEYS], is_hash: bool) -> Vec<(Vec<u8>, Part)> {
+pub fn requests(
+    op: Op,
+    k: usize,
+    token: Token,
+    choice: usize,
+    names: &[Vec<u8>; KEYS],
+    is_hash: bool,
+) -> Vec<(Vec<u8>, Part)> {
     let name = &names[k][..];
     let value = value(token);
     let set = |op: Op| {
@@ -323,7 +494,10 @@ pub fn requests(op: Op, k: usize, token: Token, choice: usize, names: &[Vec<u8>;
         Op::Set | Op::SetTtl => vec![(set(op), Part::Wrote(vec![k]))],
         Op::Del => vec![(command(&[b"DEL", name, &value]), Part::Wrote(vec![k]))],
         Op::Mget => vec![(command(&[b"MGET", &names[0], &names[1]]), Part::Both)],
-        Op::Mset => vec![(command(&[b"MSET", &names[0], &value, &names[1], &value]), Part::Wrote(vec![0, 1]))],
+        Op::Mset => vec![(
+            command(&[b"MSET", &names[0], &value, &names[1], &value]),
+            Part::Wrote(vec![0, 1]),
+        )],
         Op::Hidden => vec![(command(&[b"EVAL", b"s", b"1", b"other", name, &value]), Part::Status)],
         Op::ScriptAll => vec![(command(&[b"EVAL", b"s", b"0", name, &value]), Part::Wrote(vec![k]))],
         Op::ReadAll => vec![(command(&[b"EVAL_RO", b"s", b"0"]), Part::Both)],

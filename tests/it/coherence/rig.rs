@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use nearcache::cache::{self, L1, L1Config, LinkId, Links};
 use nearcache::config::{Config, Endpoint};
 use nearcache::proxy::Follower;
 use nearcache::proxy::client::{Access, Client, ClientMeta, Words};
-use nearcache::proxy::pinned::{Forwarding, Pinned, Relay};
+use nearcache::proxy::pinned::{Forwarding, Frame, Pinned, Relay};
 use nearcache::proxy::request::{self, Step};
 use nearcache::proxy::shared::{FlightAnswer, Message, Shared};
 use nearcache::proxy::worker::{Link, Worker};
@@ -95,11 +95,14 @@ impl Rig {
         let shared = shared(scenario, workers, shards);
         let names = [b"k0".to_vec(), b"k1".to_vec()];
         let first = [Some(1), if random.bool() { Some(2) } else { None }];
-        let mut server = Server::new(workers + scenario.sessions.len(), names, scenario.is_hash, first, START_US);
+        let mut server = Server::new(workers + scenario.sessions.len(), names, first, START_US);
         server.joins_pushes = mutant == Some(Mutant::FirstKeyOnly) || random.u8(0..4) == 0;
-        let nowhere = (mutant == Some(Mutant::PinnedPassesNothing)).then(|| Worker::new(0, self::shared(scenario, 1, 1)));
+        let nowhere =
+            (mutant == Some(Mutant::PinnedPassesNothing)).then(|| Worker::new(0, self::shared(scenario, 1, 1)));
         let facts = shared.facts();
-        let workers: Vec<Rc<Worker>> = (0..workers).map(|w| Worker::new(w as u16, Arc::clone(&shared))).collect();
+        let workers: Vec<Rc<Worker>> = (0..workers)
+            .map(|w| Worker::new(w as u16, Arc::clone(&shared)))
+            .collect();
         let tracked = workers.iter().map(|worker| Tracked {
             link: worker.connection(0).expect("links are plenty"),
             input: Input::default(),
@@ -108,7 +111,10 @@ impl Rig {
             filled: None,
         });
         let tracked = tracked.collect();
-        let sessions = scenario.sessions.iter().map(|plan| Session::new(&workers[plan.worker], plan.worker, random));
+        let sessions = scenario
+            .sessions
+            .iter()
+            .map(|plan| Session::new(&workers[plan.worker], plan.worker, random));
         let sessions = sessions.collect();
         let mut rig = Rig {
             scenario,
@@ -178,7 +184,10 @@ impl Rig {
                 return Err("a request was not understood".into());
             };
             let (raw, rest) = input.split_at(len);
-            let args = Args { buf: raw, spans: &spans };
+            let args = Args {
+                buf: raw,
+                spans: &spans,
+            };
             let worker = Rc::clone(&self.workers[self.sessions[s].worker]);
             let client = Rc::clone(&self.sessions[s].client);
             let hits = worker.counters().l1_hits_total.value();
@@ -212,8 +221,8 @@ impl Rig {
     fn pinned_requests(&mut self, s: usize) -> bool {
         let conn = self.own_conn(s);
         let session = &mut self.sessions[s];
-        let Some(pipe) = &mut session.pipe else { return true };
         loop {
+            let Some(pipe) = &mut session.pipe else { return true };
             if pipe.has_started && pipe.pinned.is_over() {
                 session.pipe = None;
                 return true;
@@ -222,12 +231,19 @@ impl Rig {
                 return false;
             }
             let mut spans: Vec<Span> = Vec::new();
-            let Ok(Scan::Complete { len }) = Scanner::default().scan(&session.input, &Limits::AUTHENTICATED, &mut spans) else {
+            let Ok(Scan::Complete { len }) =
+                Scanner::default().scan(&session.input, &Limits::AUTHENTICATED, &mut spans)
+            else {
                 return false;
             };
-            let args = Args { buf: &session.input[..len], spans: &spans };
+            let args = Args {
+                buf: &session.input[..len],
+                spans: &spans,
+            };
             let worker = &self.workers[session.worker];
-            let forwarding = pipe.pinned.request(worker, &session.client, self.facts.table.find(args.arg(0)), args);
+            let forwarding = pipe
+                .pinned
+                .request(worker, &session.client, self.facts.table.find(args.arg(0)), args);
             if forwarding == Forwarding::Wait {
                 session.is_stalled = true;
                 return false;
@@ -237,7 +253,12 @@ impl Rig {
                 if let Some(places) = &mut pipe.places {
                     places.push_back(session.client.state.borrow_mut().outbox.next_sequence());
                     let none = nearcache::proxy::outbox::Touched::None;
-                    let _ = session.client.state.borrow_mut().outbox.expect(none, nearcache::proxy::outbox::Source::Sent);
+                    let _ = session
+                        .client
+                        .state
+                        .borrow_mut()
+                        .outbox
+                        .expect(none, nearcache::proxy::outbox::Source::Sent);
                 }
             }
             pipe.has_started = true;
@@ -256,10 +277,16 @@ impl Rig {
         ready.advance(bytes.len());
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let len = reply::frame_len(rest).ok().flatten().ok_or("a client got what is no reply")?;
+            let len = reply::frame_len(rest)
+                .ok()
+                .flatten()
+                .ok_or("a client got what is no reply")?;
             let (frame, behind) = rest.split_at(len);
             rest = behind;
-            let expected = session.expected.pop_front().ok_or("a client got a reply that it did not ask for")?;
+            let expected = session
+                .expected
+                .pop_front()
+                .ok_or("a client got a reply that it did not ask for")?;
             let mut judge = Judge {
                 server: &self.server,
                 bound_us: self.scenario.bound_ms * 1000,
@@ -267,7 +294,9 @@ impl Rig {
                 judges_pairs: !self.scenario.has_ttl(),
                 may_fail: !self.scenario.kill.is_empty(),
             };
-            judge.show(&mut session.shown, &expected, frame).map_err(|what| format!("session {s}: {what}"))?;
+            judge
+                .show(&mut session.shown, &expected, frame)
+                .map_err(|what| format!("session {s}: {what}"))?;
             session.answered += usize::from(expected.is_last);
         }
         Ok(())
@@ -319,8 +348,12 @@ impl Rig {
         self.server.connect(w, is_tracked, Version::Resp3);
         self.tracked[w].input = Input::default();
         self.tracked[w].is_up = true;
-        let tracking = if is_tracking { TrackingState::On } else { TrackingState::Refused("ERR no".into()) };
-        self.tracked[w].link.begin(&tracking);
+        let tracking = if is_tracking {
+            TrackingState::On
+        } else {
+            TrackingState::Refused("ERR no".into())
+        };
+        self.tracked[w].link.begin(&tracking, self.now_us);
         self.carry();
     }
 
@@ -330,12 +363,14 @@ impl Rig {
             return self.lose(w);
         }
         if self.mutant.is_some() {
-            let outs = (0..frames).filter_map(|_| self.server.conns[w].output.pop_front()).collect();
+            let outs = (0..frames)
+                .filter_map(|_| self.server.conns[w].output.pop_front())
+                .collect();
             self.arrive_mutated(w, outs)?;
             return self.show_all(w);
         }
         let conn = &mut self.server.conns[w];
-        let input = &mut self.tracked[w].input;
+        let Tracked { link, input, .. } = &mut self.tracked[w];
         for _ in 0..frames {
             let Some(out) = conn.output.pop_front() else { break };
             input.bytes.extend_from_slice(&out.bytes[conn.sent_bytes..]);
@@ -348,7 +383,7 @@ impl Rig {
             conn.sent_bytes = next.bytes.len() / 2;
             input.bytes.extend_from_slice(&next.bytes[..conn.sent_bytes]);
         }
-        self.tracked[w].link.arrived(input, self.now_us)?;
+        link.arrived(input, self.now_us)?;
         self.show_all(w)
     }
 
@@ -386,12 +421,16 @@ impl Rig {
             self.server.conns[conn] = Default::default();
             return Ok(());
         };
-        let Some(pipe) = &mut session.pipe else { return Err("a reply came on a connection that was given back".into()) };
+        let Some(pipe) = &mut session.pipe else {
+            return Err("a reply came on a connection that was given back".into());
+        };
         let worker = self.nowhere.as_ref().unwrap_or(&self.workers[session.worker]);
-        if pipe.pinned.frame(worker, &session.client, Some(&out.bytes)) == Relay::Forward {
+        if pipe.pinned.frame(worker, &session.client, Frame::Whole(&out.bytes)) == Relay::Forward {
             let mut state = session.client.state.borrow_mut();
             match pipe.places.as_mut().and_then(VecDeque::pop_front) {
-                Some(place) => state.outbox.answer(place, |ready| ready.bytes.extend_from_slice(&out.bytes)),
+                Some(place) => state
+                    .outbox
+                    .answer(place, |ready| ready.bytes.extend_from_slice(&out.bytes)),
                 None => state.outbox.ready().bytes.extend_from_slice(&out.bytes),
             }
         }
@@ -419,7 +458,9 @@ impl Rig {
         let leases = self.shared.cache.stats().leases;
         let unanswered: usize = self.tracked.iter().map(|tracked| tracked.link.unanswered()).sum();
         if leases > 0 || unanswered > 0 {
-            return Err(format!("(7) in the end {leases} leases and {unanswered} requests are left"));
+            return Err(format!(
+                "(7) in the end {leases} leases and {unanswered} requests are left"
+            ));
         }
         Ok(())
     }
@@ -446,6 +487,7 @@ impl Session {
             db: AtomicU32::new(0),
             is_resp3: AtomicBool::new(false),
             is_pinned: AtomicBool::new(false),
+            upstream_id: AtomicI64::new(0),
             words: Mutex::new(Words::default()),
             is_killed: AtomicBool::new(false),
         });
@@ -489,7 +531,10 @@ impl Session {
 }
 
 fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
-    let mut config = Config { workers, ..Config::default() };
+    let mut config = Config {
+        workers,
+        ..Config::default()
+    };
     config.cache.bound = Duration::from_millis(scenario.bound_ms);
     config.upstream_timeouts.read = Duration::from_secs(1 << 20);
     config.upstream_timeouts.write = config.upstream_timeouts.read;
@@ -509,5 +554,11 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
         password: None,
         connect_timeout: Duration::from_secs(1),
     };
-    Arc::new(Shared::new(config, target, L1::new(l1, Arc::clone(&links)), links, workers))
+    Arc::new(Shared::new(
+        config,
+        target,
+        L1::new(l1, Arc::clone(&links)),
+        links,
+        workers,
+    ))
 }

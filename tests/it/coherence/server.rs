@@ -21,7 +21,6 @@ pub struct Server {
     pub orphans: VecDeque<Vec<Vec<u8>>>,
     /// Versions of both keys that existed together.
     pub pairs: HashSet<(usize, usize)>,
-    pub is_hash: bool,
     /// Several keys of one command are told in one frame, as other tracking modes do.
     pub joins_pushes: bool,
 }
@@ -67,8 +66,7 @@ pub struct Out {
 
 #[derive(Debug)]
 pub enum What {
-    /// To a request whose first word is this.
-    Reply(String),
+    Reply,
     Push(Vec<usize>),
     Null,
 }
@@ -88,11 +86,16 @@ impl Key {
 }
 
 impl Server {
-    pub fn new(conns: usize, names: [Vec<u8>; KEYS], is_hash: bool, first: [Option<Token>; KEYS], now_us: u64) -> Server {
+    pub fn new(conns: usize, names: [Vec<u8>; KEYS], first: [Option<Token>; KEYS], now_us: u64) -> Server {
         let mut tokens = first.into_iter();
         let keys = names.map(|name| Key {
             name,
-            versions: vec![Held { token: tokens.next().flatten(), by: None, overwritten_us: None, has_expired: false }],
+            versions: vec![Held {
+                token: tokens.next().flatten(),
+                by: None,
+                overwritten_us: None,
+                has_expired: false,
+            }],
             deadline_us: None,
             is_lingering: false,
             trackers: 0,
@@ -100,11 +103,23 @@ impl Server {
         let conns = (0..conns).map(|_| Conn::default()).collect();
         let orphans = VecDeque::new();
         let pairs = HashSet::from([(0, 0)]);
-        Server { now_us, keys, conns, orphans, pairs, is_hash, joins_pushes: false }
+        Server {
+            now_us,
+            keys,
+            conns,
+            orphans,
+            pairs,
+            joins_pushes: false,
+        }
     }
 
     pub fn connect(&mut self, c: usize, is_tracking: bool, version: Version) {
-        self.conns[c] = Conn { is_served: true, is_tracking, version, ..Conn::default() };
+        self.conns[c] = Conn {
+            is_served: true,
+            is_tracking,
+            version,
+            ..Conn::default()
+        };
     }
 
     pub fn has_request(&self, c: usize) -> bool {
@@ -127,7 +142,10 @@ impl Server {
         let reply = match (queued, &words[0][..]) {
             (Some(_), b"EXEC") => {
                 let queued = c.and_then(|c| self.conns[c].queued.take()).unwrap_or_default();
-                let parts: Vec<_> = queued.iter().map(|words| self.run(c, words, version, &mut pushes)).collect();
+                let parts: Vec<_> = queued
+                    .iter()
+                    .map(|words| self.run(c, words, version, &mut pushes))
+                    .collect();
                 wire::array(&parts)
             }
             (Some(queued), _) => {
@@ -145,8 +163,10 @@ impl Server {
         self.note_pair();
         self.push(&pushes, |to| Some(to) != c);
         if let Some(c) = c {
-            let what = What::Reply(String::from_utf8_lossy(&words[0]).into_owned());
-            self.conns[c].output.push_back(Out { bytes: reply, what });
+            self.conns[c].output.push_back(Out {
+                bytes: reply,
+                what: What::Reply,
+            });
             self.push(&pushes, |to| to == c);
         }
     }
@@ -164,13 +184,18 @@ impl Server {
             }
             [b"GETRANGE", name, b"0", b"2"] => {
                 let token = self.read_name(c, name, pushes);
-                wire::bulk(Some(&token.map_or(Vec::new(), |token| wire::value(token)[..3].to_vec())), version)
+                wire::bulk(
+                    Some(&token.map_or(Vec::new(), |token| wire::value(token)[..3].to_vec())),
+                    version,
+                )
             }
             [b"EXISTS", name] => wire::integer(i64::from(self.read_name(c, name, pushes).is_some())),
             [b"HGETALL", name] => {
                 let pair = self.read_name(c, name, pushes).map(|token| (wire::value(token), b"f"));
-                let parts: Vec<_> =
-                    pair.iter().flat_map(|(value, f)| [wire::bulk(Some(*f), version), wire::bulk(Some(value), version)]).collect();
+                let parts: Vec<_> = pair
+                    .iter()
+                    .flat_map(|(value, f)| [wire::bulk(Some(*f), version), wire::bulk(Some(value), version)])
+                    .collect();
                 match version {
                     Version::Resp2 => wire::array(&parts),
                     Version::Resp3 => [format!("%{}\r\n", parts.len() / 2).into_bytes(), parts.concat()].concat(),
@@ -187,7 +212,12 @@ impl Server {
             }
             [b"MGET", ..] => {
                 let tokens: Vec<_> = words[1..].iter().map(|name| self.read_name(c, name, pushes)).collect();
-                wire::array(&tokens.iter().map(|t| wire::bulk(t.map(wire::value).as_deref(), version)).collect::<Vec<_>>())
+                wire::array(
+                    &tokens
+                        .iter()
+                        .map(|t| wire::bulk(t.map(wire::value).as_deref(), version))
+                        .collect::<Vec<_>>(),
+                )
             }
             // Undeclared keys: read without a registration.
             [b"EVAL_RO", ..] => {
@@ -202,7 +232,13 @@ impl Server {
             [b"SET", name, value, b"PX", ms] => {
                 let ms: u64 = std::str::from_utf8(ms).unwrap().parse().unwrap();
                 let deadline_us = (self.now_us / 1000 + ms) * 1000;
-                self.write(self.key(name), wire::token(value), wire::token(value), Some(deadline_us), pushes);
+                self.write(
+                    self.key(name),
+                    wire::token(value),
+                    wire::token(value),
+                    Some(deadline_us),
+                    pushes,
+                );
                 b"+OK\r\n".to_vec()
             }
             [b"HSET", name, _, value] => {
@@ -222,7 +258,13 @@ impl Server {
             }
             [b"MSET", ..] => {
                 for pair in words[1..].chunks(2) {
-                    self.write(self.key(pair[0]), wire::token(pair[1]), wire::token(pair[1]), None, pushes);
+                    self.write(
+                        self.key(pair[0]),
+                        wire::token(pair[1]),
+                        wire::token(pair[1]),
+                        None,
+                        pushes,
+                    );
                 }
                 b"+OK\r\n".to_vec()
             }
@@ -237,7 +279,10 @@ impl Server {
     }
 
     fn key(&self, name: &[u8]) -> usize {
-        self.keys.iter().position(|key| key.name == name).expect("only two keys are used")
+        self.keys
+            .iter()
+            .position(|key| key.name == name)
+            .expect("only two keys are used")
     }
 
     fn read_name(&mut self, c: Option<usize>, name: &[u8], pushes: &mut Pushes) -> Option<Token> {
@@ -254,7 +299,14 @@ impl Server {
         self.keys[k].now()
     }
 
-    fn write(&mut self, k: usize, by: Option<Token>, token: Option<Token>, deadline_us: Option<u64>, pushes: &mut Pushes) {
+    fn write(
+        &mut self,
+        k: usize,
+        by: Option<Token>,
+        token: Option<Token>,
+        deadline_us: Option<u64>,
+        pushes: &mut Pushes,
+    ) {
         self.replace(k, by, token, self.now_us);
         self.keys[k].deadline_us = deadline_us;
         self.reap(k, pushes);
@@ -265,14 +317,23 @@ impl Server {
         if let Some(last) = versions.last_mut() {
             last.overwritten_us = Some(at_us);
         }
-        versions.push(Held { token, by, overwritten_us: None, has_expired: false });
+        versions.push(Held {
+            token,
+            by,
+            overwritten_us: None,
+            has_expired: false,
+        });
     }
 
     /// Everybody who has read the key is told, once.
     fn reap(&mut self, k: usize, pushes: &mut Pushes) {
         self.keys[k].is_lingering = false;
         let trackers = std::mem::take(&mut self.keys[k].trackers);
-        pushes.extend((0..self.conns.len()).filter(|c| trackers >> c & 1 != 0).map(|c| (c, Some(k))));
+        pushes.extend(
+            (0..self.conns.len())
+                .filter(|c| trackers >> c & 1 != 0)
+                .map(|c| (c, Some(k))),
+        );
     }
 
     fn flush(&mut self, by: Option<Token>, pushes: &mut Pushes) {
@@ -284,21 +345,34 @@ impl Server {
             self.keys[k].is_lingering = false;
             self.keys[k].trackers = 0;
         }
-        pushes.extend((0..self.conns.len()).filter(|&c| self.conns[c].is_tracking).map(|c| (c, None)));
+        pushes.extend(
+            (0..self.conns.len())
+                .filter(|&c| self.conns[c].is_tracking)
+                .map(|c| (c, None)),
+        );
     }
 
     fn push(&mut self, pushes: &Pushes, to: impl Fn(usize) -> bool) {
         for c in (0..self.conns.len()).filter(|&c| to(c)) {
             let told: Vec<Option<usize>> = pushes.iter().filter(|(conn, _)| *conn == c).map(|(_, k)| *k).collect();
             let keys: Vec<usize> = told.iter().flatten().copied().collect();
-            let groups: Vec<Vec<usize>> =
-                if self.joins_pushes && !keys.is_empty() { vec![keys] } else { keys.into_iter().map(|k| vec![k]).collect() };
+            let groups: Vec<Vec<usize>> = if self.joins_pushes && !keys.is_empty() {
+                vec![keys]
+            } else {
+                keys.into_iter().map(|k| vec![k]).collect()
+            };
             for keys in groups {
                 let names: Vec<&[u8]> = keys.iter().map(|&k| &self.keys[k].name[..]).collect();
-                self.conns[c].output.push_back(Out { bytes: wire::invalidation(&names), what: What::Push(keys) });
+                self.conns[c].output.push_back(Out {
+                    bytes: wire::invalidation(&names),
+                    what: What::Push(keys),
+                });
             }
             if told.contains(&None) {
-                self.conns[c].output.push_back(Out { bytes: wire::invalidation(&[]), what: What::Null });
+                self.conns[c].output.push_back(Out {
+                    bytes: wire::invalidation(&[]),
+                    what: What::Null,
+                });
             }
         }
     }
@@ -344,7 +418,11 @@ impl Server {
         let mut rest = &input[..];
         while let Some((words, len)) = wire::split_request(rest) {
             rest = &rest[len..];
-            if matches!(&words[0][..], b"SET" | b"HSET" | b"DEL" | b"MSET" | b"EVAL" | b"FLUSHALL") && self.conns[c].queued.is_none() {
+            if matches!(
+                &words[0][..],
+                b"SET" | b"HSET" | b"DEL" | b"MSET" | b"EVAL" | b"FLUSHALL"
+            ) && self.conns[c].queued.is_none()
+            {
                 self.orphans.push_back(words);
             }
         }
@@ -357,16 +435,21 @@ impl Server {
             || conn.output.iter().any(|out| match &out.what {
                 What::Push(keys) => keys.contains(&k),
                 What::Null => true,
-                What::Reply(_) => false,
+                What::Reply => false,
             })
     }
 
     fn note_pair(&mut self) {
-        self.pairs.insert((self.keys[0].versions.len() - 1, self.keys[1].versions.len() - 1));
+        self.pairs
+            .insert((self.keys[0].versions.len() - 1, self.keys[1].versions.len() - 1));
     }
 }
 
 /// A command in a trace.
 pub fn said(words: &[Vec<u8>]) -> String {
-    words.iter().map(|word| String::from_utf8_lossy(&word[..word.len().min(8)]).into_owned()).collect::<Vec<_>>().join(" ")
+    words
+        .iter()
+        .map(|word| String::from_utf8_lossy(&word[..word.len().min(8)]).into_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
 }

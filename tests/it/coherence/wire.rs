@@ -27,7 +27,12 @@ pub fn command(words: &[&[u8]]) -> Vec<u8> {
 pub fn split_request(input: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
     let len = reply::frame_len(input).expect("the proxy sends RESP")?;
     let words = reply::elements(&input[..len]).expect("requests are arrays");
-    Some((words.map(|word| reply::text(word).expect("arguments are bulks").to_vec()).collect(), len))
+    Some((
+        words
+            .map(|word| reply::text(word).expect("arguments are bulks").to_vec())
+            .collect(),
+        len,
+    ))
 }
 
 pub fn bulk(value: Option<&[u8]>, version: Version) -> Vec<u8> {
@@ -92,7 +97,11 @@ impl Shape {
                 0 => Some(Seen::Absent),
                 length => Some(Seen::Token(Token::try_from(length - 3).ok()?)),
             },
-            Shape::Count => Some(if reply::integer(frame)? == 0 { Seen::Absent } else { Seen::Exists }),
+            Shape::Count => Some(if reply::integer(frame)? == 0 {
+                Seen::Absent
+            } else {
+                Seen::Exists
+            }),
             Shape::Fields => match reply::elements(frame)?.nth(1) {
                 None => Some(Seen::Absent),
                 Some(value) => token(reply::text(value)?).map(Seen::Token),

@@ -26,6 +26,7 @@ struct Control {
     jitter_us: AtomicU64,
     /// A delay drawn once for each connection, up to this much: one link is then steadily older than another.
     skew_us: AtomicU64,
+    is_staggered: AtomicBool,
     accepted: AtomicU64,
     streams: Mutex<Vec<TcpStream>>,
 }
@@ -73,6 +74,11 @@ impl Relay {
         self.control.skew_us.store(most.as_micros() as u64, Ordering::SeqCst);
     }
 
+    /// Each connection is late by an amount of its own, the next one by four times as much as the one before.
+    pub fn stagger(&self) {
+        self.control.is_staggered.store(true, Ordering::SeqCst);
+    }
+
     /// Closes every connection; new ones are welcome.
     pub fn cut(&self) {
         for stream in self.control.streams.lock().expect("no relay thread panics").drain(..) {
@@ -88,7 +94,7 @@ impl Relay {
 
 impl Control {
     fn serve(self: Arc<Self>, client: TcpStream) {
-        self.accepted.fetch_add(1, Ordering::SeqCst);
+        let nth = self.accepted.fetch_add(1, Ordering::SeqCst);
         self.wait_while_held();
         let Ok(server) = UnixStream::connect(&self.target) else {
             return;
@@ -101,7 +107,7 @@ impl Control {
         self.streams.lock().expect("no relay thread panics").push(kept);
         let control = self.clone();
         thread::spawn(move || control.upwards(from_client, to_server));
-        self.downwards(server, client);
+        self.downwards(server, client, nth);
     }
 
     fn upwards(&self, mut from: TcpStream, mut to: UnixStream) {
@@ -116,9 +122,12 @@ impl Control {
     }
 
     /// Chunks wait in a queue until they are due, so that a late one delays those behind it but not the reading.
-    fn downwards(self: Arc<Self>, mut from: UnixStream, mut to: TcpStream) {
-        let skew = self.skew_us.load(Ordering::SeqCst);
-        let skew = if skew == 0 { 0 } else { fastrand::u64(0..=skew) };
+    fn downwards(self: Arc<Self>, mut from: UnixStream, mut to: TcpStream, nth: u64) {
+        let skew = match self.skew_us.load(Ordering::SeqCst) {
+            _ if self.is_staggered.load(Ordering::SeqCst) => [0, 2_000, 8_000, 32_000][(nth % 4) as usize],
+            0 => 0,
+            most => fastrand::u64(0..=most),
+        };
         let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
         let control = self.clone();
         let writer = thread::spawn(move || {

@@ -1,0 +1,128 @@
+//! The product's own decide and parse steps under random schedules: workers, clients, outboxes, L1, the shared connections
+//! and their sinks are the real ones, with real bytes on both sides; only sockets, tasks and the clock are the test's. The
+//! server is a model of Redis's default-mode tracking (`server`), the schedules are seeded walks (`walk`) over bounded
+//! scenarios (`plan`), what must hold is in `check`, and `mutants` prove that it can be found broken.
+//!
+//! `NEARCACHE_COHERENCE_WALKS` sets the walks for each scenario, `NEARCACHE_COHERENCE_SEED` where they begin.
+
+mod check;
+mod mutants;
+mod plan;
+mod rig;
+mod server;
+mod walk;
+mod wire;
+
+use std::thread;
+
+use mutants::MUTANTS;
+use plan::{SCENARIOS, Scenario};
+use walk::{Walked, walk};
+
+/// For each scenario; a few seconds for all of them without optimisation.
+const WALKS: u64 = 400;
+/// A mutant must show itself within so many.
+const WALKS_FOR_A_MUTANT: u64 = 20_000;
+
+#[test]
+fn no_schedule_shows_a_client_what_it_must_not_see() {
+    let (walks, first) = (setting("WALKS", WALKS), setting("SEED", 0));
+    let totals = side_by_side(SCENARIOS, |scenario: &&'static Scenario| {
+        let mut walked = Walked::default();
+        let found = walk(scenario, None, first..first + walks, &mut walked);
+        let complaint = found.map(|found| {
+            format!(
+                "{}: {}\nseed {}\n{}",
+                scenario.name, found.what, found.seed, found.story
+            )
+        });
+        (scenario.name, walked, complaint)
+    });
+    let complaints: Vec<&String> = totals
+        .iter()
+        .filter_map(|(_, _, complaint)| complaint.as_ref())
+        .collect();
+    assert!(
+        complaints.is_empty(),
+        "{}",
+        complaints
+            .iter()
+            .map(|text| text.as_str())
+            .collect::<Vec<_>>()
+            .join("\n\n")
+    );
+    for (name, walked, _) in totals {
+        let Walked {
+            walks,
+            steps,
+            hits,
+            joins,
+            misses,
+        } = walked;
+        println!("{name}: {walks} walks, {steps} steps; {hits} hits, {misses} misses, {joins} of them joined");
+        assert!(hits > 0 && misses > 0, "{name} never tried L1");
+    }
+}
+
+#[test]
+fn every_known_mistake_is_found() {
+    let results = side_by_side(MUTANTS, |&(mutant, scenario)| {
+        let mut walked = Walked::default();
+        let found = walk(scenario, Some(mutant), 0..WALKS_FOR_A_MUTANT, &mut walked);
+        (mutant, walked, found)
+    });
+    let mut missed = Vec::new();
+    for (mutant, walked, found) in results {
+        match found {
+            Some(found) => println!(
+                "{mutant:?}: {} walks, seed {}: {}",
+                walked.walks, found.seed, found.what
+            ),
+            None => missed.push(mutant),
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+/// The real product is not found wrong by what the mutants need: frames that are handed over one by one.
+#[test]
+fn a_seed_gives_the_same_walk_again() {
+    for scenario in SCENARIOS {
+        let walked = [(); 2].map(|()| {
+            let mut walked = Walked::default();
+            assert!(walk(scenario, None, 7..9, &mut walked).is_none());
+            (walked.steps, walked.hits, walked.joins)
+        });
+        assert_eq!(walked[0], walked[1], "{}", scenario.name);
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    let text = std::env::var(format!("NEARCACHE_COHERENCE_{name}"));
+    text.map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Does all of them on two threads, in no particular order, and returns the results in the given one.
+fn side_by_side<T: Sync, R: Send>(all: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    thread::scope(|scope| {
+        let halves = [0, 1].map(|half| {
+            let each = &each;
+            scope.spawn(move || {
+                all.iter()
+                    .enumerate()
+                    .filter(|(i, _)| i % 2 == half)
+                    .map(|(i, t)| (i, each(t)))
+                    .collect()
+            })
+        });
+        let mut results: Vec<(usize, R)> = Vec::new();
+        for half in halves {
+            match half.join() {
+                Ok(done) => results.extend::<Vec<(usize, R)>>(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results.sort_by_key(|(i, _)| *i);
+        results.into_iter().map(|(_, result)| result).collect()
+    })
+}
