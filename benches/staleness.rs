@@ -4,6 +4,8 @@
 //! `cargo bench --bench staleness -- [ROUNDS] [WRITES]`; needs redis-server. Prints the lag of each round (p50, p99, most)
 //! and the median of the rounds. A quiet machine is needed for figures that mean something.
 
+#![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};

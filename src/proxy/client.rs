@@ -169,7 +169,7 @@ pub fn write_frame(ready: &mut Ready, frame: &[u8], shared: Option<&bytes::Bytes
             if let Err(error) = convert::to_resp2(rule, frame, &mut ready.bytes) {
                 encode::error(
                     &mut ready.bytes,
-                    &format!("ERR nearcache: reply could not be converted to RESP2: {error}"),
+                    format!("ERR nearcache: reply could not be converted to RESP2: {error}"),
                 );
             }
         }

@@ -81,12 +81,19 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             return pin(client, Reason::Side);
         }
         (b"id" | b"getname" | b"setname" | b"getredir" | b"trackinginfo" | b"info" | b"kill" | b"unblock", _) => {
-            state.error(&wrong_arity(&format!("client|{}", String::from_utf8_lossy(&sub))))
+            state.error(wrong_arity(&format!("client|{}", String::from_utf8_lossy(&sub))))
         }
         _ => {
             // As the server prints it: a C string of at most 128 bytes.
             let sub = args.arg(1).split(|&b| b == 0).next().unwrap_or_default();
-            state.error([b"ERR unknown subcommand '", &sub[..sub.len().min(128)], b"'. Try CLIENT HELP."].concat());
+            state.error(
+                [
+                    b"ERR unknown subcommand '",
+                    &sub[..sub.len().min(128)],
+                    b"'. Try CLIENT HELP.",
+                ]
+                .concat(),
+            );
         }
     }
     Step::DONE
@@ -250,7 +257,7 @@ fn kill(worker: &Worker, client: &Client, request: &Request<'_>) -> Result<Kille
             Ok(Killed::Old)
         };
     }
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err("ERR syntax error");
     }
     let (mut id, mut address, mut local, mut user, mut skip_me, mut is_other_type) =

@@ -41,7 +41,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             };
             link.send(request.raw, request.now_us, waiter);
         }
-        None if !wants_own => state.error(&worker.shared.unavailable(&"not connected")),
+        None if !wants_own => state.error(worker.shared.unavailable(&"not connected")),
         _ => {
             let text = own_section(worker);
             state

@@ -73,7 +73,7 @@ fn ping(client: &Client, args: Args<'_>) {
         2 => state
             .outbox
             .answer_now(|ready| encode::bulk(&mut ready.bytes, args.arg(1))),
-        _ => state.error(&wrong_arity("ping")),
+        _ => state.error(wrong_arity("ping")),
     }
 }
 

@@ -61,11 +61,11 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
                 .answer_now(|ready| encode::integer(&mut ready.bytes, dropped as i64));
         }
         (b"help" | b"stats" | b"explain" | b"invalidate", _) => {
-            state.error(&wrong_arity(&format!("nearcache|{}", String::from_utf8_lossy(&sub))));
+            state.error(wrong_arity(&format!("nearcache|{}", String::from_utf8_lossy(&sub))));
         }
         _ => {
             let sub = String::from_utf8_lossy(args.arg(1)).into_owned();
-            state.error(&format!("ERR unknown subcommand '{sub}'. Try NEARCACHE HELP."));
+            state.error(format!("ERR unknown subcommand '{sub}'. Try NEARCACHE HELP."));
         }
     }
     Step::DONE

@@ -343,10 +343,10 @@ impl Pinned {
             self.opaque_frame(worker, client, frame);
             return Relay::Forward;
         }
-        if let Some(frame) = frame {
-            if self.confirmation(frame) || frame.first() == Some(&b'>') || self.subscriptions.is_message(frame) {
-                return Relay::Forward;
-            }
+        if let Some(frame) = frame
+            && (self.confirmation(frame) || frame.first() == Some(&b'>') || self.subscriptions.is_message(frame))
+        {
+            return Relay::Forward;
         }
         let Some(waiting) = self.waiting.pop_front() else {
             return Relay::Forward;

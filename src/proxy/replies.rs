@@ -131,7 +131,11 @@ impl LinkSink {
         let held = self.held.borrow_mut().pop_front().filter(|held| held.lease == lease);
         let Some(Held { frame, .. }) = held else {
             let followers = worker.shared.cache.abandon(lease);
-            worker.fail_followers(&followers, "ERR nearcache: the reply of a shared read was lost");
+            let error = "ERR nearcache: the reply of a shared read was lost";
+            worker.fail_followers(&followers, error);
+            if let Some((client, sequence)) = &waiter.to {
+                client.answer(*sequence, Answer::Error(error), &worker.touched);
+            }
             return;
         };
         let fill = reply::integer(pttl).and_then(|pttl_ms| fill_of(&frame, kind, pttl_ms));

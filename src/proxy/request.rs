@@ -71,7 +71,7 @@ pub fn handle(
     let is_unauthenticated = client.state.borrow().access == ClientAccess::Unauthenticated;
     let Some(spec) = facts.table.find(args.arg(0)) else {
         if is_unauthenticated {
-            client.state.borrow_mut().error(&local::unknown_command(args));
+            client.state.borrow_mut().error(local::unknown_command(args));
             return Step::DONE;
         }
         return pin(client, Reason::Side);
@@ -156,7 +156,7 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, db: u32) -> Result<Rc
     };
     if let Err(failure) = link.availability() {
         worker.counters().l2_errors_total.add(1);
-        client.state.borrow_mut().error(&worker.unavailable(&failure));
+        client.state.borrow_mut().error(worker.unavailable(&failure));
         return Err(Step::DONE);
     }
     if let Some(waker) = client.waker()
@@ -246,7 +246,7 @@ impl Worker {
 
     pub fn is_known_large(&self, touched: &Touched) -> bool {
         let large = self.large_keys.borrow();
-        large.len() > 0 && touched.hashes().iter().any(|hash| large.contains(hash))
+        !large.is_empty() && touched.hashes().iter().any(|hash| large.contains(hash))
     }
 
     /// Now, for what must not be older than this moment.

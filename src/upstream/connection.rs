@@ -293,8 +293,8 @@ impl<S: Sink> Connection<S> {
         }
     }
 
-    /// The handshake, begun at this time (µs), is done. With `end`, `arrived` and `take_unsent` this is what the task does but for the I/O, so that a
-    /// test can be the server.
+    /// The handshake, begun at this time (µs), is done. With `end`, `arrived` and `take_unsent` this is what the task does
+    /// but for the I/O, so that a test can be the server.
     pub fn begin(&self, tracking: &TrackingState, begun_us: u64) {
         self.tracking.set(*tracking == TrackingState::On);
         *self.doomed.borrow_mut() = None;

@@ -149,6 +149,65 @@ fn clients_that_send_and_never_read() {
 }
 
 #[test]
+fn writes_that_pile_up_before_a_server_that_hangs() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let mut other = proxy.client();
+    is_served(&mut other);
+    let value = vec![b'x'; 900 * 1024];
+    let request = encode(&[b"SET".as_slice(), b"piled", &value]);
+    server.freeze();
+    let mut most = 0;
+    let clients: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut client = TcpStream::connect(("127.0.0.1", proxy.port())).expect("accepted");
+            client.set_nonblocking(true).expect("a socket can be told not to block");
+            let end = Instant::now() + Duration::from_millis(25);
+            // Whole requests one behind the other, as far as they are taken.
+            let (mut sent, whole) = (0, request.repeat(20));
+            while sent < whole.len() && Instant::now() < end {
+                match client.write(&whole[sent..]) {
+                    Ok(n) => sent += n,
+                    Err(_) => thread::sleep(Duration::from_millis(1)),
+                }
+            }
+            most = most.max(resident_kib(proxy.pid()));
+            client
+        })
+        .collect();
+    eprintln!("at most {most} KiB");
+    assert!(most < GIB_IN_KIB, "{most} KiB");
+    // The proxy itself is well meanwhile.
+    other.expect(&["PING"], "+PONG");
+    server.thaw();
+    drop(clients);
+    eventually("they are gone", STEP, || {
+        other.text(&["INFO", "nearcache"]).contains("nearcache_clients:1\r\n")
+    });
+    is_served_within(&mut other, STEP);
+}
+
+#[test]
+fn a_subscriber_that_never_reads() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let mut deaf: Vec<Client> = (0..5).map(|_| proxy.client3()).collect();
+    for client in &mut deaf {
+        client.cmd(&["SUBSCRIBE", "loud"]);
+    }
+    let mut publisher = proxy.client();
+    let message = vec![b'm'; 100_000];
+    let mut most = 0;
+    for _ in 0..1500 {
+        publisher.cmd(&[b"PUBLISH".as_slice(), b"loud", &message]);
+        most = most.max(resident_kib(proxy.pid()));
+    }
+    eprintln!("at most {most} KiB");
+    assert!(most < GIB_IN_KIB / 2, "{most} KiB");
+    is_served(&mut publisher);
+}
+
+#[test]
 fn announced_and_never_sent() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &["--workers", "2"]);

@@ -1,19 +1,23 @@
 //! The integration tests, one binary: a module for each topic, named by what a user would notice.
 //!
-//! Everything here talks to the real `nearcache` binary in front of a real `redis-server` that the test itself started.
+//! Almost everything here talks to the real `nearcache` binary in front of a real `redis-server` that the test itself started;
+//! `coherence` drives the library with a server of its own.
 
 mod admin;
 mod architecture;
 mod auth;
 mod caching;
 mod clients;
+mod coherence;
 mod coherence_live;
 mod command_table;
 mod config;
 mod differential;
 mod embedded;
+mod flights;
 mod limits;
 mod operation;
+mod options;
 mod pinned;
 mod pipe;
 mod support;

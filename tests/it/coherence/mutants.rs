@@ -23,6 +23,8 @@ use super::wire;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
+    /// No mistake at all, by the way that the mutants take.
+    Control,
     /// Pushes are not applied.
     IgnorePush,
     /// Pushes are applied in a later step than the replies behind them.
@@ -86,7 +88,7 @@ pub enum Mutant {
     UntrackedReconnect,
 }
 
-/// Every mutant, and where it is looked for.
+/// Every real mutant, and where it is looked for.
 pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::IgnorePush, &CORE),
     (Mutant::PushThroughQueue, &CORE),

@@ -125,6 +125,13 @@ const READ: &[(Op, usize)] = &[(Get, 0), (Get, 0), (Bypass, 0)];
 const EVERYTHING: &[(Op, usize)] = &[
     (Get, 0),
     (Get, 0),
+    (Get, 0),
+    (Get, 0),
+    (Get, 0),
+    (Get, 1),
+    (Get, 1),
+    (Other, 0),
+    (Get, 0),
     (Get, 1),
     (Other, 0),
     (Set, 0),

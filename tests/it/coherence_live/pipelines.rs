@@ -2,29 +2,38 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use fastrand::Rng;
 
 use crate::support::client::encode;
+use crate::support::relay::Relay;
 use crate::support::{Proxy, Server, seed, show};
-
-const ROUNDS: usize = 1500;
 
 #[test]
 fn every_reply_of_a_pipeline_shows_the_writes_ahead_of_it() {
     let server = Server::start();
-    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    write_and_read_around(&Proxy::start(&server, &["--workers", "2"]), 1500);
+}
+
+#[test]
+fn over_links_of_different_delay_too() {
+    let server = Server::start();
+    let relay = Relay::start(&server.socket());
+    relay.stagger();
+    relay.jitter(Duration::from_millis(1));
+    write_and_read_around(&Proxy::before(&relay.url(), &["--workers", "3"]), 40);
+}
+
+fn write_and_read_around(proxy: &Proxy, rounds: usize) {
     let over = AtomicBool::new(false);
     let seed = seed();
     thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
-            .map(|i| {
-                let proxy = &proxy;
-                scope.spawn(move || write_and_read(proxy, i, Rng::with_seed(seed + i)))
-            })
+            .map(|i| scope.spawn(move || write_and_read(proxy, i, rounds, Rng::with_seed(seed + i))))
             .collect();
         for i in 0..3_u64 {
-            let (proxy, over) = (&proxy, &over);
+            let over = &over;
             scope.spawn(move || read_others(proxy, over, Rng::with_seed(seed + 10 + i)));
         }
         let verdicts: Vec<_> = writers.into_iter().map(|w| w.join()).collect();
@@ -205,7 +214,7 @@ fn values_that_travel_as_streams_are_seen_at_once() {
     }
 }
 
-fn write_and_read(proxy: &Proxy, writer: u64, mut random: Rng) {
+fn write_and_read(proxy: &Proxy, writer: u64, rounds: usize, mut random: Rng) {
     let mut client = if writer.is_multiple_of(2) {
         proxy.client()
     } else {
@@ -218,7 +227,7 @@ fn write_and_read(proxy: &Proxy, writer: u64, mut random: Rng) {
         v.as_ref()
             .map_or(nil.to_owned(), |v| format!("${}\r\n{v}\r\n", v.len()))
     };
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let mut bytes = Vec::new();
         let mut expected = Vec::new();
         for step in 0..random.usize(1..20) {
