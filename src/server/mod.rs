@@ -176,7 +176,8 @@ async fn serve(config: Config) -> ExitCode {
 }
 
 fn target(config: &Config, embedded: Option<&Embedded>) -> Target {
-    let connect_timeout = config.upstream_timeouts.connect;
+    // Requests wait while a connection comes up, and nobody is to wait longer than for a reply.
+    let connect_timeout = config.upstream_timeouts.connect.min(config.upstream_timeouts.read);
     match (&config.upstream, embedded) {
         (
             Upstream::Url {

@@ -19,6 +19,7 @@ pub struct Target {
     pub endpoint: Endpoint,
     pub user: Option<String>,
     pub password: Option<Secret>,
+    /// For connecting and the handshake together.
     pub connect_timeout: Duration,
 }
 
@@ -85,13 +86,6 @@ pub enum TrackingState {
 }
 
 impl Target {
-    pub async fn connect(&self) -> Result<Stream, DialError> {
-        match tokio::time::timeout(self.connect_timeout, self.connect_socket()).await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(DialError::Timeout(self.connect_timeout)),
-        }
-    }
-
     async fn connect_socket(&self) -> io::Result<Stream> {
         match &self.endpoint {
             Endpoint::Tcp { host, port } => {
@@ -107,9 +101,13 @@ impl Target {
 
     /// Connects and greets. Nothing is left in the stream: the next reply belongs to the next request.
     pub async fn open(&self, greeting: Greeting<'_>) -> Result<(Stream, Greeted), DialError> {
-        let mut stream = self.connect().await?;
-        match tokio::time::timeout(self.connect_timeout, self.greet(&mut stream, greeting)).await {
-            Ok(result) => result.map(|greeted| (stream, greeted)),
+        let open = async {
+            let mut stream = self.connect_socket().await?;
+            let greeted = self.greet(&mut stream, greeting).await?;
+            Ok((stream, greeted))
+        };
+        match tokio::time::timeout(self.connect_timeout, open).await {
+            Ok(result) => result,
             Err(_) => Err(DialError::Timeout(self.connect_timeout)),
         }
     }

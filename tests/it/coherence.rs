@@ -60,7 +60,7 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
             joins,
             misses,
         } = walked;
-        eprintln!("{name}: {walks} walks, {steps} steps; {hits} hits, {misses} misses, {joins} of them joined");
+        eeprintln!("{name}: {walks} walks, {steps} steps; {hits} hits, {misses} misses, {joins} of them joined");
         assert!(hits > 0 && misses > 0, "{name} never tried L1");
     }
 }
@@ -75,9 +75,11 @@ fn every_known_mistake_is_found() {
     let mut missed = Vec::new();
     for (mutant, walked, found) in results {
         match found {
-            Some(found) => eprintln!(
+            Some(found) => eeprintln!(
                 "{mutant:?}: {} walks, seed {}: {}",
-                walked.walks, found.seed, found.what
+                walked.walks,
+                found.seed,
+                found.what
             ),
             None => missed.push(mutant),
         }

@@ -425,7 +425,16 @@ impl Rig {
             return Err("a reply came on a connection that was given back".into());
         };
         let worker = self.nowhere.as_ref().unwrap_or(&self.workers[session.worker]);
-        if pipe.pinned.frame(worker, &session.client, Frame::Whole(&out.bytes)) == Relay::Forward {
+        let floor_us = session.client.state.borrow().floor_us;
+        let frame = Frame::Whole(&out.bytes);
+        let relay = pipe.pinned.frame(worker, &session.client, frame);
+        // The one time that the product reads its own clock in here.
+        let mut state = session.client.state.borrow_mut();
+        if state.floor_us != floor_us {
+            state.floor_us = self.now_us;
+        }
+        drop(state);
+        if relay == Relay::Forward {
             let mut state = session.client.state.borrow_mut();
             match pipe.places.as_mut().and_then(VecDeque::pop_front) {
                 Some(place) => state
