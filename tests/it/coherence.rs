@@ -60,7 +60,7 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
             joins,
             misses,
         } = walked;
-        eeprintln!("{name}: {walks} walks, {steps} steps; {hits} hits, {misses} misses, {joins} of them joined");
+        eprintln!("{name}: {walks} walks, {steps} steps; {hits} hits, {misses} misses, {joins} of them joined");
         assert!(hits > 0 && misses > 0, "{name} never tried L1");
     }
 }
@@ -75,7 +75,7 @@ fn every_known_mistake_is_found() {
     let mut missed = Vec::new();
     for (mutant, walked, found) in results {
         match found {
-            Some(found) => eeprintln!(
+            Some(found) => eprintln!(
                 "{mutant:?}: {} walks, seed {}: {}",
                 walked.walks,
                 found.seed,
