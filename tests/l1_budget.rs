@@ -1,7 +1,9 @@
-//! Whether `used_bytes` tells the truth: what L1 believes to use against what the process grew by, after random churn.
+//! Whether `used_bytes` tells the truth: what L1 believes to use against what it has asked the allocator for, and against
+//! what the process grew by, after random churn.
 //!
-//! A test binary of its own, because it looks at the memory of the whole process.
+//! A test binary of its own, because it looks at the memory of the whole process and counts every allocation.
 
+use std::alloc::System;
 use std::process::Command;
 use std::sync::Arc;
 use std::{env, fs};
@@ -10,7 +12,15 @@ use nearcache::cache::{
     Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, Links, Own, Query, Value, name_hash,
 };
 
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
 const MIB: usize = 1 << 20;
+
+/// What the system allocator adds to a block on average: a header of 8 bytes, and rounding up to 16 (glibc malloc.c).
+const BLOCK_OVERHEAD: usize = 16;
 
 /// Anonymous memory that is resident, in bytes.
 fn resident() -> usize {
@@ -68,6 +78,7 @@ fn used_bytes_agree_with_what_the_process_takes() {
 fn churn(phase: &Phase) {
     let links = Arc::new(Links::new());
     let link = links.add().unwrap();
+    let region = Region::new(ALLOCATOR);
     let before = resident();
     let config = L1Config {
         budget_bytes: 24 * MIB,
@@ -118,9 +129,14 @@ fn churn(phase: &Phase) {
             links.answered(link, now_us);
         }
     }
+    let counted = region.change();
+    let live = counted.allocations.saturating_sub(counted.deallocations);
+    let asked_for = counted.bytes_allocated.saturating_sub(counted.bytes_deallocated) + live * BLOCK_OVERHEAD;
     let (used, taken) = (l1.stats().used_bytes, resident().saturating_sub(before));
     let ratio = taken as f64 / used as f64;
-    eprintln!("{:?}, {taken} taken, {ratio:.3}", l1.stats());
+    let asked_ratio = asked_for as f64 / used as f64;
+    eprintln!("{:?}, {taken} taken, {ratio:.3}; {asked_for} asked for, {asked_ratio:.3}", l1.stats());
     assert!(used > 22 * MIB, "the budget was not filled");
-    assert!((0.9..phase.most).contains(&ratio));
+    assert!((0.9..1.1).contains(&asked_ratio), "{asked_for} bytes asked for, {used} used");
+    assert!((0.9..phase.most).contains(&ratio), "{taken} bytes taken, {used} used");
 }
