@@ -135,8 +135,14 @@ fn churn(phase: &Phase) {
     let (used, taken) = (l1.stats().used_bytes, resident().saturating_sub(before));
     let ratio = taken as f64 / used as f64;
     let asked_ratio = asked_for as f64 / used as f64;
-    eprintln!("{:?}, {taken} taken, {ratio:.3}; {asked_for} asked for, {asked_ratio:.3}", l1.stats());
+    eprintln!(
+        "{:?}, {taken} taken, {ratio:.3}; {asked_for} asked for, {asked_ratio:.3}",
+        l1.stats()
+    );
     assert!(used > 22 * MIB, "the budget was not filled");
-    assert!((0.9..1.1).contains(&asked_ratio), "{asked_for} bytes asked for, {used} used");
+    assert!(
+        (0.9..1.1).contains(&asked_ratio),
+        "{asked_for} bytes asked for, {used} used"
+    );
     assert!((0.9..phase.most).contains(&ratio), "{taken} bytes taken, {used} used");
 }

@@ -77,9 +77,7 @@ fn every_known_mistake_is_found() {
         match found {
             Some(found) => eprintln!(
                 "{mutant:?}: {} walks, seed {}: {}",
-                walked.walks,
-                found.seed,
-                found.what
+                walked.walks, found.seed, found.what
             ),
             None => missed.push(mutant),
         }
