@@ -113,6 +113,7 @@ impl Worker {
                 read: timeouts.read,
                 write: timeouts.write,
                 back_off: (timeouts.reconnect_min, timeouts.reconnect_max),
+                tick: self.tick_period(),
             },
             LinkSink::new(self, id),
         ));

@@ -102,6 +102,15 @@ pub struct Timeouts {
     pub write: Duration,
     /// Between attempts to connect: the first pause, and the longest.
     pub back_off: (Duration, Duration),
+    /// Between calls of `tick`.
+    pub tick: Duration,
+}
+
+impl Timeouts {
+    /// Silence that would pass the read timeout before the next tick could see it: nobody is to wait longer than that.
+    fn read_at_tick_us(&self) -> u64 {
+        self.read.saturating_sub(self.tick).as_micros() as u64
+    }
 }
 
 /// What has arrived and is not applied yet: starts at the first byte of a frame.
@@ -232,7 +241,7 @@ impl<S: Sink> Connection<S> {
         }
         let queue = self.queue.borrow();
         let silent = !queue.waiters.is_empty()
-            && now_us.saturating_sub(queue.silent_since_us) >= self.timeouts.read.as_micros() as u64;
+            && now_us.saturating_sub(queue.silent_since_us) >= self.timeouts.read_at_tick_us();
         let stuck = queue.written < queue.out.len()
             && now_us.saturating_sub(queue.stuck_since_us) >= self.timeouts.write.as_micros() as u64;
         let quiet =
