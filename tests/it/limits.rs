@@ -316,7 +316,8 @@ fn many_readers_of_a_large_value() {
         assert!(reader.bytes(1024 * 1024).starts_with(b"$67108864\r\n"));
         most = most.max(resident_kib(proxy.pid()));
         if i % 5 == 0 {
-            is_served(&mut other);
+            // The server copies gigabytes meanwhile: it is not starved, that is all that can be asked for.
+            is_served_within(&mut other, Duration::from_secs(10));
         }
     }
     eprintln!("at most {most} KiB");
