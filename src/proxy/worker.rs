@@ -122,13 +122,6 @@ impl Worker {
         Ok(link)
     }
 
-    pub fn is_own_link(&self, link: LinkId) -> bool {
-        self.connections
-            .borrow()
-            .iter()
-            .any(|(_, connection)| connection.sink.link == link)
-    }
-
     /// Keeps links watched, facts fresh and pools small; called several times within the staleness bound.
     pub fn tick(&self) {
         let now_us = clock::now_us();

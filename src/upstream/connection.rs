@@ -175,10 +175,6 @@ impl<S: Sink> Connection<S> {
         matches!(*self.phase.borrow(), Phase::Up)
     }
 
-    pub fn is_down(&self) -> bool {
-        matches!(*self.phase.borrow(), Phase::Down(_))
-    }
-
     /// Whether the server sends invalidations for what this connection reads.
     pub fn is_tracking(&self) -> bool {
         self.tracking.get()
@@ -196,10 +192,6 @@ impl<S: Sink> Connection<S> {
 
     pub fn unanswered(&self) -> usize {
         self.queue.borrow().waiters.len()
-    }
-
-    pub fn buffered_bytes(&self) -> usize {
-        self.queue.borrow().out.len()
     }
 
     /// Queues one request, complete and well-formed. The caller has asked `availability`.
@@ -282,7 +274,6 @@ impl<S: Sink> Connection<S> {
                 version: Version::Resp3,
                 db: self.db,
                 tracking: Tracking::Wanted,
-                credentials: None,
             };
             let begun_us = clock::now_us();
             match self.target.open(greeting).await {

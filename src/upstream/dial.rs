@@ -55,12 +55,10 @@ impl From<io::Error> for DialError {
 
 /// What a new connection should be.
 #[derive(Clone, Copy, Debug)]
-pub struct Greeting<'a> {
+pub struct Greeting {
     pub version: Version,
     pub db: u32,
     pub tracking: Tracking,
-    /// Instead of the proxy's own user: a client's credentials.
-    pub credentials: Option<(&'a [u8], &'a [u8])>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +98,7 @@ impl Target {
     }
 
     /// Connects and greets. Nothing is left in the stream: the next reply belongs to the next request.
-    pub async fn open(&self, greeting: Greeting<'_>) -> Result<(Stream, Greeted), DialError> {
+    pub async fn open(&self, greeting: Greeting) -> Result<(Stream, Greeted), DialError> {
         let open = async {
             let mut stream = self.connect_socket().await?;
             let greeted = self.greet(&mut stream, greeting).await?;
@@ -112,14 +110,13 @@ impl Target {
         }
     }
 
-    async fn greet(&self, stream: &mut Stream, greeting: Greeting<'_>) -> Result<Greeted, DialError> {
+    async fn greet(&self, stream: &mut Stream, greeting: Greeting) -> Result<Greeted, DialError> {
         let mut out = Vec::with_capacity(128);
         let mut sent: Vec<&'static str> = Vec::with_capacity(4);
-        let own = self
+        let credentials = self
             .password
             .as_ref()
             .map(|p| (self.user.as_deref().unwrap_or("default").as_bytes(), p.expose()));
-        let credentials = greeting.credentials.or(own);
         if greeting.version == Version::Resp3 {
             match credentials {
                 Some((user, password)) => {

@@ -58,7 +58,6 @@ impl Facts {
             version: Version::Resp3,
             db: 0,
             tracking: Tracking::Off,
-            credentials: None,
         };
         let (mut stream, _) = target.open(greeting).await?;
         let mut input = BytesMut::new();

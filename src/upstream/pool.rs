@@ -97,7 +97,6 @@ impl Pool {
             version,
             db,
             tracking: Tracking::Off,
-            credentials: None,
         };
         let (stream, greeted) = self.target.open(greeting).await.map_err(PoolError::Dial)?;
         Ok(Lent {
