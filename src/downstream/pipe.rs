@@ -83,6 +83,7 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         broken: None,
         is_lost: false,
         read_timeout,
+        write_timeout: session.worker.shared.config.upstream_timeouts.write,
         timer: Box::pin(tokio::time::sleep(read_timeout)),
         look: Box::pin(tokio::time::sleep(LOOK_PERIOD)),
     };
@@ -154,6 +155,7 @@ struct Pipe {
     /// The server's end is gone.
     is_lost: bool,
     read_timeout: Duration,
+    write_timeout: Duration,
     timer: Pin<Box<Sleep>>,
     /// When to look again whether a blocked client that is not read from is still there.
     look: Pin<Box<Sleep>>,
@@ -322,7 +324,7 @@ impl Pipe {
             if forwarding == Forwarding::Forward {
                 self.to_server.extend_from_slice(raw);
                 worker.counters().requests_total.add(1);
-                self.timer.as_mut().reset(Instant::now() + self.read_timeout);
+                self.timer.as_mut().reset(Instant::now() + self.write_timeout);
             }
             session.spans.clear();
             if forwarding == Forwarding::Wait {
@@ -394,7 +396,9 @@ impl Pipe {
                 Poll::Ready(Ok(n)) => {
                     self.written += n;
                     has_progress = true;
-                    self.timer.as_mut().reset(Instant::now() + self.read_timeout);
+                    let is_sent = self.written == self.to_server.len();
+                    let patience = if is_sent { self.read_timeout } else { self.write_timeout };
+                    self.timer.as_mut().reset(Instant::now() + patience);
                 }
                 Poll::Ready(Err(e)) => return Err(e),
             }
@@ -513,10 +517,17 @@ impl Pipe {
         if is_gone {
             return Poll::Ready(Ended::Closed);
         }
-        let why = format!(
-            "no answer within the read timeout of {} ms",
-            self.read_timeout.as_millis()
-        );
+        let why = if self.written < self.to_server.len() {
+            format!(
+                "it took no data within the write timeout of {} ms",
+                self.write_timeout.as_millis()
+            )
+        } else {
+            format!(
+                "no answer within the read timeout of {} ms",
+                self.read_timeout.as_millis()
+            )
+        };
         match self.server_lost(session, &why) {
             Some(ended) => Poll::Ready(ended),
             None => {
