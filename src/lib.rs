@@ -15,8 +15,9 @@
 //! comes, `proxy::replies` drops what L1 holds of the keys and voids the leases of other connections, and only then
 //! answers the client. The server's push, on whichever connection had read the key, does the same for other writers.
 //!
-//! A client whose state lives in its connection (`MULTI`, blocking commands, subscriptions) leaves this walk: its session
-//! runs in `downstream::pipe`, over an upstream connection of its own, followed by `proxy::pinned`.
+//! A client whose state lives in its connection (`MULTI`, blocking commands) leaves this walk: its session runs in
+//! `downstream::pipe`, over an upstream connection of its own, followed by `proxy::pinned`. Subscriptions do not need
+//! one: `proxy::pubsub` has them for all clients of a worker on one connection.
 
 pub mod cli;
 
@@ -38,5 +39,6 @@ pub mod server;
 pub mod config;
 
 pub mod clock;
+pub mod glob;
 pub mod net;
 pub mod units;

@@ -26,7 +26,7 @@ pub fn collect(shared: &Shared) -> Exposition {
 type Field = fn(&Counters) -> &Tally;
 
 /// Metrics that are the sum of one counter over the workers.
-const TOTALS: [(Number, Field); 14] = [
+const TOTALS: [(Number, Field); 15] = [
     (names::L1_FOLLOWERS, |c| &c.followers_total),
     (names::REQUESTS, |c| &c.requests_total),
     (names::LOCAL_REQUESTS, |c| &c.local_total),
@@ -41,6 +41,7 @@ const TOTALS: [(Number, Field); 14] = [
     (names::LINKS_LOST, |c| &c.links_lost_total),
     (names::PUSHES, |c| &c.pushes_total),
     (names::PROBES, |c| &c.probes_total),
+    (names::MESSAGES, |c| &c.messages_total),
 ];
 
 type DurationsField = fn(&Counters) -> &Durations;
@@ -130,6 +131,7 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
         let is_so = u8::from(verdict.status == status);
         out.add(&names::HEALTH, &[(names::STATUS, status.name())], f64::from(is_so));
     }
+    out.add(&names::SUBSCRIPTIONS, &[], shared.audience.held() as f64);
     out.add(&names::CACHE_INFO, &[("caching", seen.caching.name())], 1.0);
 }
 

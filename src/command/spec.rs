@@ -145,6 +145,15 @@ impl Spec {
         }
     }
 
+    /// The name as the server's errors have it: with the subcommand, where there are any.
+    pub fn full_name(&self, args: Args<'_>) -> String {
+        let is_container = args.len() > 1 && is_one_of(self.name.as_bytes(), &CONTAINERS);
+        match is_container {
+            true => format!("{}|{}", self.name, String::from_utf8_lossy(args.arg(1)).to_lowercase()),
+            false => self.name.to_string(),
+        }
+    }
+
     /// Whether the reply grows with the keyspace or with everything that was ever loaded, not with one key.
     pub fn is_likely_large(&self, args: Args<'_>) -> bool {
         let sub = args.arg(1);
@@ -159,6 +168,26 @@ impl Spec {
         }
     }
 }
+
+/// Commands with subcommands.
+const CONTAINERS: [&[u8]; 16] = [
+    b"acl",
+    b"client",
+    b"cluster",
+    b"command",
+    b"commandlog",
+    b"config",
+    b"function",
+    b"latency",
+    b"memory",
+    b"module",
+    b"object",
+    b"pubsub",
+    b"script",
+    b"slowlog",
+    b"xgroup",
+    b"xinfo",
+];
 
 /// What decides the path of a request.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 //! Every queue and buffer that a client can fill has its limit here; limits of size are in bytes. Read once
 //! at start; immutable afterwards.
 
-use super::reader::{Reader, print_bytes, print_length_or_off};
+use super::reader::{Reader, print_bytes, print_length, print_length_or_off};
 use super::{Printed, integer};
 use std::time::Duration;
 
@@ -18,6 +18,12 @@ pub struct Clients {
     pub tcp_keepalive: Duration,
     /// A client that leaves more replies unread than this is disconnected; default 256 MiB, minimum 1 MiB.
     pub output_limit_bytes: usize,
+    /// The same for a client that listens to channels; default 32 MiB (as Redis), minimum 1 MiB.
+    pub pubsub_output_limit_bytes: usize,
+    /// One that leaves more than this unread for `pubsub_output_soft_time`; default 8 MiB (as Redis), minimum 1 MiB.
+    pub pubsub_output_soft_limit_bytes: usize,
+    /// Default 60 s (as Redis), minimum 1 s.
+    pub pubsub_output_soft_time: Duration,
     /// All buffers together; default 512 MiB, minimum 16 MiB.
     pub buffer_budget_bytes: usize,
     /// A request announced as larger is streamed, not held; default 1 MiB, minimum 16 KiB.
@@ -35,6 +41,9 @@ impl Default for Clients {
             idle_timeout: Duration::ZERO,
             tcp_keepalive: Duration::from_secs(300),
             output_limit_bytes: 256 << 20,
+            pubsub_output_limit_bytes: 32 << 20,
+            pubsub_output_soft_limit_bytes: 8 << 20,
+            pubsub_output_soft_time: Duration::from_secs(60),
             buffer_budget_bytes: 512 << 20,
             max_request_held_bytes: 1 << 20,
             max_inflight_requests: 1024,
@@ -56,6 +65,21 @@ impl Clients {
                 .length_or_off("clients.tcp_keepalive", Some(default.tcp_keepalive), second)
                 .unwrap_or_default(),
             output_limit_bytes: reader.bytes("clients.output_limit", default.output_limit_bytes, 1 << 20),
+            pubsub_output_limit_bytes: reader.bytes(
+                "clients.pubsub_output_limit",
+                default.pubsub_output_limit_bytes,
+                1 << 20,
+            ),
+            pubsub_output_soft_limit_bytes: reader.bytes(
+                "clients.pubsub_output_soft_limit",
+                default.pubsub_output_soft_limit_bytes,
+                1 << 20,
+            ),
+            pubsub_output_soft_time: reader.length(
+                "clients.pubsub_output_soft_time",
+                default.pubsub_output_soft_time,
+                second,
+            ),
             buffer_budget_bytes: reader.bytes("clients.buffer_budget", default.buffer_budget_bytes, 16 << 20),
             max_request_held_bytes: reader.bytes("clients.max_request_held", default.max_request_held_bytes, 16 << 10),
             max_inflight_requests: reader.number(
@@ -75,6 +99,12 @@ impl Clients {
             ("idle_timeout", optional(self.idle_timeout)),
             ("tcp_keepalive", optional(self.tcp_keepalive)),
             ("output_limit", print_bytes(self.output_limit_bytes)),
+            ("pubsub_output_limit", print_bytes(self.pubsub_output_limit_bytes)),
+            (
+                "pubsub_output_soft_limit",
+                print_bytes(self.pubsub_output_soft_limit_bytes),
+            ),
+            ("pubsub_output_soft_time", print_length(self.pubsub_output_soft_time)),
             ("buffer_budget", print_bytes(self.buffer_budget_bytes)),
             ("max_request_held", print_bytes(self.max_request_held_bytes)),
             ("max_inflight_requests", integer(self.max_inflight_requests)),

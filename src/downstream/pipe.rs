@@ -11,15 +11,18 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
-use crate::command::Pin as State;
+use crate::clock;
+use crate::command::{Path, Pin as State, Spec};
 use crate::proxy::client::Access;
 use crate::proxy::pinned::{Forwarding, Frame, Pinned, Relay};
-use crate::proxy::request::Reason;
+use crate::proxy::pubsub::{self, Gate};
+use crate::proxy::request::{Reason, Request, Step};
 use crate::resp::encode;
 use crate::resp::limits::{Limits, ProtocolError};
 use crate::resp::reply::FrameScanner;
 use crate::resp::request::{Args, Scan};
 use crate::resp::stream::Streamed;
+use crate::upstream::facts::Facts;
 use crate::upstream::pool::{Lent, PoolError};
 
 /// How the pinned part of a session has ended.
@@ -318,9 +321,11 @@ impl Pipe {
                 Some((raw, spans)) => (&raw[..], &spans[..]),
             };
             let args = Args { buf: raw, spans };
-            let forwarding = self
-                .pinned
-                .request(&worker, &session.client, facts.table.find(args.arg(0)), args);
+            let spec = facts.table.find(args.arg(0));
+            let forwarding = match self.listening(session, &facts, spec, args, raw) {
+                Some(forwarding) => forwarding,
+                None => self.pinned.request(&worker, &session.client, spec, args),
+            };
             if forwarding == Forwarding::Forward {
                 self.to_server.extend_from_slice(raw);
                 worker.counters().requests_total.add(1);
@@ -347,6 +352,50 @@ impl Pipe {
             session.input.drain(..consumed);
         }
         self.is_stalled |= self.broken.is_some();
+    }
+
+    /// What the client's subscriptions, which are the worker's affair and not this connection's, have to say about a
+    /// request; `None`: nothing.
+    fn listening(
+        &self,
+        session: &Session,
+        facts: &Facts,
+        spec: Option<&Spec>,
+        args: Args<'_>,
+        raw: &[u8],
+    ) -> Option<Forwarding> {
+        let (worker, client) = (&session.worker, &session.client);
+        let spec = spec.filter(|spec| spec.is_arity_ok(args.len()))?;
+        let path = spec.path(args);
+        let gate = pubsub::gate(&client.state.borrow(), spec, path, args);
+        match gate {
+            Gate::Open => {}
+            Gate::Wait => return Some(Forwarding::Wait),
+            Gate::Refused(_) if self.pinned.is_waiting() => return Some(Forwarding::Wait),
+            Gate::Refused(error) => {
+                client.state.borrow_mut().error(error);
+                return Some(Forwarding::Answered);
+            }
+        }
+        if path != Path::Pin(State::Subscribe) || self.pinned.has_own_subscriptions() {
+            return None;
+        }
+        if self.pinned.is_waiting() {
+            return Some(Forwarding::Wait);
+        }
+        let request = Request {
+            args,
+            raw,
+            rest: &[],
+            spec,
+            facts,
+            now_us: clock::now_us(),
+        };
+        match pubsub::request(worker, client, &request) {
+            Step::Done { .. } => Some(Forwarding::Answered),
+            Step::Wait => Some(Forwarding::Wait),
+            Step::Pin(_) => None,
+        }
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<bool, ()> {
@@ -457,14 +506,10 @@ impl Pipe {
                 self.is_streaming = true;
                 self.head = frame[..HEAD_BYTES].into();
             }
-            session
-                .client
-                .state
-                .borrow_mut()
-                .outbox
-                .ready()
-                .bytes
-                .extend_from_slice(frame);
+            let mut state = session.client.state.borrow_mut();
+            state.outbox.ready().bytes.extend_from_slice(frame);
+            state.outbox.set_mid_frame(!is_complete);
+            drop(state);
             start = self.scanned;
             if !is_complete {
                 break;

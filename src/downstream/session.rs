@@ -318,7 +318,12 @@ impl Session {
         let state = self.client.state.borrow();
         let (held, charged) = state.outbox.held_bytes();
         let (input, limits) = (self.input.len(), &self.worker.shared.config.clients);
+        let is_listening = state.listening.as_ref().is_some_and(|listening| listening.is_any());
         drop(state);
+        if is_listening && self.is_too_slow(held) {
+            self.worker.counters().clients_refused_total.add(1);
+            return false;
+        }
         // What L1 or another client holds as well costs nothing here, however often it is to be written.
         if charged > limits.output_limit_bytes {
             tracing::warn!(
@@ -338,6 +343,34 @@ impl Session {
             self.worker.counters().clients_refused_total.add(1);
             return false;
         }
+        true
+    }
+
+    /// Whether a client that listens leaves more unread than such a client may.
+    fn is_too_slow(&self, held: usize) -> bool {
+        let limits = &self.worker.shared.config.clients;
+        let since_us = &self.client.over_soft_limit_since_us;
+        if held <= limits.pubsub_output_soft_limit_bytes {
+            since_us.set(0);
+            return false;
+        }
+        let now_us = self.worker.now_us();
+        if since_us.get() == 0 {
+            since_us.set(now_us);
+        }
+        let for_us = u128::from(now_us - since_us.get());
+        let limit = if held > limits.pubsub_output_limit_bytes {
+            "clients.pubsub_output_limit"
+        } else if for_us >= limits.pubsub_output_soft_time.as_micros() {
+            "clients.pubsub_output_soft_limit for too long"
+        } else {
+            return false;
+        };
+        tracing::warn!(
+            client = self.client.meta.address,
+            held,
+            "closed: more unread messages than {limit}"
+        );
         true
     }
 }

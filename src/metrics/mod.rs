@@ -79,6 +79,8 @@ pub struct Counters {
     pub links_lost_total: Tally,
     pub pushes_total: Tally,
     pub probes_total: Tally,
+    /// Messages handed to clients that share the subscriptions of their worker.
+    pub messages_total: Tally,
     pub clients_accepted_total: Tally,
     pub clients_closed_total: Tally,
     /// Clients closed for a reason of the proxy's: limits, budget, protocol errors, idle.

@@ -125,6 +125,15 @@ pub const LINKS_LOST: Number = counter("nearcache_links_lost_total", "Losses of 
 pub const PUSHES: Number = counter("nearcache_pushes_total", "Invalidation messages received.");
 pub const PROBES: Number = counter("nearcache_probes_total", "PINGs sent over quiet shared connections.");
 
+pub const SUBSCRIPTIONS: Number = gauge(
+    "nearcache_subscriptions",
+    "Channels and patterns subscribed to upstream, once for each worker with clients that listen.",
+);
+pub const MESSAGES: Number = counter(
+    "nearcache_messages_total",
+    "Messages handed to clients that share their worker's subscriptions.",
+);
+
 pub const HEALTH: Number = gauge(
     "nearcache_health",
     "1 for the status that /health answers, 0 for the others.",

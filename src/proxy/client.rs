@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 use parking_lot::Mutex;
 
 use super::outbox::{Charge, Outbox, Ready};
+use super::pubsub::Listening;
 use super::waiter::Answer;
 use crate::clock;
 use crate::resp::Version;
@@ -24,6 +25,8 @@ pub struct Client {
     waker: RefCell<Option<Waker>>,
     /// Got an answer in the batch that is being applied; its session is woken at the end of it.
     is_touched: Cell<bool>,
+    /// Since when it has left more than the soft limit of its class unread (0: it has not).
+    pub over_soft_limit_since_us: Cell<u64>,
     /// Bytes that the budget of all buffers knows of.
     pub accounted_bytes: Cell<usize>,
 }
@@ -41,6 +44,8 @@ pub struct ClientMeta {
     pub is_resp3: AtomicBool,
     /// Has an upstream connection of its own: subscribed, blocked, in a transaction.
     pub is_pinned: AtomicBool,
+    /// Channels, patterns and shard channels that it listens to, by way of the worker's hub.
+    pub subscriptions: [AtomicU32; 3],
     /// That connection's id at the server; 0: none, or not known.
     pub upstream_id: AtomicI64,
     /// Name, user, library name and version, last command: changed rarely.
@@ -66,6 +71,8 @@ pub struct State {
     pub floor_us: u64,
     /// Close once everything ready is written.
     pub is_closing: bool,
+    /// What the client listens to by way of the worker's hub; `None` if it never did.
+    pub listening: Option<Box<Listening>>,
 }
 
 /// As whom the client speaks.
@@ -91,9 +98,11 @@ impl Client {
                 access,
                 floor_us: 0,
                 is_closing: false,
+                listening: None,
             }),
             waker: RefCell::new(None),
             is_touched: Cell::new(false),
+            over_soft_limit_since_us: Cell::new(0),
             accounted_bytes: Cell::new(0),
         }
     }
@@ -126,6 +135,11 @@ impl Client {
             .borrow_mut()
             .outbox
             .answer(sequence, |ready| answer.write(ready));
+        self.touch(touched);
+    }
+
+    /// The session has something to do once the batch is over.
+    pub fn touch(self: &Rc<Self>, touched: &RefCell<Vec<Rc<Client>>>) {
         if !self.is_touched.replace(true) {
             touched.borrow_mut().push(Rc::clone(self));
         }
@@ -150,8 +164,37 @@ impl State {
 }
 
 impl ClientMeta {
+    /// One that has just come; `addresses` are its own and the one it came to.
+    pub fn new(id: u64, worker: u16, addresses: (String, String), db: u32) -> ClientMeta {
+        let now_us = clock::now_us();
+        let (address, local_address) = addresses;
+        ClientMeta {
+            id,
+            worker,
+            address,
+            local_address,
+            connected_us: now_us,
+            active_us: AtomicU64::new(now_us),
+            db: AtomicU32::new(db),
+            is_resp3: AtomicBool::new(false),
+            is_pinned: AtomicBool::new(false),
+            subscriptions: Default::default(),
+            upstream_id: AtomicI64::new(0),
+            words: Mutex::new(Words {
+                user: "default".into(),
+                ..Words::default()
+            }),
+            is_killed: AtomicBool::new(false),
+        }
+    }
+
     pub fn is_killed(&self) -> bool {
         self.is_killed.load(Relaxed)
+    }
+
+    /// Listens to something, by way of the worker's hub.
+    pub fn is_subscribed(&self) -> bool {
+        self.subscriptions.iter().any(|count| count.load(Relaxed) > 0)
     }
 
     pub fn idle_seconds(&self) -> u64 {

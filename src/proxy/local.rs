@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::client::{Access, Client, Words};
 use super::request::{Reason, Request, Step, pin};
 use super::worker::Worker;
-use super::{client_command, info, nearcache};
+use super::{client_command, info, nearcache, pubsub};
 use crate::command::Local;
 use crate::config::Auth;
 use crate::resp::convert::{self, Rule};
@@ -66,7 +66,14 @@ fn printable(bytes: &[u8], most: usize) -> String {
 
 fn ping(client: &Client, args: Args<'_>) {
     let mut state = client.state.borrow_mut();
+    let is_listening = state.listening.as_ref().is_some_and(|listening| listening.is_any());
     match args.len() {
+        // RESP2 has no pushes: while messages may come the reply has their form.
+        1 | 2 if is_listening && state.version == Version::Resp2 => state.outbox.answer_now(|ready| {
+            encode::array_header(&mut ready.bytes, 2);
+            encode::bulk(&mut ready.bytes, "pong");
+            encode::bulk(&mut ready.bytes, args.arg(1));
+        }),
         1 => state
             .outbox
             .answer_now(|ready| encode::simple(&mut ready.bytes, "PONG")),
@@ -286,6 +293,7 @@ fn reset(worker: &Worker, client: &Client) -> Step {
 }
 
 pub fn forget(worker: &Worker, client: &Client) {
+    pubsub::forget(worker, client);
     let mut state = client.state.borrow_mut();
     state.version = Version::Resp2;
     state.db = worker.initial_db();

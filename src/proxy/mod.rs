@@ -3,7 +3,7 @@
 //!
 //! The walk of a request: [`request`] decides its path; [`read`] asks L1; [`transaction`] recognises a whole one;
 //! [`local`] and its neighbours answer what concerns the proxy; [`replies`] applies what comes back; [`pinned`] follows
-//! a client that has an upstream connection of its own. [`outbox`] keeps a client's answers in order.
+//! a client that has an upstream connection of its own; [`pubsub`] has the subscriptions of all the others. [`outbox`] keeps a client's answers in order.
 
 pub mod client;
 mod client_command;
@@ -13,6 +13,7 @@ mod local;
 mod nearcache;
 pub mod outbox;
 pub mod pinned;
+pub mod pubsub;
 mod read;
 mod replies;
 pub mod request;

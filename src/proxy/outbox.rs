@@ -76,6 +76,9 @@ pub struct Outbox {
     /// Sequence number of `slots[0]`.
     head: u64,
     ready: Ready,
+    /// The last bytes in `ready` are part of a frame of which more is to come; messages wait here meanwhile.
+    is_mid_frame: bool,
+    messages: Option<Box<Ready>>,
     unanswered: Unanswered,
     /// Moving average of the replies that came later, in eighths of a byte; `None` before the first.
     reply_size: Option<u32>,
@@ -201,10 +204,27 @@ impl Outbox {
         &mut self.ready
     }
 
+    /// Writes a message that answers nothing: it goes between any two replies.
+    pub fn message(&mut self, write: impl FnOnce(&mut Ready)) {
+        if self.is_mid_frame {
+            write(self.messages.get_or_insert_default());
+        } else {
+            write(&mut self.ready);
+        }
+    }
+
+    /// What is in [`Outbox::ready`] ends within a frame, or no longer does.
+    pub fn set_mid_frame(&mut self, is_mid_frame: bool) {
+        self.is_mid_frame = is_mid_frame;
+        if !is_mid_frame && let Some(messages) = self.messages.take() {
+            self.ready.append(*messages);
+        }
+    }
+
     /// Bytes held for the client, ready ones and answers behind a slot that waits: all, and those it is charged for.
     pub fn held_bytes(&self) -> (usize, usize) {
         let answers = self.slots.iter().filter_map(|slot| slot.answer.as_ref());
-        answers.fold(
+        answers.chain(self.messages.as_deref()).fold(
             (self.ready.len(), self.ready.charged_bytes()),
             |(all, charged), answer| (all + answer.len(), charged + answer.charged_bytes()),
         )

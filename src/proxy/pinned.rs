@@ -111,6 +111,16 @@ impl Pinned {
         self.waiting.is_empty() && !self.is_sticky()
     }
 
+    /// Whether what the client subscribes to is this connection's affair: it begins in a transaction, without replies, or
+    /// where others have begun.
+    pub fn has_own_subscriptions(&self) -> bool {
+        self.is_multi
+            || self.is_opaque
+            || self.replies != Replies::On
+            || self.subscriptions.is_any()
+            || self.waiting.iter().any(|waiting| waiting.kind.may_begin_a_state())
+    }
+
     pub fn is_waiting(&self) -> bool {
         self.waiting() > 0
     }

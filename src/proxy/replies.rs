@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::client::{Client, write_frame};
 use super::info;
 use super::outbox::Touched;
+use super::pubsub;
 use super::waiter::{Answer, Effect, FillKind, Waiter};
 use super::worker::Worker;
 use crate::cache::{Fill, LeaseId, LinkId, Value, name_hash};
@@ -98,7 +99,12 @@ impl LinkSink {
                     });
                 }
             }
-            Effect::None | Effect::FillRead(..) | Effect::FillTtl(..) | Effect::Info => {}
+            Effect::None
+            | Effect::FillRead(..)
+            | Effect::FillTtl(..)
+            | Effect::Info
+            | Effect::Receivers { .. }
+            | Effect::Subscribers { .. } => {}
         }
     }
 
@@ -251,9 +257,15 @@ impl Sink for LinkSink {
             waiter => waiter,
         };
         let Some((client, sequence)) = waiter.to else { return };
-        if let Effect::Info = waiter.effect {
-            let text = info::with_own_section(&worker, frame.bytes, waiter.version);
-            client.answer(sequence, Answer::Converted(text), &worker.touched);
+        let rewritten = match &waiter.effect {
+            Effect::Info => Some(info::with_own_section(&worker, frame.bytes, waiter.version)),
+            effect @ (Effect::Receivers { .. } | Effect::Subscribers { .. }) => {
+                pubsub::corrected(&worker, effect, frame.bytes)
+            }
+            _ => None,
+        };
+        if let Some(rewritten) = rewritten {
+            client.answer(sequence, Answer::Converted(rewritten), &worker.touched);
             return;
         }
         let answer = Answer::Frame {

@@ -6,9 +6,10 @@ use std::rc::Rc;
 
 use super::client::{Access as ClientAccess, Client};
 use super::outbox::{Source, Touched};
+use super::pubsub::Gate;
 use super::waiter::{Effect, Waiter};
 use super::worker::{Link, Worker};
-use super::{local, read, transaction};
+use super::{local, pubsub, read, transaction};
 use crate::cache::name_hash;
 use crate::clock;
 use crate::command::{Access, Cache, Keys, Local, Path, Pin, Spec};
@@ -100,6 +101,15 @@ pub fn handle(
         });
         return Step::DONE;
     }
+    let gate = pubsub::gate(&client.state.borrow(), spec, path, args);
+    match gate {
+        Gate::Open => {}
+        Gate::Wait => return Step::Wait,
+        Gate::Refused(error) => {
+            client.state.borrow_mut().error(error);
+            return Step::DONE;
+        }
+    }
     let request = Request {
         args,
         raw,
@@ -109,12 +119,16 @@ pub fn handle(
         now_us,
     };
     match path {
-        Path::Shared => shared(worker, client, &request),
+        Path::Shared => match pubsub::publish(worker, client, &request) {
+            Some(step) => step,
+            None => shared(worker, client, &request),
+        },
         Path::Local(which) => local::answer(worker, client, &request, which),
         Path::Pin(Pin::Multi) => match transaction::whole(worker, client, &request) {
             Some(step) => step,
             None => pin(client, Reason::State(Pin::Multi)),
         },
+        Path::Pin(Pin::Subscribe) => pubsub::request(worker, client, &request),
         Path::Pin(why) => pin(client, Reason::State(why)),
         Path::Side => pin(client, Reason::Side),
         Path::Refused(error) => {
@@ -182,7 +196,7 @@ pub fn forward(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, reques
             Effect::Write(touched.clone())
         }
         Access::Read => Effect::Read(touched.clone()),
-        Access::None => Effect::None,
+        Access::None => pubsub::effect(worker, request),
     };
     send(worker, client, link, request, touched, effect)
 }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::client::ClientMeta;
 use super::flight::Follower;
+use super::pubsub::audience::Audience;
 use crate::cache::{L1, Links};
 use crate::clock;
 use crate::config::{Config, Upstream};
@@ -31,6 +32,8 @@ pub struct Shared {
     pub links: Arc<Links>,
     pub cache: L1<Follower>,
     pub inboxes: Box<[Inbox]>,
+    /// Who listens to what, over all workers.
+    pub audience: Audience,
     pub counters: Box<[CachePadded<Counters>]>,
     facts: RwLock<Arc<Facts>>,
     facts_version: AtomicU64,
@@ -131,6 +134,7 @@ impl Shared {
             target,
             links,
             cache,
+            audience: Audience::default(),
             inboxes: (0..workers).map(|_| Inbox::default()).collect(),
             counters: (0..workers).map(|_| CachePadded::default()).collect(),
             facts: RwLock::new(Arc::new(Facts::unknown())),

@@ -1,4 +1,5 @@
-//! The subscriptions of one pinned client, counted from the server's confirmations.
+//! The kinds of subscriptions, and those of one client on an upstream connection of its own, counted from the server's
+//! confirmations.
 
 use crate::resp::reply;
 
@@ -7,6 +8,30 @@ pub enum Subscription {
     Channel,
     Pattern,
     Shard,
+}
+
+impl Subscription {
+    pub const ALL: [Subscription; 3] = [Subscription::Channel, Subscription::Pattern, Subscription::Shard];
+
+    /// What a command begins or ends.
+    pub fn of_command(name: &str) -> Option<(Subscription, bool)> {
+        let kinds = Subscription::ALL.into_iter();
+        kinds
+            .flat_map(|kind| [(kind, true), (kind, false)])
+            .find(|(kind, is_start)| kind.confirmed_as(*is_start) == name)
+    }
+
+    /// The first word of the server's confirmation; also the command in lower case.
+    pub fn confirmed_as(self, is_start: bool) -> &'static str {
+        match (self, is_start) {
+            (Subscription::Channel, true) => "subscribe",
+            (Subscription::Channel, false) => "unsubscribe",
+            (Subscription::Pattern, true) => "psubscribe",
+            (Subscription::Pattern, false) => "punsubscribe",
+            (Subscription::Shard, true) => "ssubscribe",
+            (Subscription::Shard, false) => "sunsubscribe",
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -36,15 +61,8 @@ impl Subscriptions {
             return None;
         }
         let mut parts = reply::elements(frame)?;
-        let (which, is_start) = match reply::text(parts.next()?)? {
-            b"subscribe" => (Subscription::Channel, true),
-            b"psubscribe" => (Subscription::Pattern, true),
-            b"ssubscribe" => (Subscription::Shard, true),
-            b"unsubscribe" => (Subscription::Channel, false),
-            b"punsubscribe" => (Subscription::Pattern, false),
-            b"sunsubscribe" => (Subscription::Shard, false),
-            _ => return None,
-        };
+        let word = std::str::from_utf8(reply::text(parts.next()?)?).ok()?;
+        let (which, is_start) = Subscription::of_command(word)?;
         let count = reply::integer(parts.nth(1)?)?;
         // The server counts channels and patterns together, and says so after each change.
         let (place, count) = match which {

@@ -42,6 +42,15 @@ pub enum Effect {
     },
     /// INFO: the proxy's section goes in.
     Info,
+    /// A `PUBLISH`: the number of receivers that the server does not know of is added.
+    Receivers {
+        is_sharded: bool,
+        channel: Box<[u8]>,
+    },
+    /// `PUBSUB NUMSUB`: the same for each channel.
+    Subscribers {
+        is_sharded: bool,
+    },
 }
 
 /// How the reply of a read is stored.

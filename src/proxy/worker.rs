@@ -15,6 +15,8 @@ use slab::Slab;
 use super::client::Client;
 use super::flight::Follower;
 use super::outbox::Ready;
+use super::pubsub;
+use super::pubsub::hub::Hub;
 use super::replies::LinkSink;
 use super::shared::{FlightAnswer, Message, Shared};
 use super::waiter::{Answer, Effect};
@@ -24,7 +26,7 @@ use crate::config::Consistency;
 use crate::metrics::Counters;
 use crate::resp::Version;
 use crate::upstream::connection::{Connection, Failure, Timeouts};
-use crate::upstream::dial::Target;
+use crate::upstream::dial::{Greeting, Target, Tracking};
 use crate::upstream::facts::Facts;
 use crate::upstream::pool::Pool;
 
@@ -48,6 +50,8 @@ pub struct Worker {
     /// Shared connections by database; few, so a list.
     connections: RefCell<Vec<(u32, Rc<Link>)>>,
     pub pool: Pool,
+    /// The subscriptions of its clients.
+    pub hub: Hub,
     facts: RefCell<Arc<Facts>>,
     facts_version: Cell<u64>,
     /// Clients that got an answer in the batch that is being applied.
@@ -73,6 +77,7 @@ impl Worker {
             clients: RefCell::default(),
             connections: RefCell::default(),
             pool,
+            hub: Hub::default(),
             facts: RefCell::new(shared.facts()),
             facts_version: Cell::new(shared.facts_version()),
             touched: RefCell::default(),
@@ -105,21 +110,30 @@ impl Worker {
                 u16::MAX
             ));
         };
-        let timeouts = &self.shared.config.upstream_timeouts;
         let link = Rc::new(Connection::new(
             Rc::clone(&self.target),
-            db,
-            Timeouts {
-                read: timeouts.read,
-                write: timeouts.write,
-                back_off: (timeouts.reconnect_min, timeouts.reconnect_max),
-                tick: self.tick_period(),
+            Greeting {
+                version: Version::Resp3,
+                db,
+                tracking: Tracking::Wanted,
             },
+            self.timeouts(),
             LinkSink::new(self, id),
         ));
         self.connections.borrow_mut().push((db, Rc::clone(&link)));
         tokio::task::spawn_local(Rc::clone(&link).run());
         Ok(link)
+    }
+
+    /// How long connections that many clients share wait.
+    pub fn timeouts(&self) -> Timeouts {
+        let timeouts = &self.shared.config.upstream_timeouts;
+        Timeouts {
+            read: timeouts.read,
+            write: timeouts.write,
+            back_off: (timeouts.reconnect_min, timeouts.reconnect_max),
+            tick: self.tick_period(),
+        }
     }
 
     /// Keeps links watched, facts fresh and pools small; called several times within the staleness bound.
@@ -129,6 +143,7 @@ impl Worker {
         for (_, link) in self.connections.borrow().iter() {
             link.tick(now_us, probe_after);
         }
+        self.hub.tick(now_us, probe_after);
         self.pool.tick(now_us);
         let version = self.shared.facts_version();
         if version != self.facts_version.replace(version) {
@@ -158,10 +173,11 @@ impl Worker {
         }
     }
 
-    pub fn exit(&self, client: &Client) {
+    pub fn exit(&self, client: &Rc<Client>) {
         let _ = self.clients.borrow_mut().try_remove(client.place.get() as usize);
         self.shared.registry.lock().remove(&client.meta.id);
         self.counters().clients_closed_total.add(1);
+        pubsub::forget(self, client);
         self.leave();
     }
 

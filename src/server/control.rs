@@ -173,6 +173,9 @@ fn close_idle(shared: &Shared) {
     }
     let now_us = clock::now_us();
     let timeout_us = timeout.as_micros() as u64;
-    shared
-        .kill(|meta| !meta.is_pinned.load(Relaxed) && now_us.saturating_sub(meta.active_us.load(Relaxed)) > timeout_us);
+    shared.kill(|meta| {
+        !meta.is_pinned.load(Relaxed)
+            && !meta.is_subscribed()
+            && now_us.saturating_sub(meta.active_us.load(Relaxed)) > timeout_us
+    });
 }

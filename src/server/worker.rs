@@ -3,17 +3,14 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64};
 use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 
-use crate::clock;
 use crate::downstream::session;
 use crate::net::Stream;
-use crate::proxy::client::{Client, ClientMeta, Words};
+use crate::proxy::client::{Client, ClientMeta};
 use crate::proxy::shared::{Message, NewClient, Shared};
 use crate::proxy::worker::Worker;
 
@@ -72,25 +69,17 @@ fn admit(worker: &Rc<Worker>, new: NewClient) {
             return;
         }
     };
-    let now_us = clock::now_us();
-    let meta = Arc::new(ClientMeta {
-        id: worker.shared.next_client_id(),
-        worker: worker.index,
-        address,
-        local_address,
-        connected_us: now_us,
-        active_us: AtomicU64::new(now_us),
-        db: AtomicU32::new(worker.initial_db()),
-        is_resp3: AtomicBool::new(false),
-        is_pinned: AtomicBool::new(false),
-        upstream_id: AtomicI64::new(0),
-        words: Mutex::new(Words {
-            user: "default".into(),
-            ..Words::default()
-        }),
-        is_killed: AtomicBool::new(false),
-    });
-    let client = Rc::new(Client::new(meta, worker.initial_access(), worker.initial_db()));
+    let meta = ClientMeta::new(
+        worker.shared.next_client_id(),
+        worker.index,
+        (address, local_address),
+        worker.initial_db(),
+    );
+    let client = Rc::new(Client::new(
+        Arc::new(meta),
+        worker.initial_access(),
+        worker.initial_db(),
+    ));
     worker.enter(&client);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {

@@ -18,10 +18,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::dial::{DialError, Greeted, Greeting, Target, Tracking, TrackingState};
+use super::dial::{DialError, Greeted, Greeting, Target, TrackingState};
 use crate::clock;
 use crate::net::Stream;
-use crate::resp::Version;
 use crate::resp::reply::FrameScanner;
 
 /// Unsent bytes beyond which sessions have to wait.
@@ -43,6 +42,10 @@ pub trait Sink: 'static {
     /// Bytes came off the socket at this time; what is in them follows.
     fn received(&self, now_us: u64);
     fn push(&self, frame: &[u8]);
+    /// Whether a push is the reply that the oldest unanswered request waits for: a subscription's confirmation is.
+    fn is_reply(&self, _oldest: &Self::Waiter, _push: &[u8]) -> bool {
+        false
+    }
     fn reply(&self, waiter: Self::Waiter, frame: Frame<'_>);
     /// All frames that were there are applied. `answered_us`: when the newest answered request was queued (0: none);
     /// `answers`: how many replies there were.
@@ -81,7 +84,7 @@ impl fmt::Display for Failure {
 pub struct Connection<S: Sink> {
     pub sink: S,
     target: Rc<Target>,
-    db: u32,
+    greeting: Greeting,
     timeouts: Timeouts,
     queue: RefCell<Queue<S::Waiter>>,
     phase: RefCell<Phase>,
@@ -141,11 +144,11 @@ enum Phase {
 }
 
 impl<S: Sink> Connection<S> {
-    pub fn new(target: Rc<Target>, db: u32, timeouts: Timeouts, sink: S) -> Self {
+    pub fn new(target: Rc<Target>, greeting: Greeting, timeouts: Timeouts, sink: S) -> Self {
         Connection {
             sink,
             target,
-            db,
+            greeting,
             timeouts,
             queue: RefCell::new(Queue {
                 out: Vec::new(),
@@ -270,18 +273,13 @@ impl<S: Sink> Connection<S> {
     pub async fn run(self: Rc<Self>) {
         let mut failures: u32 = 0;
         loop {
-            let greeting = Greeting {
-                version: Version::Resp3,
-                db: self.db,
-                tracking: Tracking::Wanted,
-            };
             let begun_us = clock::now_us();
-            match self.target.open(greeting).await {
+            match self.target.open(self.greeting).await {
                 Ok((stream, Greeted { tracking, .. })) => {
                     failures = 0;
                     self.begin(&tracking, begun_us);
                     let why = self.pump(stream).await;
-                    tracing::warn!(upstream = %self.target.endpoint, db = self.db, reason = %why, "upstream connection lost");
+                    tracing::warn!(upstream = %self.target.endpoint, db = self.greeting.db, reason = %why, "upstream connection lost");
                     self.end(why);
                 }
                 Err(error) => {
@@ -335,6 +333,14 @@ impl<S: Sink> Connection<S> {
         self.queue.borrow_mut().waiters.pop_front()
     }
 
+    fn is_reply(&self, push: &[u8]) -> bool {
+        let queue = self.queue.borrow();
+        queue
+            .waiters
+            .front()
+            .is_some_and(|(_, waiter)| self.sink.is_reply(waiter, push))
+    }
+
     fn requests_start_now(&self) {
         let now_us = clock::now_us();
         let mut queue = self.queue.borrow_mut();
@@ -344,7 +350,7 @@ impl<S: Sink> Connection<S> {
 
     fn go_down(&self, failures: u32, error: &DialError) {
         if failures == 1 {
-            tracing::error!(upstream = %self.target.endpoint, db = self.db, %error, "upstream is unavailable");
+            tracing::error!(upstream = %self.target.endpoint, db = self.greeting.db, %error, "upstream is unavailable");
         }
         let why = error.to_string();
         *self.phase.borrow_mut() = Phase::Down(why.clone());
@@ -447,7 +453,7 @@ impl<S: Sink> Connection<S> {
                 break Ok(());
             }
             let bytes = *scanned - start;
-            if input[start] == b'>' {
+            if input[start] == b'>' && !self.is_reply(&input[start..*scanned]) {
                 self.sink.push(&input[start..*scanned]);
             } else {
                 let Some((sent_us, waiter)) = self.next_waiter() else {

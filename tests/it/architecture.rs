@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// The lowest layer, whose modules may use one another.
-const BASE: &[&str] = &["cli", "clock", "config", "error", "metrics", "net", "units"];
+const BASE: &[&str] = &["cli", "clock", "config", "error", "glob", "metrics", "net", "units"];
 
 const LINES_MAX: usize = 600;
 

@@ -20,6 +20,7 @@ mod operation;
 mod options;
 mod pinned;
 mod pipe;
+mod pubsub;
 mod support;
 mod transactions;
 mod trouble;

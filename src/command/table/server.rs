@@ -27,7 +27,7 @@ pub(super) static ROWS: &[Spec] = &[
     plain("punsubscribe", -1).by(SUBSCRIBE),
     plain("sunsubscribe", -1).by(SUBSCRIBE),
     plain("monitor", 1).by(Path::Pin(Pin::Monitor)),
-    side("pubsub", -2),
+    plain("pubsub", -2),
     plain("time", 1),
     plain("lastsave", 1),
     plain("command", -1),

@@ -96,13 +96,12 @@ pub fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
         "discard" => Kind::Discard,
         "watch" => Kind::Watch,
         "unwatch" => Kind::Unwatch,
-        "subscribe" => Kind::Subscribe(Subscription::Channel, named),
-        "psubscribe" => Kind::Subscribe(Subscription::Pattern, named),
-        "ssubscribe" => Kind::Subscribe(Subscription::Shard, named),
-        "unsubscribe" => Kind::Unsubscribe(Subscription::Channel, (named > 0).then_some(named)),
-        "punsubscribe" => Kind::Unsubscribe(Subscription::Pattern, (named > 0).then_some(named)),
-        "sunsubscribe" => Kind::Unsubscribe(Subscription::Shard, (named > 0).then_some(named)),
-        _ => match path {
+        name => match path {
+            Path::Pin(Pin::Subscribe) => match Subscription::of_command(name) {
+                Some((which, true)) => Kind::Subscribe(which, named),
+                Some((which, false)) => Kind::Unsubscribe(which, (named > 0).then_some(named)),
+                None => Kind::Plain,
+            },
             Path::Local(Local::Reset) => Kind::Reset,
             Path::Local(Local::Quit) => Kind::Quit,
             Path::Local(Local::Client) if args.len() == 3 && is(1, b"setname") => Kind::SetName(word(args.arg(2))),

@@ -6,13 +6,12 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use nearcache::cache::{self, L1, L1Config, LinkId, Links};
 use nearcache::config::{Config, Endpoint};
 use nearcache::proxy::Follower;
-use nearcache::proxy::client::{Access, Client, ClientMeta, Words};
+use nearcache::proxy::client::{Access, Client, ClientMeta};
 use nearcache::proxy::pinned::{Forwarding, Frame, Pinned, Relay};
 use nearcache::proxy::request::{self, Step};
 use nearcache::proxy::shared::{FlightAnswer, Message, Shared};
@@ -24,7 +23,6 @@ use nearcache::resp::request::{Args, Scan, Scanner, Span};
 use nearcache::upstream::connection::Input;
 use nearcache::upstream::dial::{Target, TrackingState};
 use nearcache::upstream::facts::Facts;
-use parking_lot::Mutex;
 
 use super::check::{self, Checked, Expected, Judge, Shown};
 use super::mutants::{Late, Mutant};
@@ -486,20 +484,13 @@ impl Rig {
 
 impl Session {
     fn new(worker: &Rc<Worker>, w: usize, random: &mut fastrand::Rng) -> Session {
-        let meta = Arc::new(ClientMeta {
-            id: worker.shared.next_client_id(),
-            worker: worker.index,
-            address: String::new(),
-            local_address: String::new(),
-            connected_us: START_US,
-            active_us: AtomicU64::new(START_US),
-            db: AtomicU32::new(0),
-            is_resp3: AtomicBool::new(false),
-            is_pinned: AtomicBool::new(false),
-            upstream_id: AtomicI64::new(0),
-            words: Mutex::new(Words::default()),
-            is_killed: AtomicBool::new(false),
-        });
+        let addresses = (String::new(), String::new());
+        let meta = Arc::new(ClientMeta::new(
+            worker.shared.next_client_id(),
+            worker.index,
+            addresses,
+            0,
+        ));
         let client = Rc::new(Client::new(meta, Access::Own, 0));
         if random.bool() {
             client.state.borrow_mut().version = Version::Resp3;

@@ -1,0 +1,277 @@
+//! Subscriptions of clients on the shared path. All clients of a worker share one upstream connection for them, its
+//! [`hub`], so any number of listeners of a channel is one subscription at the server for each worker; [`audience`] knows
+//! how many there really are, for `PUBLISH` and `PUBSUB NUMSUB`.
+//!
+//! What Redis promises a connection holds: confirmations come in the order of the requests, messages in the server's order,
+//! and a client of RESP2 that listens may do nothing else. A client that listens goes on with ordinary commands in RESP3;
+//! its own `PUBLISH` travels over the hub's connection, so that it hears its message before it gets the reply.
+
+pub mod audience;
+pub mod hub;
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::client::{Access, Client, State};
+use super::outbox::{Source, Touched};
+use super::request::{Reason, Request, Step, pin};
+use super::subscriptions::Subscription;
+use super::waiter::Effect;
+use super::worker::Worker;
+use crate::command::{Local, Path, Pin, Spec};
+use crate::resp::request::Args;
+use crate::resp::{Version, encode, reply};
+use hub::{Asked, HubWaiter};
+
+/// What one client listens to by way of its worker's hub.
+#[derive(Default)]
+pub struct Listening {
+    /// Names, for each kind, as they will be when all its requests are answered.
+    wanted: [HashSet<Bytes>; 3],
+    /// How many of each kind are confirmed.
+    confirmed: [usize; 3],
+    /// Its requests over the hub that are not answered.
+    unanswered: usize,
+}
+
+impl Listening {
+    pub fn is_any(&self) -> bool {
+        self.confirmed != [0; 3]
+    }
+
+    /// The number in a confirmation: channels and patterns count together.
+    fn count(&self, kind: Subscription) -> usize {
+        let [channels, patterns, shard_channels] = self.confirmed;
+        match kind {
+            Subscription::Shard => shard_channels,
+            Subscription::Channel | Subscription::Pattern => channels + patterns,
+        }
+    }
+}
+
+/// What a client that listens, or has asked to, may do with a request.
+pub enum Gate {
+    Open,
+    /// Not before its subscriptions are confirmed.
+    Wait,
+    Refused(String),
+}
+
+/// Asked for every request of a client that has ever listened.
+pub fn gate(state: &State, spec: &Spec, path: Path, args: Args<'_>) -> Gate {
+    let Some(listening) = &state.listening else {
+        return Gate::Open;
+    };
+    if path == Path::Pin(Pin::Subscribe) {
+        return Gate::Open;
+    }
+    if listening.unanswered > 0 {
+        return Gate::Wait;
+    }
+    let is_allowed = matches!(path, Path::Local(Local::Ping | Local::Quit | Local::Reset));
+    if state.version == Version::Resp3 || is_allowed || !listening.is_any() {
+        return Gate::Open;
+    }
+    Gate::Refused(format!(
+        "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+        spec.full_name(args)
+    ))
+}
+
+/// `SUBSCRIBE`, `UNSUBSCRIBE` and their kin.
+pub fn request(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
+    let Some((kind, is_start)) = Subscription::of_command(&request.spec.name) else {
+        return pin(client, Reason::State(Pin::Subscribe));
+    };
+    let is_foreign = client.state.borrow().access == Access::Foreign;
+    // The server sends these to the connection that CLIENT TRACKING … REDIRECT names by its id.
+    let is_redirected = is_start && request.args.iter().skip(1).any(|name| name == INVALIDATIONS);
+    if is_foreign || is_redirected {
+        return pin(client, Reason::State(Pin::Subscribe));
+    }
+    let mut state = client.state.borrow_mut();
+    let State {
+        outbox,
+        listening,
+        version,
+        ..
+    } = &mut *state;
+    // Earlier requests travel another way and are answered first.
+    let own = listening.as_ref().map_or(0, |listening| listening.unanswered);
+    if outbox.waiting() > own {
+        return Step::Wait;
+    }
+    let names: Vec<Option<Bytes>> = request
+        .args
+        .iter()
+        .skip(1)
+        .map(|name| Some(Bytes::copy_from_slice(name)))
+        .collect();
+    if !is_start && listening.is_none() {
+        // Nothing to end, and nothing under way.
+        let names = if names.is_empty() { vec![None] } else { names };
+        for name in &names {
+            outbox.answer_now(|ready| write_confirmation(&mut ready.bytes, *version, kind, false, name.as_deref(), 0));
+        }
+        return Step::DONE;
+    }
+    let link = worker.hub.link(worker);
+    if let Err(failure) = link.availability() {
+        worker.counters().l2_errors_total.add(1);
+        state.error(worker.unavailable(&failure));
+        return Step::DONE;
+    }
+    let listening = listening.get_or_insert_default();
+    let names = match names.is_empty() {
+        false => names,
+        true if listening.wanted[kind as usize].is_empty() => vec![None],
+        true => listening.wanted[kind as usize].iter().cloned().map(Some).collect(),
+    };
+    worker.counters().shared_total.add(names.len() as u64);
+    link.send_with(request.now_us, |out, expect| {
+        for name in names {
+            listening.unanswered += 1;
+            let sequence = outbox.expect(Touched::None, Source::Sent);
+            let wanted = &mut listening.wanted[kind as usize];
+            let asked = Asked {
+                client: Rc::clone(client),
+                sequence,
+                kind,
+                name: name.clone(),
+            };
+            match name {
+                Some(name) if is_start => {
+                    if wanted.insert(name.clone()) {
+                        worker.hub.want(kind, &name);
+                    }
+                    encode::command(out, [kind.confirmed_as(true).as_bytes(), &name].into_iter());
+                    expect(HubWaiter::Subscribe(asked));
+                }
+                Some(name) if wanted.remove(&name) && worker.hub.release(kind, &name) => {
+                    encode::command(out, [kind.confirmed_as(false).as_bytes(), &name].into_iter());
+                    expect(HubWaiter::Unsubscribe(Some(asked), kind, name));
+                }
+                _ => {
+                    out.extend_from_slice(PING);
+                    expect(HubWaiter::Barrier(asked));
+                }
+            }
+        }
+    });
+    Step::DONE
+}
+
+const INVALIDATIONS: &[u8] = b"__redis__:invalidate";
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+/// A `PUBLISH` of a client that listens itself. `None`: it does not, or not any more.
+pub fn publish(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Option<Step> {
+    let mut state = client.state.borrow_mut();
+    let State {
+        outbox,
+        listening,
+        version,
+        ..
+    } = &mut *state;
+    let listening = listening.as_mut().filter(|listening| listening.is_any())?;
+    if !matches!(&*request.spec.name, "publish" | "spublish") {
+        return None;
+    }
+    if !outbox.is_all_answered() {
+        return Some(Step::Wait);
+    }
+    let link = worker.hub.link(worker);
+    link.availability().ok()?;
+    listening.unanswered += 1;
+    worker.counters().shared_total.add(1);
+    let waiter = HubWaiter::Publish {
+        client: Rc::clone(client),
+        sequence: outbox.expect(Touched::None, Source::Sent),
+        version: *version,
+        is_sharded: &*request.spec.name == "spublish",
+        channel: request.args.arg(1).into(),
+    };
+    link.send(request.raw, request.now_us, waiter);
+    Some(Step::DONE)
+}
+
+/// What the number in the reply to a request on a shared connection needs.
+pub fn effect(worker: &Worker, request: &Request<'_>) -> Effect {
+    if !worker.shared.audience.has_hidden() {
+        return Effect::None;
+    }
+    let sub = request.args.arg(1);
+    match &*request.spec.name {
+        name @ ("publish" | "spublish") => Effect::Receivers {
+            is_sharded: name == "spublish",
+            channel: sub.into(),
+        },
+        "pubsub" if sub.eq_ignore_ascii_case(b"numsub") => Effect::Subscribers { is_sharded: false },
+        "pubsub" if sub.eq_ignore_ascii_case(b"shardnumsub") => Effect::Subscribers { is_sharded: true },
+        _ => Effect::None,
+    }
+}
+
+/// A reply with the numbers of receivers or subscribers that there really are; `None` if it is right as it is.
+pub fn corrected(worker: &Worker, effect: &Effect, frame: &[u8]) -> Option<Bytes> {
+    let audience = &worker.shared.audience;
+    let mut out = Vec::new();
+    match effect {
+        Effect::Receivers { is_sharded, channel } => {
+            let hidden = audience.hidden_receivers(*is_sharded, channel);
+            let count = reply::integer(frame).filter(|_| hidden > 0)?;
+            encode::integer(&mut out, count + hidden as i64);
+        }
+        Effect::Subscribers { is_sharded } => {
+            let mut parts = reply::elements(frame)?;
+            encode::array_header(&mut out, parts.len());
+            while let (Some(name), Some(count)) = (parts.next(), parts.next()) {
+                let hidden = audience.hidden_subscribers(*is_sharded, reply::text(name)?);
+                out.extend_from_slice(name);
+                encode::integer(&mut out, reply::integer(count)? + hidden as i64);
+            }
+        }
+        _ => return None,
+    }
+    Some(out.into())
+}
+
+/// The client goes, or has asked to be as new: it hears no more.
+pub fn forget(worker: &Worker, client: &Client) {
+    let Some(listening) = client.state.borrow_mut().listening.take() else {
+        return;
+    };
+    for (kind, names) in Subscription::ALL.into_iter().zip(listening.wanted) {
+        client.meta.subscriptions[kind as usize].store(0, std::sync::atomic::Ordering::Relaxed);
+        for name in names {
+            worker.hub.leave(worker, kind, &name, client);
+            if !worker.hub.release(kind, &name) {
+                continue;
+            }
+            let Some(link) = worker.hub.existing() else { continue };
+            link.send_with(worker.now_us(), |out, expect| {
+                encode::command(out, [kind.confirmed_as(false).as_bytes(), &name].into_iter());
+                expect(HubWaiter::Unsubscribe(None, kind, name.clone()));
+            });
+        }
+    }
+}
+
+fn write_confirmation(
+    out: &mut Vec<u8>,
+    version: Version,
+    kind: Subscription,
+    is_start: bool,
+    name: Option<&[u8]>,
+    count: usize,
+) {
+    encode::push_header(out, version, 3);
+    encode::bulk(out, kind.confirmed_as(is_start));
+    match name {
+        Some(name) => encode::bulk(out, name),
+        None => encode::null(out, version),
+    }
+    encode::integer(out, count as i64);
+}
