@@ -145,6 +145,16 @@ impl Spec {
         }
     }
 
+    /// Whether it waits until replicas, or the disk, have what was written.
+    pub fn waits_for_writes(&self) -> bool {
+        matches!(&*self.name, "wait" | "waitaof")
+    }
+
+    /// Whether the server runs a program for it, for as long as that takes.
+    pub fn runs_code(&self) -> bool {
+        matches!(self.shape, Shape::Script)
+    }
+
     /// The name as the server's errors have it: with the subcommand, where there are any.
     pub fn full_name(&self, args: Args<'_>) -> String {
         let is_container = args.len() > 1 && is_one_of(self.name.as_bytes(), &CONTAINERS);

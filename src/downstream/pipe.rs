@@ -51,6 +51,7 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         let state = session.client.state.borrow();
         (state.version, state.db)
     };
+    let db = (reason != Reason::Anywhere).then_some(db);
     let mut lent = match session.worker.pool.take(version, db).await {
         Ok(lent) => lent,
         Err(error) => return refuse(session, &reason, &error),
@@ -100,7 +101,10 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
     } = pipe;
     if ended == Ended::Back && !pinned.is_dirty && held.is_empty() {
         let state = session.client.state.borrow();
-        (lent.version, lent.db) = (state.version, state.db);
+        lent.version = state.version;
+        if reason != Reason::Anywhere {
+            lent.db = state.db;
+        }
         lent.name = session.client.meta.words.lock().name.clone();
         session.worker.pool.give_back(lent);
     }
@@ -111,7 +115,10 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
 fn refuse(session: &mut Session, reason: &Reason, error: &PoolError) -> Ended {
     let text = match error {
         PoolError::Exhausted(_) => format!("ERR nearcache: {error}"),
-        PoolError::Dial(error) => session.worker.shared.unavailable(error),
+        PoolError::Dial(error) => match error.server_state() {
+            Some(state) => state.to_owned(),
+            None => session.worker.shared.unavailable(error),
+        },
     };
     session.worker.counters().l2_errors_total.add(1);
     session.client.state.borrow_mut().error(&text);
@@ -322,11 +329,17 @@ impl Pipe {
             };
             let args = Args { buf: raw, spans };
             let spec = facts.table.find(args.arg(0));
+            // The server waits for the writes before the connection's last command, and the client's were on another one.
+            let is_catching_up = self.pinned.is_plain() && spec.is_some_and(|spec| spec.waits_for_writes());
             let forwarding = match self.listening(session, &facts, spec, args, raw) {
                 Some(forwarding) => forwarding,
                 None => self.pinned.request(&worker, &session.client, spec, args),
             };
             if forwarding == Forwarding::Forward {
+                if is_catching_up {
+                    self.pinned.own_request_before_last();
+                    self.to_server.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
+                }
                 self.to_server.extend_from_slice(raw);
                 worker.counters().requests_total.add(1);
                 self.timer.as_mut().reset(Instant::now() + self.write_timeout);

@@ -21,6 +21,8 @@ use crate::upstream::facts::Facts;
 
 /// Replies that wait for the socket beyond which no further requests are taken.
 pub const HIGH_WATER_BYTES: usize = 256 << 10;
+/// Unread errors beyond which a client that has not authenticated is closed.
+const UNAUTHENTICATED_OUTPUT_BYTES: usize = 64 << 10;
 /// Reads in one turn before other clients of the worker get theirs.
 const READS_A_TURN: usize = 4;
 
@@ -319,7 +321,13 @@ impl Session {
         let (held, charged) = state.outbox.held_bytes();
         let (input, limits) = (self.input.len(), &self.worker.shared.config.clients);
         let is_listening = state.listening.as_ref().is_some_and(|listening| listening.is_any());
+        let is_stranger = state.access == Access::Unauthenticated;
         drop(state);
+        // Redis gives a client that has not said who it is 1 KiB; here it may leave a socket's worth.
+        if is_stranger && held > UNAUTHENTICATED_OUTPUT_BYTES {
+            self.worker.counters().clients_refused_total.add(1);
+            return false;
+        }
         if is_listening && self.is_too_slow(held) {
             self.worker.counters().clients_refused_total.add(1);
             return false;

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::outbox::{Charge, Outbox, Ready};
 use super::pubsub::Listening;
+use super::request::Road;
 use super::waiter::Answer;
 use crate::clock;
 use crate::resp::Version;
@@ -69,6 +70,8 @@ pub struct State {
     pub access: Access,
     /// A reply whose keys nobody knows was shown at this time: L1 may answer only with what is vouched for since (0: none).
     pub floor_us: u64,
+    /// The shared connection that its last request took.
+    pub road: Road,
     /// Close once everything ready is written.
     pub is_closing: bool,
     /// What the client listens to by way of the worker's hub; `None` if it never did.
@@ -97,6 +100,7 @@ impl Client {
                 db,
                 access,
                 floor_us: 0,
+                road: Road::Main,
                 is_closing: false,
                 listening: None,
             }),

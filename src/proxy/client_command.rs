@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::client::{Client, ClientMeta};
 use super::local::{INVALID_NAME, is_valid_name, wrong_arity};
 use super::outbox::Touched;
-use super::request::{Reason, Request, Step, available, pin, send};
+use super::request::{Reason, Request, Road, Step, available, pin, send};
 use super::waiter::Effect;
 use super::worker::Worker;
 use crate::clock;
@@ -128,8 +128,7 @@ fn unblock(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> S
     let mut words = vec![&b"CLIENT"[..], b"UNBLOCK", &id];
     words.extend(args.iter().skip(3));
     encode::command(&mut raw, words.into_iter());
-    let db = client.state.borrow().db;
-    let link = match available(worker, client, db) {
+    let link = match available(worker, client, Road::Main) {
         Ok(link) => link,
         Err(step) => return step,
     };

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::client::Client;
 use super::outbox::{Source, Touched};
-use super::request::{Request, Step};
+use super::request::{Request, Road, Step};
 use super::waiter::{Effect, Waiter};
 use super::worker::Worker;
 use crate::clock;
@@ -24,7 +24,14 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
     let wants_own = args.len() == 1
         || (1..args.len()).any(|i| is(i, b"nearcache") || is(i, b"all") || is(i, b"everything") || is(i, b"default"));
     let is_own_alone = args.len() > 1 && (1..args.len()).all(|i| is(i, b"nearcache"));
-    let db = client.state.borrow().db;
+    let (db, is_first) = {
+        let state = client.state.borrow();
+        (state.db, state.outbox.is_all_answered())
+    };
+    // Behind a script, which travels on a connection of its own.
+    if client.state.borrow().road != Road::Main && !is_first {
+        return Step::Wait;
+    }
     let link = worker.connection(db).ok().filter(|link| link.availability().is_ok());
     let mut state = client.state.borrow_mut();
     let version = state.version;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::client::{Access, Client, Words};
 use super::request::{Reason, Request, Step, pin};
 use super::worker::Worker;
-use super::{client_command, info, nearcache, pubsub};
+use super::{client_command, info, nearcache, pubsub, request};
 use crate::command::Local;
 use crate::config::Auth;
 use crate::resp::convert::{self, Rule};
@@ -19,6 +19,10 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, w
     let args = request.args;
     worker.counters().local_total.add(1);
     match which {
+        // A server that is busy with a script says so, and whoever asks then wants to know.
+        Local::Ping if worker.may_be_busy(request.now_us) && is_up(worker, client) => {
+            return request::shared(worker, client, request);
+        }
         Local::Ping => ping(client, args),
         Local::Echo => client
             .state
@@ -62,6 +66,13 @@ pub fn wrong_arity(name: &str) -> String {
 
 fn printable(bytes: &[u8], most: usize) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned()
+}
+
+/// Whether there is a server to be asked, and the client may be told what it says.
+fn is_up(worker: &Rc<Worker>, client: &Client) -> bool {
+    let state = client.state.borrow();
+    let is_listening = state.listening.as_ref().is_some_and(|listening| listening.is_any());
+    !is_listening && worker.connection(state.db).is_ok_and(|link| link.is_up())
 }
 
 fn ping(client: &Client, args: Args<'_>) {

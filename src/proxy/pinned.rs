@@ -111,6 +111,14 @@ impl Pinned {
         self.waiting.is_empty() && !self.is_sticky()
     }
 
+    /// Whether every request gets one reply now.
+    pub fn is_plain(&self) -> bool {
+        !self.is_multi
+            && !self.is_opaque
+            && self.replies == Replies::On
+            && !self.waiting.iter().any(|waiting| waiting.kind.may_begin_a_state())
+    }
+
     /// Whether what the client subscribes to is this connection's affair: it begins in a transaction, without replies, or
     /// where others have begun.
     pub fn has_own_subscriptions(&self) -> bool {
@@ -143,6 +151,12 @@ impl Pinned {
     /// The proxy sends a request of its own.
     pub fn own_request(&mut self) {
         self.expect(Waiting::of(Kind::Own));
+    }
+
+    /// The proxy sends a request of its own in front of the client's last one.
+    pub fn own_request_before_last(&mut self) {
+        let last = self.waiting.len().saturating_sub(1);
+        self.waiting.insert(last, Waiting::of(Kind::Own));
     }
 
     /// Judges a complete request that is about to be forwarded.

@@ -56,6 +56,11 @@ impl LinkSink {
         }
     }
 
+    /// Whether L1 is filled by this connection; that for scripts is to L1 what a pinned one is.
+    fn is_vouching(&self) -> bool {
+        self.link != LinkId::PINNED
+    }
+
     fn set_state(&self, worker: &Worker, state: LinkState) {
         let count = |state| -> Option<&AtomicUsize> {
             match state {
@@ -169,6 +174,9 @@ impl Sink for LinkSink {
 
     fn up(&self, tracking: &TrackingState, begun_us: u64) {
         let Some(worker) = self.worker.upgrade() else { return };
+        if !self.is_vouching() {
+            return;
+        }
         let state = match tracking {
             TrackingState::Refused(error) => {
                 tracing::warn!(
@@ -292,8 +300,12 @@ impl Sink for LinkSink {
     fn lost(&self) {
         self.held.borrow_mut().clear();
         let Some(worker) = self.worker.upgrade() else { return };
-        worker.shared.links.lost(self.link);
         worker.counters().links_lost_total.add(1);
+        if !self.is_vouching() {
+            return;
+        }
+        worker.hang_up_scripts("the server is gone");
+        worker.shared.links.lost(self.link);
         self.set_state(&worker, LinkState::Down);
     }
 

@@ -37,6 +37,9 @@ impl Step {
 pub enum Reason {
     /// For one request.
     Side,
+    /// The same for one that has nothing to do with keys: a connection in any database will do. A server that is busy with
+    /// a script lets nobody change the database, but lets him kill the script.
+    Anywhere,
     /// For what starts a state that lives in the connection.
     State(Pin),
     /// A request too large to hold.
@@ -130,6 +133,7 @@ pub fn handle(
         },
         Path::Pin(Pin::Subscribe) => pubsub::request(worker, client, &request),
         Path::Pin(why) => pin(client, Reason::State(why)),
+        Path::Side if touched(worker, spec, args) == Touched::None => pin(client, Reason::Anywhere),
         Path::Side => pin(client, Reason::Side),
         Path::Refused(error) => {
             client.state.borrow_mut().error(error);
@@ -147,9 +151,13 @@ pub fn pin(client: &Client, reason: Reason) -> Step {
     }
 }
 
-fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
-    let db = client.state.borrow().db;
-    let link = match available(worker, client, db) {
+pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
+    let road = if request.spec.runs_code() {
+        Road::Scripts
+    } else {
+        Road::Main
+    };
+    let link = match available(worker, client, road) {
         Ok(link) => link,
         Err(step) => return step,
     };
@@ -159,15 +167,37 @@ fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> St
     forward(worker, client, &link, request)
 }
 
-/// The shared connection, if it takes requests now; otherwise the client has its error, or has to wait for room.
-pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, db: u32) -> Result<Rc<Link>, Step> {
-    let link = match worker.connection(db) {
+/// Which of a worker's shared connections for a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Road {
+    #[default]
+    Main,
+    Scripts,
+}
+
+/// The shared connection for the client's database, if it takes requests now; otherwise the client has its error, or has
+/// to wait: for room, or, when it changes from one road to the other, for its earlier answers.
+pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road) -> Result<Rc<Link>, Step> {
+    let mut state = client.state.borrow_mut();
+    if state.road != road {
+        if !state.outbox.is_all_answered() {
+            return Err(Step::Wait);
+        }
+        state.road = road;
+    }
+    let db = state.db;
+    let connection = match road {
+        Road::Main => worker.connection(db),
+        Road::Scripts => Ok(worker.script_connection(db)),
+    };
+    let link = match connection {
         Ok(link) => link,
         Err(error) => {
-            client.state.borrow_mut().error(&error);
+            state.error(&error);
             return Err(Step::DONE);
         }
     };
+    drop(state);
     if let Err(failure) = link.availability() {
         worker.counters().l2_errors_total.add(1);
         client.state.borrow_mut().error(worker.unavailable(&failure));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::client::Client;
 use super::outbox::{Source, Touched};
-use super::request::{Request, Step, available, touched};
+use super::request::{Request, Road, Step, available, touched};
 use super::waiter::{Effect, Waiter};
 use super::worker::Worker;
 use crate::command::{Access, Path};
@@ -25,6 +25,7 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
     let mut read = Hashes::default();
     let mut written = Hashes::default();
     let mut bytes = 0;
+    let mut road = Road::Main;
     let is_executed = loop {
         let rest = multi.rest.get(bytes..)?;
         spans.clear();
@@ -47,6 +48,9 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
             return None;
         }
         rules.push(spec.rule(args));
+        if spec.runs_code() {
+            road = Road::Scripts;
+        }
         let keys = touched(worker, spec, args);
         match spec.access {
             Access::Read => read.add(&keys),
@@ -54,8 +58,7 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
             Access::None => {}
         }
     };
-    let db = client.state.borrow().db;
-    let link = match available(worker, client, db) {
+    let link = match available(worker, client, road) {
         Ok(link) => link,
         // The commands behind MULTI would each get the same error; they were never queued anywhere.
         Err(Step::Done { .. }) => return Some(refused(client, rules.len(), bytes)),

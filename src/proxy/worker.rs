@@ -28,6 +28,7 @@ use crate::resp::Version;
 use crate::upstream::connection::{Connection, Failure, Timeouts};
 use crate::upstream::dial::{Greeting, Target, Tracking};
 use crate::upstream::facts::Facts;
+use crate::upstream::occasional::Occasional;
 use crate::upstream::pool::Pool;
 
 /// Keys whose values were too large for a shared connection, remembered by name hash.
@@ -49,6 +50,9 @@ pub struct Worker {
     pub clients: RefCell<Slab<Rc<Client>>>,
     /// Shared connections by database; few, so a list.
     connections: RefCell<Vec<(u32, Rc<Link>)>>,
+    /// The same for scripts: a server reads nothing from a connection while it runs a script for it, so nothing else may
+    /// wait behind one.
+    script_connections: RefCell<Vec<(u32, Occasional<LinkSink>)>>,
     pub pool: Pool,
     /// The subscriptions of its clients.
     pub hub: Hub,
@@ -76,6 +80,7 @@ impl Worker {
             target,
             clients: RefCell::default(),
             connections: RefCell::default(),
+            script_connections: RefCell::default(),
             pool,
             hub: Hub::default(),
             facts: RefCell::new(shared.facts()),
@@ -125,6 +130,50 @@ impl Worker {
         Ok(link)
     }
 
+    /// The shared connection for scripts in a database.
+    pub fn script_connection(self: &Rc<Self>, db: u32) -> Rc<Link> {
+        let mut connections = self.script_connections.borrow_mut();
+        if let Some((_, open)) = connections.iter().find(|(d, _)| *d == db) {
+            return Rc::clone(open.link());
+        }
+        let greeting = Greeting {
+            version: Version::Resp3,
+            db,
+            tracking: Tracking::Off,
+        };
+        // A script may run for long. That the server lives is seen on the other connection, where it says that it is busy.
+        let timeouts = Timeouts {
+            read: Duration::from_secs(u64::from(u32::MAX)),
+            ..self.timeouts()
+        };
+        let sink = LinkSink::new(self, LinkId::PINNED);
+        let open = Occasional::open(Connection::new(Rc::clone(&self.target), greeting, timeouts, sink));
+        let link = Rc::clone(open.link());
+        connections.push((db, open));
+        link
+    }
+
+    /// The server is gone, or silent for too long.
+    pub fn hang_up_scripts(&self, why: &str) {
+        for (_, open) in self.script_connections.borrow().iter() {
+            if open.link().is_up() {
+                open.link().hang_up(why.to_owned());
+            }
+        }
+    }
+
+    /// Whether the server may be busy with a script, and says so to whoever asks: it owes an answer to one for some time,
+    /// and not to others.
+    pub fn may_be_busy(&self, now_us: u64) -> bool {
+        let is_late = |link: &Link| {
+            link.oldest_unanswered_us()
+                .is_some_and(|sent_us| now_us.saturating_sub(sent_us) > SLOW_US)
+        };
+        let scripts = self.script_connections.borrow();
+        scripts.iter().any(|(_, open)| is_late(open.link()))
+            && !self.connections.borrow().iter().any(|(_, link)| is_late(link))
+    }
+
     /// How long connections that many clients share wait.
     pub fn timeouts(&self) -> Timeouts {
         let timeouts = &self.shared.config.upstream_timeouts;
@@ -143,6 +192,9 @@ impl Worker {
         for (_, link) in self.connections.borrow().iter() {
             link.tick(now_us, probe_after);
         }
+        self.script_connections
+            .borrow_mut()
+            .retain(|(_, open)| !open.tick(now_us, probe_after, false));
         self.hub.tick(now_us, probe_after);
         self.pool.tick(now_us);
         let version = self.shared.facts_version();
@@ -366,6 +418,7 @@ impl Worker {
     pub fn unavailable(&self, failure: &Failure) -> String {
         match failure {
             Failure::Unavailable(why) => self.shared.unavailable(why),
+            Failure::Refused(error) => error.clone(),
             Failure::Lost(why) => {
                 format!(
                     "ERR nearcache: the connection to upstream {} was lost before the reply: {why}; a write may or may not have been executed",
@@ -375,6 +428,9 @@ impl Worker {
         }
     }
 }
+
+/// Longer than a healthy server takes for anything but a script.
+const SLOW_US: u64 = 50_000;
 
 /// A client with fewer bytes in buffers is never the one that is closed when the budget of all buffers is used up.
 const LARGE_HOLDER_BYTES: usize = 64 << 10;

@@ -69,6 +69,8 @@ pub struct Frame<'a> {
 pub enum Failure {
     /// It was never sent.
     Unavailable(String),
+    /// The same, since the server serves nobody now; its own error.
+    Refused(String),
     /// It may have been executed.
     Lost(String),
 }
@@ -76,7 +78,7 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Unavailable(why) | Failure::Lost(why) => f.write_str(why),
+            Failure::Unavailable(why) | Failure::Refused(why) | Failure::Lost(why) => f.write_str(why),
         }
     }
 }
@@ -140,7 +142,7 @@ enum Phase {
     /// Requests are queued and sent once the connection is there.
     Connecting,
     Up,
-    Down(String),
+    Down(Failure),
 }
 
 impl<S: Sink> Connection<S> {
@@ -169,7 +171,7 @@ impl<S: Sink> Connection<S> {
     /// Whether requests are taken, and if not, why.
     pub fn availability(&self) -> Result<(), Failure> {
         match &*self.phase.borrow() {
-            Phase::Down(why) => Err(Failure::Unavailable(why.clone())),
+            Phase::Down(failure) => Err(failure.clone()),
             _ => Ok(()),
         }
     }
@@ -191,6 +193,11 @@ impl<S: Sink> Connection<S> {
             self.blocked.borrow_mut().push(waker.clone());
         }
         full
+    }
+
+    /// When the oldest unanswered request was queued.
+    pub fn oldest_unanswered_us(&self) -> Option<u64> {
+        self.queue.borrow().waiters.front().map(|(sent_us, _)| *sent_us)
     }
 
     pub fn unanswered(&self) -> usize {
@@ -352,9 +359,12 @@ impl<S: Sink> Connection<S> {
         if failures == 1 {
             tracing::error!(upstream = %self.target.endpoint, db = self.greeting.db, %error, "upstream is unavailable");
         }
-        let why = error.to_string();
-        *self.phase.borrow_mut() = Phase::Down(why.clone());
-        self.fail_all(&Failure::Unavailable(why));
+        let failure = match error.server_state() {
+            Some(state) => Failure::Refused(state.to_owned()),
+            None => Failure::Unavailable(error.to_string()),
+        };
+        *self.phase.borrow_mut() = Phase::Down(failure.clone());
+        self.fail_all(&failure);
     }
 
     /// Doubling from the smaller to the larger bound, each with up to half of it taken off at random, so that many

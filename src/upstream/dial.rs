@@ -47,6 +47,21 @@ impl fmt::Display for DialError {
     }
 }
 
+impl DialError {
+    /// The server's own words for a state in which it serves nobody, which clients know how to take.
+    pub fn server_state(&self) -> Option<&str> {
+        match self {
+            DialError::Refused { error, .. } => Some(&**error),
+            _ => None,
+        }
+        .filter(|error| {
+            ["BUSY ", "LOADING ", "MASTERDOWN "]
+                .iter()
+                .any(|code| error.starts_with(code))
+        })
+    }
+}
+
 impl From<io::Error> for DialError {
     fn from(e: io::Error) -> Self {
         DialError::Io(e.to_string())

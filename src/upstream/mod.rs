@@ -10,4 +10,5 @@ pub mod connection;
 pub mod dial;
 pub mod embedded;
 pub mod facts;
+pub mod occasional;
 pub mod pool;

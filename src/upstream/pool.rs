@@ -78,13 +78,15 @@ impl Pool {
         }
     }
 
-    /// A clean connection that speaks `version` and is in database `db`.
-    pub async fn take(&self, version: Version, db: u32) -> Result<Lent, PoolError> {
+    /// A clean connection that speaks `version` and is in database `db`, or in any.
+    pub async fn take(&self, version: Version, db: Option<u32>) -> Result<Lent, PoolError> {
         while let Some(mut lent) = self.take_idle(version, db) {
-            if !lent.stream.is_disturbed() && (lent.db == db || self.select(&mut lent, db).await.is_ok()) {
+            let wanted = db.unwrap_or(lent.db);
+            if !lent.stream.is_disturbed() && (lent.db == wanted || self.select(&mut lent, wanted).await.is_ok()) {
                 return Ok(lent);
             }
         }
+        let db = db.unwrap_or(0);
         let place = match Place::take(&self.lent, self.most) {
             Some(place) => place,
             // An idle one of the other version makes room.
@@ -128,9 +130,9 @@ impl Pool {
         }
     }
 
-    fn take_idle(&self, version: Version, db: u32) -> Option<Lent> {
+    fn take_idle(&self, version: Version, db: Option<u32>) -> Option<Lent> {
         let mut idle = self.idle.borrow_mut();
-        let same = |idle: &Idle| idle.lent.version == version && idle.lent.db == db;
+        let same = |idle: &Idle| idle.lent.version == version && db.is_none_or(|db| idle.lent.db == db);
         let place = idle
             .iter()
             .rposition(same)

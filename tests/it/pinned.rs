@@ -459,3 +459,53 @@ fn connections_are_returned_clean() {
         assert_eq!(server.client().int(&["DEL", "k"]), 1);
     }
 }
+
+#[test]
+fn wait_waits_for_what_the_client_wrote_on_other_connections() {
+    let server = Server::start();
+    let replica = Server::with(&["--replicaof", "127.0.0.1", &server.port().to_string()]);
+    let proxy = Proxy::start(&server, &[]);
+    let mut client = proxy.client();
+    eventually("the replica is there", STEP, || client.int(&["WAIT", "1", "100"]) == 1);
+    replica.freeze();
+    client.expect(&["SET", "k", "v"], "+OK");
+    // The replica cannot have it, and the server knows only by the order on the connection that it is waited for.
+    client.expect(&["WAIT", "1", "50"], ":0");
+    replica.thaw();
+    client.expect(&["WAIT", "1", "10000"], ":1");
+    client.expect(&["GET", "k"], "$1\r\nv");
+}
+
+#[test]
+fn a_long_script_holds_up_nobody_but_its_client() {
+    let server = Server::with(&["--busy-reply-threshold", "50"]);
+    let proxy = Proxy::with_config(
+        &server.url(),
+        "[upstream]\nread_timeout = \"500ms\"\n",
+        &["--workers", "1"],
+    );
+    let mut other = proxy.client();
+    let mut elsewhere = proxy.client();
+    other.expect(&["SET", "k", "v"], "+OK");
+    other.expect(&["GET", "k"], "$1\r\nv");
+    elsewhere.expect(&["SELECT", "3"], "+OK");
+    let mut runner = proxy.client();
+    runner.send(&["EVAL", "while true do end", "0"]);
+    eventually("the server says that it is busy", STEP, || {
+        other
+            .text(&["SET", "k", "w"])
+            .starts_with("-BUSY Redis is busy running a script")
+    });
+    eventually("and tells who asks whether it is there", STEP, || {
+        other.text(&["PING"]).starts_with("-BUSY")
+    });
+    assert!(elsewhere.text(&["GET", "k"]).starts_with("-BUSY"));
+    // Longer than the read timeout.
+    assert!(runner.is_silent(Duration::from_secs(1)));
+    assert!(other.text(&["SET", "k", "w"]).starts_with("-BUSY"));
+    elsewhere.expect(&["SCRIPT", "KILL"], "+OK");
+    assert!(String::from_utf8_lossy(&runner.frame()).contains("killed by user"));
+    runner.expect(&["SET", "k", "x"], "+OK");
+    other.expect(&["GET", "k"], "$1\r\nx");
+    assert_eq!(proxy.metric("nearcache_links_lost_total", &[]), Some(0.0));
+}

@@ -9,10 +9,13 @@ use parking_lot::Mutex;
 use crate::glob;
 use crate::proxy::subscriptions::Subscription;
 
+/// For each name the workers with listeners, and how many each has.
+type ByName = HashMap<Box<[u8]>, Vec<(u16, usize)>>;
+
 #[derive(Default)]
 pub struct Audience {
-    /// For each kind of subscription, by name, the listeners of each worker that has any. Guards nothing else.
-    listeners: Mutex<[HashMap<Box<[u8]>, Vec<(u16, usize)>>; 3]>,
+    /// For each kind of subscription. Guards nothing else.
+    listeners: Mutex<[ByName; 3]>,
     /// Listeners that the server does not know of.
     hidden: AtomicUsize,
     /// Subscriptions that the workers hold at the server.

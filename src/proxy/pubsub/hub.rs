@@ -9,13 +9,12 @@
 //! When the connection is lost messages may be lost, and only a client that knows can ask again: its listeners are closed,
 //! as the server would close them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::AbortHandle;
 
 use super::{Listening, corrected, write_confirmation};
 use crate::proxy::client::Client;
@@ -28,21 +27,13 @@ use crate::resp::convert::Rule;
 use crate::resp::reply;
 use crate::upstream::connection::{Connection, Failure, Frame, Sink};
 use crate::upstream::dial::{Greeting, Tracking, TrackingState};
-
-/// How long a connection without listeners is kept.
-const IDLE_US: u64 = 30_000_000;
+use crate::upstream::occasional::Occasional;
 
 #[derive(Default)]
 pub struct Hub {
-    link: RefCell<Option<Open>>,
+    link: RefCell<Option<Occasional<HubSink>>>,
     /// For each kind of subscription.
     channels: RefCell<[HashMap<Bytes, Channel>; 3]>,
-}
-
-struct Open {
-    link: Rc<Connection<HubSink>>,
-    task: AbortHandle,
-    idle_since_us: Cell<u64>,
 }
 
 #[derive(Default)]
@@ -86,8 +77,8 @@ pub struct HubSink {
 impl Hub {
     /// The connection, made if there is none.
     pub fn link(&self, worker: &Rc<Worker>) -> Rc<Connection<HubSink>> {
-        let mut open = self.link.borrow_mut();
-        let open = open.get_or_insert_with(|| {
+        let mut link = self.link.borrow_mut();
+        let open = link.get_or_insert_with(|| {
             let greeting = Greeting {
                 version: Version::Resp3,
                 db: worker.shared.initial_db,
@@ -96,47 +87,25 @@ impl Hub {
             let sink = HubSink {
                 worker: Rc::downgrade(worker),
             };
-            let link = Rc::new(Connection::new(
-                Rc::clone(&worker.target),
-                greeting,
-                worker.timeouts(),
-                sink,
-            ));
-            let task = tokio::task::spawn_local(Rc::clone(&link).run()).abort_handle();
-            Open {
-                link,
-                task,
-                idle_since_us: Cell::new(0),
-            }
+            let target = Rc::clone(&worker.target);
+            Occasional::open(Connection::new(target, greeting, worker.timeouts(), sink))
         });
-        Rc::clone(&open.link)
+        Rc::clone(open.link())
     }
 
     /// The connection, if there is one.
     pub fn existing(&self) -> Option<Rc<Connection<HubSink>>> {
-        self.link.borrow().as_ref().map(|open| Rc::clone(&open.link))
+        self.link.borrow().as_ref().map(|open| Rc::clone(open.link()))
     }
 
     pub fn tick(&self, now_us: u64, probe_after: Duration) {
-        let mut open = self.link.borrow_mut();
-        let Some(Open {
-            link,
-            task,
-            idle_since_us,
-        }) = &*open
-        else {
-            return;
-        };
-        link.tick(now_us, probe_after);
-        let is_idle = self.channels.borrow().iter().all(HashMap::is_empty) && link.unanswered() == 0;
-        match idle_since_us.get() {
-            _ if !is_idle => idle_since_us.set(0),
-            0 => idle_since_us.set(now_us),
-            since_us if now_us.saturating_sub(since_us) < IDLE_US => {}
-            _ => {
-                task.abort();
-                *open = None;
-            }
+        let is_needed = !self.channels.borrow().iter().all(HashMap::is_empty);
+        let mut link = self.link.borrow_mut();
+        if link
+            .as_ref()
+            .is_some_and(|open| open.tick(now_us, probe_after, is_needed))
+        {
+            *link = None;
         }
     }
 
