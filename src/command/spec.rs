@@ -29,6 +29,8 @@ pub struct Spec {
     /// The RESP3 reply of this read for a key that does not exist. Empty: it depends on the arguments, or nothing is
     /// kept anyway.
     pub absent: &'static [u8],
+    /// Its first argument names a subcommand.
+    pub has_subcommands: bool,
     shape: Shape,
     route: Route,
     replies: Replies,
@@ -157,8 +159,7 @@ impl Spec {
 
     /// The name as the server's errors have it: with the subcommand, where there are any.
     pub fn full_name(&self, args: Args<'_>) -> String {
-        let is_container = args.len() > 1 && is_one_of(self.name.as_bytes(), &CONTAINERS);
-        match is_container {
+        match self.has_subcommands && args.len() > 1 {
             true => format!("{}|{}", self.name, String::from_utf8_lossy(args.arg(1)).to_lowercase()),
             false => self.name.to_string(),
         }
@@ -180,7 +181,7 @@ impl Spec {
 }
 
 /// Commands with subcommands.
-const CONTAINERS: [&[u8]; 16] = [
+pub(super) const CONTAINERS: [&[u8]; 16] = [
     b"acl",
     b"client",
     b"cluster",
@@ -267,6 +268,7 @@ pub(super) const fn plain(name: &'static str, arity: i32) -> Spec {
         access: Access::None,
         cache: Cache::No,
         absent: b"",
+        has_subcommands: false,
         shape: Shape::None,
         route: Route::Fixed(Path::Shared),
         replies: Replies::General,

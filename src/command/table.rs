@@ -2,7 +2,7 @@
 //! data; the most frequent commands come first, since the first row that hashes to a place gets it.
 
 use super::server::ServerCommand;
-use super::spec::{Access, Cache, Spec};
+use super::spec::{Access, CONTAINERS, Cache, Spec, is_one_of};
 
 mod collections;
 mod generic;
@@ -48,6 +48,10 @@ impl Table {
         self.rows.get(self.id(name)?)
     }
 
+    pub fn row(&self, id: u16) -> Option<&Spec> {
+        self.rows.get(usize::from(id))
+    }
+
     /// In the order of their ids.
     pub fn rows(&self) -> impl Iterator<Item = &Spec> {
         self.rows.iter()
@@ -60,6 +64,7 @@ impl Table {
         let mut places = vec![Place::EMPTY; mask + 1];
         for (id, row) in (0..NO_ROW).zip(&mut rows) {
             row.id = id;
+            row.has_subcommands = is_one_of(row.name.as_bytes(), &CONTAINERS);
             let Some(word) = first_word(row.name.as_bytes()) else {
                 continue;
             };

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+mod server_side;
+
 use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
 use crate::clock;
-use crate::command::{Path, Pin as State, Spec};
+use crate::command::{Path, Pin as State};
 use crate::proxy::client::Access;
-use crate::proxy::pinned::{Forwarding, Frame, Pinned, Relay};
+use crate::proxy::pinned::{Forwarding, Pinned};
 use crate::proxy::pubsub::{self, Gate};
-use crate::proxy::request::{Reason, Request, Step};
+use crate::proxy::request::{self, Reason, Step};
 use crate::resp::encode;
 use crate::resp::limits::{Limits, ProtocolError};
 use crate::resp::reply::FrameScanner;
@@ -96,6 +98,7 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
     let ended = std::future::poll_fn(|cx| pipe.poll(cx, session)).await;
     session.client.meta.is_pinned.store(false, Relaxed);
     session.client.meta.upstream_id.store(0, Relaxed);
+    Pinned::default().publish(&session.client.meta);
     let Pipe {
         mut lent, pinned, held, ..
     } = pipe;
@@ -210,6 +213,7 @@ impl Pipe {
                 Err(()) => return Poll::Ready(Ended::Closed),
             }
             if !has_progress {
+                self.pinned.publish(&session.client.meta);
                 return self.check_silence(cx, session);
             }
         }
@@ -245,6 +249,10 @@ impl Pipe {
         let worker = Rc::clone(&session.worker);
         let facts = worker.facts();
         let most = worker.shared.config.clients.max_inflight_requests;
+        if self.broken.is_some() {
+            // Nothing behind a protocol error is looked at.
+            session.input = Vec::new();
+        }
         let most_held = worker.shared.config.clients.max_request_held_bytes as u64;
         let input = std::mem::take(&mut session.input);
         let mut consumed = 0;
@@ -331,11 +339,16 @@ impl Pipe {
             let spec = facts.table.find(args.arg(0));
             // The server waits for the writes before the connection's last command, and the client's were on another one.
             let is_catching_up = self.pinned.is_plain() && spec.is_some_and(|spec| spec.waits_for_writes());
-            let forwarding = match self.listening(session, &facts, spec, args, raw) {
+            let forwarding = match self.aside(session, &facts, args, raw) {
                 Some(forwarding) => forwarding,
                 None => self.pinned.request(&worker, &session.client, spec, args),
             };
-            if forwarding == Forwarding::Forward {
+            let sent = match &forwarding {
+                Forwarding::Forward => Some(raw),
+                Forwarding::ForwardAs(request) => Some(&request[..]),
+                Forwarding::Wait | Forwarding::Answered => None,
+            };
+            if let Some(raw) = sent {
                 if is_catching_up {
                     self.pinned.own_request_before_last();
                     self.to_server.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
@@ -367,44 +380,38 @@ impl Pipe {
         self.is_stalled |= self.broken.is_some();
     }
 
-    /// What the client's subscriptions, which are the worker's affair and not this connection's, have to say about a
-    /// request; `None`: nothing.
-    fn listening(
-        &self,
-        session: &Session,
-        facts: &Facts,
-        spec: Option<&Spec>,
-        args: Args<'_>,
-        raw: &[u8],
-    ) -> Option<Forwarding> {
+    /// Deals with a request that is not this connection's affair: the proxy's own commands, and subscriptions, which the
+    /// worker has for all its clients. `None`: it is.
+    fn aside(&self, session: &Session, facts: &Facts, args: Args<'_>, raw: &[u8]) -> Option<Forwarding> {
         let (worker, client) = (&session.worker, &session.client);
-        let spec = spec.filter(|spec| spec.is_arity_ok(args.len()))?;
-        let path = spec.path(args);
-        let gate = pubsub::gate(&client.state.borrow(), spec, path, args);
-        match gate {
-            Gate::Open => {}
-            Gate::Wait => return Some(Forwarding::Wait),
-            Gate::Refused(_) if self.pinned.is_waiting() => return Some(Forwarding::Wait),
-            Gate::Refused(error) => {
-                client.state.borrow_mut().error(error);
-                return Some(Forwarding::Answered);
-            }
+        let spec = facts
+            .table
+            .find(args.arg(0))
+            .filter(|spec| spec.is_arity_ok(args.len()));
+        let path = spec.map(|spec| spec.path(args));
+        let is_subscription = path == Some(Path::Pin(State::Subscribe));
+        if !is_subscription && !client.state.borrow().outbox.is_all_answered() {
+            return Some(Forwarding::Wait);
         }
-        if path != Path::Pin(State::Subscribe) || self.pinned.has_own_subscriptions() {
+        let (spec, path) = (spec?, path?);
+        client.meta.note(spec, args);
+        let gate = pubsub::gate(&client.state.borrow(), spec, path, args);
+        let is_aside = match &gate {
+            Gate::Open => self.pinned.is_proxys_affair(client, path, args),
+            Gate::Wait => return Some(Forwarding::Wait),
+            Gate::Refused(_) => true,
+        };
+        if !is_aside {
             return None;
         }
         if self.pinned.is_waiting() {
             return Some(Forwarding::Wait);
         }
-        let request = Request {
-            args,
-            raw,
-            rest: &[],
-            spec,
-            facts,
-            now_us: clock::now_us(),
-        };
-        match pubsub::request(worker, client, &request) {
+        if let Gate::Refused(error) = gate {
+            client.state.borrow_mut().error(error);
+            return Some(Forwarding::Answered);
+        }
+        match request::handle(worker, client, facts, args, raw, &[], clock::now_us()) {
             Step::Done { .. } => Some(Forwarding::Answered),
             Step::Wait => Some(Forwarding::Wait),
             Step::Pin(_) => None,
@@ -470,128 +477,5 @@ impl Pipe {
             self.written = 0;
         }
         Ok(has_progress)
-    }
-
-    fn read_server(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<bool, String> {
-        if session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES {
-            return Ok(false);
-        }
-        let mut buffer = session.worker.take_read_buffer();
-        let read = self.lent.stream.poll_read_into(cx, &mut buffer);
-        let result = match read {
-            Poll::Pending => Ok(false),
-            Poll::Ready(Err(e)) => Err(e.to_string()),
-            Poll::Ready(Ok(0)) => Err("it closed the connection".to_owned()),
-            Poll::Ready(Ok(n)) => {
-                self.timer.as_mut().reset(Instant::now() + self.read_timeout);
-                self.held.extend_from_slice(&buffer[..n]);
-                self.take_frames(session).map(|()| true)
-            }
-        };
-        session.worker.return_read_buffer(buffer);
-        result
-    }
-
-    fn take_frames(&mut self, session: &mut Session) -> Result<(), String> {
-        let mut start = 0;
-        loop {
-            let (consumed, is_complete) = self
-                .frames
-                .advance(&self.held[self.scanned..])
-                .map_err(|e| format!("it sent what is no RESP: {e}"))?;
-            self.scanned += consumed;
-            let frame = &self.held[start..self.scanned];
-            if is_complete {
-                let seen = if self.is_streaming {
-                    Frame::Large { head: &self.head }
-                } else {
-                    Frame::Whole(frame)
-                };
-                self.is_streaming = false;
-                if self.pinned.frame(&session.worker, &session.client, seen) == Relay::Swallow {
-                    start = self.scanned;
-                    continue;
-                }
-            } else if !self.is_streaming {
-                if frame.len() <= WHOLE_FRAME_BYTES {
-                    break;
-                }
-                self.is_streaming = true;
-                self.head = frame[..HEAD_BYTES].into();
-            }
-            let mut state = session.client.state.borrow_mut();
-            state.outbox.ready().bytes.extend_from_slice(frame);
-            state.outbox.set_mid_frame(!is_complete);
-            drop(state);
-            start = self.scanned;
-            if !is_complete {
-                break;
-            }
-        }
-        self.held.drain(..start);
-        self.scanned -= start;
-        if self.held.is_empty() {
-            self.held = Vec::new();
-        }
-        // Replies may have ended what requests waited for.
-        self.is_stalled |= !session.input.is_empty() || self.broken.is_some();
-        Ok(())
-    }
-
-    /// The server is gone: a client that only waited for a reply is told and goes on; one with a state is closed, as Redis
-    /// would close it, once it has taken what there is.
-    fn server_lost(&mut self, session: &mut Session, why: &str) -> Option<Ended> {
-        session.worker.counters().l2_errors_total.add(1);
-        let is_told = self.has_started
-            && !self.pinned.is_quitting
-            && !self.pinned.is_sticky()
-            && !self.pinned.is_blocked()
-            && !self.is_streaming
-            && self.streamed.is_none();
-        self.is_lost = true;
-        self.pinned.is_dirty = true;
-        if !is_told {
-            session.client.state.borrow_mut().is_closing = true;
-            return None;
-        }
-        let text = format!(
-            "ERR nearcache: upstream {} was lost before the reply: {why}; a write may or may not have been executed",
-            session.worker.shared.upstream_name
-        );
-        for _ in 0..self.pinned.waiting() {
-            session.client.state.borrow_mut().error(&text);
-        }
-        Some(Ended::Back)
-    }
-
-    fn check_silence(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
-        let is_gone = session.is_ended && self.pinned.is_blocked();
-        let is_due = !self.pinned.may_be_silent() || self.written < self.to_server.len();
-        // A client that does not read is slow, not the server.
-        let is_client_slow = session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;
-        if self.is_lost || !is_gone && (!is_due || is_client_slow) || self.timer.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        if is_gone {
-            return Poll::Ready(Ended::Closed);
-        }
-        let why = if self.written < self.to_server.len() {
-            format!(
-                "it took no data within the write timeout of {} ms",
-                self.write_timeout.as_millis()
-            )
-        } else {
-            format!(
-                "no answer within the read timeout of {} ms",
-                self.read_timeout.as_millis()
-            )
-        };
-        match self.server_lost(session, &why) {
-            Some(ended) => Poll::Ready(ended),
-            None => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
     }
 }

@@ -4,7 +4,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed,
+};
 use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
@@ -14,9 +16,11 @@ use super::pubsub::Listening;
 use super::request::Road;
 use super::waiter::Answer;
 use crate::clock;
+use crate::command::Spec;
 use crate::resp::Version;
 use crate::resp::convert::{self, Rule};
 use crate::resp::encode;
+use crate::resp::request::Args;
 
 pub struct Client {
     pub meta: Arc<ClientMeta>,
@@ -47,9 +51,17 @@ pub struct ClientMeta {
     pub is_pinned: AtomicBool,
     /// Channels, patterns and shard channels that it listens to, by way of the worker's hub.
     pub subscriptions: [AtomicU32; 3],
+    /// The row of its last command in the table; `u16::MAX`: none yet.
+    pub command: AtomicU16,
+    /// What it does with an upstream connection of its own: bits of [`ClientMeta::MULTI`] and its neighbours.
+    pub modes: AtomicU8,
+    /// Commands in its open transaction; -1: there is none.
+    pub queued: AtomicI32,
+    /// The client to which its invalidations go; 0: itself, -1: it tracks nothing.
+    pub redirect: AtomicI64,
     /// That connection's id at the server; 0: none, or not known.
     pub upstream_id: AtomicI64,
-    /// Name, user, library name and version, last command: changed rarely.
+    /// Name, user, library name and version, last subcommand: changed rarely.
     pub words: Mutex<Words>,
     /// Set by whoever wants the client gone; its worker is told by a message.
     pub is_killed: AtomicBool,
@@ -61,6 +73,8 @@ pub struct Words {
     pub user: Box<str>,
     pub library: Box<str>,
     pub library_version: Box<str>,
+    /// Of its last command with subcommands.
+    pub subcommand: Box<str>,
 }
 
 pub struct State {
@@ -183,12 +197,51 @@ impl ClientMeta {
             is_resp3: AtomicBool::new(false),
             is_pinned: AtomicBool::new(false),
             subscriptions: Default::default(),
+            command: AtomicU16::new(u16::MAX),
+            modes: AtomicU8::new(0),
+            queued: AtomicI32::new(-1),
+            redirect: AtomicI64::new(-1),
             upstream_id: AtomicI64::new(0),
             words: Mutex::new(Words {
                 user: "default".into(),
                 ..Words::default()
             }),
             is_killed: AtomicBool::new(false),
+        }
+    }
+
+    pub const MULTI: u8 = 1;
+    pub const BLOCKED: u8 = 2;
+    pub const MONITOR: u8 = 4;
+    pub const TRACKING: u8 = 8;
+
+    /// As in `CLIENT LIST`.
+    pub fn flags(&self) -> String {
+        let modes = self.modes.load(Relaxed);
+        let mut flags = String::new();
+        for (is_set, letter) in [
+            (modes & ClientMeta::MONITOR != 0, 'O'),
+            (self.is_subscribed(), 'P'),
+            (modes & ClientMeta::MULTI != 0, 'x'),
+            (modes & ClientMeta::BLOCKED != 0, 'b'),
+            (modes & ClientMeta::TRACKING != 0, 't'),
+        ] {
+            if is_set {
+                flags.push(letter);
+            }
+        }
+        if flags.is_empty() {
+            flags.push('N');
+        }
+        flags
+    }
+
+    /// Remembers what it asked last.
+    #[inline]
+    pub fn note(&self, spec: &Spec, args: Args<'_>) {
+        self.command.store(spec.id, Relaxed);
+        if spec.has_subcommands {
+            self.words.lock().subcommand = String::from_utf8_lossy(args.arg(1)).to_lowercase().into();
         }
     }
 

@@ -1,18 +1,20 @@
 //! `CLIENT …`: what concerns connections is answered about the proxy's own clients, since the server knows only the
 //! proxy's. What concerns the server (`PAUSE`, `UNPAUSE`, `HELP`) goes there.
 
-use std::fmt::Write as _;
+mod list;
+
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::client::{Client, ClientMeta};
+use super::client::Client;
 use super::local::{INVALID_NAME, is_valid_name, wrong_arity};
 use super::outbox::Touched;
 use super::request::{Reason, Request, Road, Step, available, pin, send};
 use super::waiter::Effect;
 use super::worker::Worker;
-use crate::clock;
 use crate::resp::{Version, encode};
+use crate::upstream::facts::Facts;
+use list::{Killed, describe, kill, list, number};
 
 pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
     let args = request.args;
@@ -38,10 +40,12 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
                 state.error(INVALID_NAME);
             }
         }
-        (b"setinfo", 4) if request.facts.is_at_least(7, 2) => match set_info(&client.meta, args.arg(2), args.arg(3)) {
+        (b"setinfo", 4) if request.facts.is_at_least(7, 2) => match set_info(client, request) {
             Ok(()) => state.ok(),
             Err(error) => state.error(&error),
         },
+        // Whether the server may send this client elsewhere; it never does.
+        (b"capa", 3..) if is_valkey(request.facts) => state.ok(),
         (b"getredir", 2) => state.outbox.answer_now(|ready| encode::integer(&mut ready.bytes, -1)),
         (b"trackinginfo", 2) => {
             let version = state.version;
@@ -50,13 +54,13 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
                 .answer_now(|ready| write_tracking_info(&mut ready.bytes, version));
         }
         (b"info", 2) => {
-            let line = format!("{}\n", describe(&client.meta));
+            let line = format!("{}\n", describe(&client.meta, request, client));
             let version = state.version;
             state
                 .outbox
                 .answer_now(|ready| encode::verbatim(&mut ready.bytes, version, "txt", &line));
         }
-        (b"list", _) => match list(worker, request) {
+        (b"list", _) => match list(worker, client, request) {
             Ok(text) => {
                 let version = state.version;
                 state
@@ -66,10 +70,20 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             Err(error) => state.error(&error),
         },
         (b"kill", 3..) => match kill(worker, client, request) {
-            Ok(Killed::Old) => state.ok(),
-            Ok(Killed::Count(n)) => state
-                .outbox
-                .answer_now(|ready| encode::integer(&mut ready.bytes, n as i64)),
+            Ok(Killed::Old { is_own }) => {
+                state.ok();
+                state.is_closing |= is_own;
+            }
+            Ok(Killed::Count { count, is_own }) => {
+                state
+                    .outbox
+                    .answer_now(|ready| encode::integer(&mut ready.bytes, count as i64));
+                state.is_closing |= is_own;
+            }
+            Ok(Killed::Elsewhere) => {
+                drop(state);
+                return pin(client, Reason::Anywhere);
+            }
             Err(error) => state.error(error),
         },
         (b"unblock", 3 | 4) => {
@@ -78,8 +92,10 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
         }
         (b"pause" | b"unpause" | b"help", _) => {
             drop(state);
-            return pin(client, Reason::Side);
+            return pin(client, Reason::Anywhere);
         }
+        (b"setinfo", _) if request.facts.is_at_least(7, 2) => state.error(wrong_arity("client|setinfo")),
+        (b"capa", _) if is_valkey(request.facts) => state.error(wrong_arity("client|capa")),
         (b"id" | b"getname" | b"setname" | b"getredir" | b"trackinginfo" | b"info" | b"kill" | b"unblock", _) => {
             state.error(wrong_arity(&format!("client|{}", String::from_utf8_lossy(&sub))))
         }
@@ -142,19 +158,24 @@ fn unblock(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> S
     )
 }
 
-fn set_info(meta: &ClientMeta, attribute: &[u8], value: &[u8]) -> Result<(), String> {
+fn set_info(client: &Client, request: &Request<'_>) -> Result<(), String> {
+    let (attribute, value) = (request.args.arg(2), request.args.arg(3));
     let word = String::from_utf8_lossy(attribute).into_owned();
     let is_name = attribute.eq_ignore_ascii_case(b"lib-name");
     if !is_name && !attribute.eq_ignore_ascii_case(b"lib-ver") {
         return Err(format!("ERR Unrecognized option '{word}'"));
     }
     if !is_valid_name(value) {
-        return Err(format!(
-            "ERR {} cannot contain spaces, newlines or special characters.",
+        let word = if is_valkey(request.facts) {
+            word
+        } else {
             word.to_lowercase()
+        };
+        return Err(format!(
+            "ERR {word} cannot contain spaces, newlines or special characters."
         ));
     }
-    let mut words = meta.words.lock();
+    let mut words = client.meta.words.lock();
     let place = if is_name {
         &mut words.library
     } else {
@@ -162,6 +183,10 @@ fn set_info(meta: &ClientMeta, attribute: &[u8], value: &[u8]) -> Result<(), Str
     };
     *place = String::from_utf8_lossy(value).into();
     Ok(())
+}
+
+fn is_valkey(facts: &Facts) -> bool {
+    &*facts.server == "valkey"
 }
 
 fn write_tracking_info(out: &mut Vec<u8>, version: Version) {
@@ -173,121 +198,4 @@ fn write_tracking_info(out: &mut Vec<u8>, version: Version) {
     encode::integer(out, -1);
     encode::bulk(out, "prefixes");
     encode::array_header(out, 0);
-}
-
-/// One line of `CLIENT LIST`, with the fields of Redis that mean something here.
-fn describe(meta: &ClientMeta) -> String {
-    let words = meta.words.lock().clone();
-    let age = clock::now_us().saturating_sub(meta.connected_us) / 1_000_000;
-    format!(
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags=N db={} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd=NULL user={} redir=-1 resp={} lib-name={} lib-ver={}",
-        meta.id,
-        meta.address,
-        meta.local_address,
-        words.name,
-        age,
-        meta.idle_seconds(),
-        meta.db.load(Relaxed),
-        words.user,
-        if meta.is_resp3.load(Relaxed) { 3 } else { 2 },
-        words.library,
-        words.library_version,
-    )
-}
-
-fn list(worker: &Worker, request: &Request<'_>) -> Result<String, String> {
-    let args = request.args;
-    let all: Vec<_> = worker
-        .shared
-        .registry
-        .lock()
-        .values()
-        .map(std::sync::Arc::clone)
-        .collect();
-    let mut text = String::new();
-    let mut write = |meta: &ClientMeta| {
-        let _ = writeln!(text, "{}", describe(meta));
-    };
-    match args.len() {
-        2 => all.iter().for_each(|meta| write(meta)),
-        4 if args.arg(2).eq_ignore_ascii_case(b"type") => {
-            let kind = args.arg(3).to_ascii_lowercase();
-            match &kind[..] {
-                b"normal" => all.iter().for_each(|meta| write(meta)),
-                b"master" | b"replica" | b"slave" | b"pubsub" => {}
-                _ => {
-                    return Err(format!(
-                        "ERR Unknown client type '{}'",
-                        String::from_utf8_lossy(args.arg(3))
-                    ));
-                }
-            }
-        }
-        4.. if args.arg(2).eq_ignore_ascii_case(b"id") => {
-            for i in 3..args.len() {
-                let id = number(args.arg(i)).ok_or("ERR Invalid client ID")?;
-                all.iter().filter(|meta| meta.id == id).for_each(|meta| write(meta));
-            }
-        }
-        _ => return Err("ERR syntax error".into()),
-    }
-    Ok(text)
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok().filter(|&id| id > 0)
-}
-
-enum Killed {
-    /// The form with an address alone.
-    Old,
-    Count(usize),
-}
-
-fn kill(worker: &Worker, client: &Client, request: &Request<'_>) -> Result<Killed, &'static str> {
-    let args = request.args;
-    let own = client.meta.id;
-    if args.len() == 3 {
-        let address = String::from_utf8_lossy(args.arg(2)).into_owned();
-        let killed = worker.shared.kill(|meta| meta.address == address);
-        return if killed == 0 {
-            Err("ERR No such client")
-        } else {
-            Ok(Killed::Old)
-        };
-    }
-    if !args.len().is_multiple_of(2) {
-        return Err("ERR syntax error");
-    }
-    let (mut id, mut address, mut local, mut user, mut skip_me, mut is_other_type) =
-        (None, None, None, None, true, false);
-    for i in (2..args.len()).step_by(2) {
-        let value = args.arg(i + 1);
-        let word = || String::from_utf8_lossy(value).into_owned();
-        match &args.arg(i).to_ascii_lowercase()[..] {
-            b"id" => id = Some(number(value).ok_or("ERR client-id should be greater than 0")?),
-            b"addr" => address = Some(word()),
-            b"laddr" => local = Some(word()),
-            b"user" => user = Some(word()),
-            b"type" => match &value.to_ascii_lowercase()[..] {
-                b"normal" => {}
-                b"master" | b"replica" | b"slave" | b"pubsub" => is_other_type = true,
-                _ => return Err("ERR Unknown client type"),
-            },
-            b"skipme" => match &value.to_ascii_lowercase()[..] {
-                b"yes" => skip_me = true,
-                b"no" => skip_me = false,
-                _ => return Err("ERR syntax error"),
-            },
-            _ => return Err("ERR syntax error"),
-        }
-    }
-    Ok(Killed::Count(worker.shared.kill(|meta| {
-        !is_other_type
-            && id.is_none_or(|id| meta.id == id)
-            && address.as_ref().is_none_or(|a| *a == meta.address)
-            && local.as_ref().is_none_or(|a| *a == meta.local_address)
-            && user.as_ref().is_none_or(|u| **u == *meta.words.lock().user)
-            && !(skip_me && meta.id == own)
-    })))
 }

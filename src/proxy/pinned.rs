@@ -6,26 +6,22 @@
 //! server knows whether a `MULTI`, an `EXEC` or a `SELECT` did what it says. Until that reply has come the client keeps the
 //! connection.
 
+mod answers;
+mod ids;
 mod kind;
 
 use std::collections::VecDeque;
-use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use kind::{Kind, LARGE_VALUES, Waiting, kind, word};
 
 use super::client::{Access as ClientAccess, Client};
 use super::local::{self, Hello};
-use super::outbox::Touched;
 use super::request::touched;
 use super::subscriptions::Subscriptions;
 use super::transaction::Hashes;
 use super::worker::Worker;
-use crate::cache::LinkId;
 use crate::command::{Access, Local, Path, Pin, Spec};
 use crate::config::Auth;
-use crate::resp::Version;
-use crate::resp::reply;
 use crate::resp::request::{Args, Span};
 
 #[derive(Default)]
@@ -36,6 +32,7 @@ pub struct Pinned {
     queued: Vec<Waiting>,
     is_watching: bool,
     is_tracking: bool,
+    is_monitor: bool,
     /// Settings that end with the connection: no-evict, another user, …
     is_settled: bool,
     /// Replies and other frames can no longer be told apart (`MONITOR`; a subscription inside a transaction; a state begun
@@ -75,6 +72,8 @@ pub enum Frame<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Relay {
     Forward,
+    /// This goes in its place.
+    Replace(Vec<u8>),
     /// It answers a request of the proxy's own.
     Swallow,
 }
@@ -83,6 +82,8 @@ pub enum Relay {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Forwarding {
     Forward,
+    /// As this request.
+    ForwardAs(Vec<u8>),
     /// Not before the earlier ones are answered.
     Wait,
     /// The proxy has written the answer itself; nothing else waits.
@@ -119,9 +120,28 @@ impl Pinned {
             && !self.waiting.iter().any(|waiting| waiting.kind.may_begin_a_state())
     }
 
+    /// Whether the server judges what the client may do.
+    fn is_foreign(&self, client: &Client) -> bool {
+        client.state.borrow().access == ClientAccess::Foreign
+    }
+
+    /// Whether the proxy answers this itself, as it does for other clients.
+    pub fn is_proxys_affair(&self, client: &Client, path: Path, args: Args<'_>) -> bool {
+        const CLIENTS: [&[u8]; 6] = [b"id", b"info", b"list", b"kill", b"unblock", b"setinfo"];
+        if !self.is_plain() || self.is_foreign(client) {
+            return false;
+        }
+        match path {
+            Path::Local(Local::Client) => CLIENTS.iter().any(|sub| args.arg(1).eq_ignore_ascii_case(sub)),
+            Path::Local(Local::Info | Local::Nearcache) => true,
+            Path::Pin(Pin::Subscribe) => !self.has_own_subscriptions(),
+            _ => false,
+        }
+    }
+
     /// Whether what the client subscribes to is this connection's affair: it begins in a transaction, without replies, or
     /// where others have begun.
-    pub fn has_own_subscriptions(&self) -> bool {
+    fn has_own_subscriptions(&self) -> bool {
         self.is_multi
             || self.is_opaque
             || self.replies != Replies::On
@@ -200,6 +220,13 @@ impl Pinned {
             _ => {}
         }
         waiting.kind = kind(spec, path, args);
+        let mut forwarding = Forwarding::Forward;
+        if let Kind::TrackingOn { redirect } = &mut waiting.kind
+            && let Some((id, request)) = ids::redirection(worker, client, args)
+        {
+            *redirect = Some(id);
+            forwarding = Forwarding::ForwardAs(request);
+        }
         match spec.access {
             Access::Read => waiting.read = touched(worker, spec, args),
             Access::Write => waiting.written = touched(worker, spec, args),
@@ -210,7 +237,7 @@ impl Pinned {
             self.is_quitting = true;
         }
         self.expect(waiting);
-        Forwarding::Forward
+        forwarding
     }
 
     /// A request too large to hold, of which the arguments that were kept are known (`None`: not kept), and whether
@@ -351,201 +378,5 @@ impl Pinned {
         };
         self.expect(Waiting::of(kind));
         Some(Forwarding::Forward)
-    }
-
-    /// A complete frame has come from the server. Must be applied before the client can see its last byte.
-    pub fn frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Frame<'_>) -> Relay {
-        let frame = match frame {
-            Frame::Whole(frame) => Some(frame),
-            // Confirmations and statuses are never that large, messages may be.
-            Frame::Large { head } if head.first() == Some(&b'>') || self.subscriptions.is_large_message(head) => {
-                return Relay::Forward;
-            }
-            Frame::Large { .. } => None,
-        };
-        if self.is_opaque {
-            self.opaque_frame(worker, client, frame);
-            return Relay::Forward;
-        }
-        if let Some(frame) = frame
-            && (self.confirmation(frame) || frame.first() == Some(&b'>') || self.subscriptions.is_message(frame))
-        {
-            return Relay::Forward;
-        }
-        let Some(waiting) = self.waiting.pop_front() else {
-            return Relay::Forward;
-        };
-        if waiting.kind == Kind::Own {
-            return Relay::Swallow;
-        }
-        self.voids(worker, client, &waiting.read, &waiting.written);
-        if let Some(silent) = &waiting.silent {
-            self.voids(worker, client, silent, silent);
-        }
-        if self.is_multi && frame == Some(b"+QUEUED\r\n") {
-            self.queued.push(waiting);
-        } else {
-            self.answered(worker, client, waiting.kind, frame);
-        }
-        Relay::Forward
-    }
-
-    /// The server has executed (or refused) a command; `frame` is its reply, an element of a transaction's too.
-    fn answered(&mut self, worker: &Worker, client: &Rc<Client>, kind: Kind, frame: Option<&[u8]>) {
-        let is_error = frame.is_some_and(reply::is_error);
-        match kind {
-            Kind::Exec => self.executed(worker, client, frame),
-            _ if is_error => {}
-            Kind::Multi => self.is_multi = true,
-            Kind::Discard => self.end_transaction(),
-            Kind::Watch => self.is_watching = true,
-            Kind::Unwatch => self.is_watching = false,
-            // Inside a transaction, where the confirmations are no frames of their own.
-            Kind::Subscribe(..) | Kind::Unsubscribe(..) | Kind::Monitor => self.be_opaque(),
-            Kind::TrackingOn => {
-                self.is_tracking = true;
-                self.is_dirty = true;
-            }
-            Kind::TrackingOff => self.is_tracking = false,
-            Kind::Setting => {
-                self.is_settled = true;
-                self.is_dirty = true;
-            }
-            Kind::Select(db) => {
-                client.state.borrow_mut().db = db;
-                client.meta.db.store(db, Relaxed);
-            }
-            Kind::SetName(name) => client.meta.words.lock().name = name,
-            Kind::Hello {
-                version,
-                name,
-                is_foreign,
-            } => {
-                if let Some(name) = name {
-                    client.meta.words.lock().name = name;
-                }
-                if let Some(version) = version {
-                    client.state.borrow_mut().version = version;
-                    client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
-                }
-                if is_foreign {
-                    self.become_foreign(client);
-                }
-            }
-            Kind::Auth { is_own: false } => self.become_foreign(client),
-            Kind::Auth { is_own: true } => client.state.borrow_mut().access = ClientAccess::Own,
-            Kind::Reset => {
-                *self = Pinned {
-                    is_dirty: true,
-                    waiting: std::mem::take(&mut self.waiting),
-                    ..Pinned::default()
-                };
-                local::forget(worker, client);
-            }
-            Kind::Plain | Kind::Quit | Kind::Own => {}
-        }
-    }
-
-    fn executed(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
-        match frame {
-            // Without a transaction nothing ends, a watch neither.
-            Some([b'-', rest @ ..]) if !rest.starts_with(b"EXECABORT") => {}
-            Some([b'-', ..] | [b'_', ..] | [b'*', b'-', ..]) => self.end_transaction(),
-            _ => {
-                let queued = std::mem::take(&mut self.queued);
-                self.end_transaction();
-                let mut elements = frame.and_then(reply::elements);
-                for Waiting {
-                    kind, read, written, ..
-                } in queued
-                {
-                    self.voids(worker, client, &read, &written);
-                    let element = elements.as_mut().and_then(Iterator::next);
-                    if element.is_none() && kind != Kind::Plain {
-                        // Too large to be looked at: what it did to the connection is not known.
-                        self.be_opaque();
-                    }
-                    self.answered(worker, client, kind, element);
-                }
-            }
-        }
-    }
-
-    fn end_transaction(&mut self) {
-        self.is_multi = false;
-        self.is_watching = false;
-        self.queued.clear();
-    }
-
-    fn become_foreign(&mut self, client: &Client) {
-        self.is_settled = true;
-        self.is_dirty = true;
-        client.state.borrow_mut().access = ClientAccess::Foreign;
-    }
-
-    /// Nobody can say which request a frame answers. What such a client writes is voided with the next frame, and told by
-    /// pushes in any case. A `RESET` ends the state.
-    fn opaque_frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
-        let has_reset = self.waiting.iter().any(|waiting| waiting.kind == Kind::Reset);
-        if has_reset && frame == Some(b"+RESET\r\n") {
-            while let Some(waiting) = self.waiting.pop_front() {
-                if waiting.kind == Kind::Reset {
-                    break;
-                }
-            }
-            self.answered(worker, client, Kind::Reset, frame);
-            return;
-        }
-        for waiting in std::mem::take(&mut self.waiting) {
-            self.voids(worker, client, &waiting.read, &waiting.written);
-            if has_reset {
-                self.waiting.push_back(Waiting::of(waiting.kind));
-            }
-        }
-    }
-
-    /// Replies of a pinned connection take away what any connection filled or fills.
-    fn voids(&self, worker: &Worker, client: &Client, read: &Touched, written: &Touched) {
-        let cache = &worker.shared.cache;
-        read.hashes()
-            .iter()
-            .for_each(|&hash| cache.passed_by(LinkId::PINNED, hash));
-        written
-            .hashes()
-            .iter()
-            .for_each(|&hash| cache.acked(LinkId::PINNED, hash));
-        if *written == Touched::All {
-            worker.void_everything();
-        }
-        if *read == Touched::All {
-            client.state.borrow_mut().floor_us = worker.now_us();
-        }
-    }
-
-    /// Whether the frame confirms a subscription or its end; if so, it is counted.
-    fn confirmation(&mut self, frame: &[u8]) -> bool {
-        let is_expected = |waiting: &Waiting| matches!(waiting.kind, Kind::Subscribe(..) | Kind::Unsubscribe(..));
-        if !self.subscriptions.is_any() && !self.waiting.iter().any(is_expected) {
-            return false;
-        }
-        let Some(confirmed) = self.subscriptions.confirm(frame) else {
-            return false;
-        };
-        let is_done = match self.waiting.front_mut().map(|waiting| &mut waiting.kind) {
-            Some(Kind::Subscribe(which, left)) if confirmed.is_start && *which == confirmed.which => {
-                *left = left.saturating_sub(1);
-                *left == 0
-            }
-            Some(Kind::Unsubscribe(which, left)) if !confirmed.is_start && *which == confirmed.which => {
-                let left = left.get_or_insert(confirmed.before.max(1));
-                *left = left.saturating_sub(1);
-                *left == 0
-            }
-            _ => false,
-        };
-        if is_done {
-            self.waiting.pop_front();
-        }
-        true
     }
 }

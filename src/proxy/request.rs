@@ -91,6 +91,7 @@ pub fn handle(
         client.state.borrow_mut().error(&error);
         return Step::DONE;
     }
+    client.meta.note(spec, args);
     let path = spec.path(args);
     if is_unauthenticated
         && !matches!(

@@ -51,8 +51,15 @@ pub enum Kind {
     /// So many, or (none named) one for each subscription there is when its turn comes.
     Unsubscribe(Subscription, Option<usize>),
     Monitor,
-    TrackingOn,
+    /// The invalidations go to this client, to this connection itself if none is named.
+    TrackingOn {
+        redirect: Option<i64>,
+    },
     TrackingOff,
+    /// `CLIENT ID`, `GETREDIR` and `TRACKINGINFO`: the reply tells an id.
+    ClientId,
+    Redirection,
+    TrackingInfo,
     Setting,
     Select(u32),
     SetName(Box<str>),
@@ -80,7 +87,7 @@ impl Kind {
                 | Kind::Subscribe(..)
                 | Kind::Unsubscribe(..)
                 | Kind::Monitor
-                | Kind::TrackingOn
+                | Kind::TrackingOn { .. }
                 | Kind::Setting
         )
     }
@@ -105,6 +112,9 @@ pub fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
             Path::Local(Local::Reset) => Kind::Reset,
             Path::Local(Local::Quit) => Kind::Quit,
             Path::Local(Local::Client) if args.len() == 3 && is(1, b"setname") => Kind::SetName(word(args.arg(2))),
+            Path::Local(Local::Client) if args.len() == 2 && is(1, b"id") => Kind::ClientId,
+            Path::Local(Local::Client) if args.len() == 2 && is(1, b"getredir") => Kind::Redirection,
+            Path::Local(Local::Client) if args.len() == 2 && is(1, b"trackinginfo") => Kind::TrackingInfo,
             Path::Local(Local::Select) => integer(args.arg(1))
                 .and_then(|db| u32::try_from(db).ok())
                 .map_or(Kind::Plain, Kind::Select),
@@ -119,7 +129,7 @@ pub fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
             }
             Path::Pin(Pin::Monitor) => Kind::Monitor,
             Path::Pin(Pin::Client) if is(1, b"tracking") && is(2, b"off") => Kind::TrackingOff,
-            Path::Pin(Pin::Client) if is(1, b"tracking") => Kind::TrackingOn,
+            Path::Pin(Pin::Client) if is(1, b"tracking") => Kind::TrackingOn { redirect: None },
             Path::Pin(Pin::Client | Pin::Stateful) => Kind::Setting,
             _ => Kind::Plain,
         },

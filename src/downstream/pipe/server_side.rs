@@ -1,0 +1,143 @@
+//! The server's side of a pipe: its frames, its silence and its end.
+
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::{Ended, HEAD_BYTES, Pipe, WHOLE_FRAME_BYTES};
+use crate::downstream::session::{HIGH_WATER_BYTES, Session};
+use crate::proxy::pinned::{Frame, Relay};
+
+impl Pipe {
+    pub(super) fn read_server(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<bool, String> {
+        if session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES {
+            return Ok(false);
+        }
+        let mut buffer = session.worker.take_read_buffer();
+        let read = self.lent.stream.poll_read_into(cx, &mut buffer);
+        let result = match read {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(e)) => Err(e.to_string()),
+            Poll::Ready(Ok(0)) => Err("it closed the connection".to_owned()),
+            Poll::Ready(Ok(n)) => {
+                self.timer.as_mut().reset(Instant::now() + self.read_timeout);
+                self.held.extend_from_slice(&buffer[..n]);
+                self.take_frames(session).map(|()| true)
+            }
+        };
+        session.worker.return_read_buffer(buffer);
+        result
+    }
+
+    pub(super) fn take_frames(&mut self, session: &mut Session) -> Result<(), String> {
+        let mut start = 0;
+        loop {
+            let (consumed, is_complete) = self
+                .frames
+                .advance(&self.held[self.scanned..])
+                .map_err(|e| format!("it sent what is no RESP: {e}"))?;
+            self.scanned += consumed;
+            let frame = &self.held[start..self.scanned];
+            if is_complete {
+                let seen = if self.is_streaming {
+                    Frame::Large { head: &self.head }
+                } else {
+                    Frame::Whole(frame)
+                };
+                self.is_streaming = false;
+                match self.pinned.frame(&session.worker, &session.client, seen) {
+                    Relay::Forward => {}
+                    Relay::Replace(frame) => {
+                        let mut state = session.client.state.borrow_mut();
+                        state.outbox.ready().bytes.extend_from_slice(&frame);
+                        start = self.scanned;
+                        continue;
+                    }
+                    Relay::Swallow => {
+                        start = self.scanned;
+                        continue;
+                    }
+                }
+            } else if !self.is_streaming {
+                if frame.len() <= WHOLE_FRAME_BYTES {
+                    break;
+                }
+                self.is_streaming = true;
+                self.head = frame[..HEAD_BYTES].into();
+            }
+            let mut state = session.client.state.borrow_mut();
+            state.outbox.ready().bytes.extend_from_slice(frame);
+            state.outbox.set_mid_frame(!is_complete);
+            drop(state);
+            start = self.scanned;
+            if !is_complete {
+                break;
+            }
+        }
+        self.held.drain(..start);
+        self.scanned -= start;
+        if self.held.is_empty() {
+            self.held = Vec::new();
+        }
+        // Replies may have ended what requests waited for.
+        self.is_stalled |= !session.input.is_empty() || self.broken.is_some();
+        Ok(())
+    }
+
+    /// The server is gone: a client that only waited for a reply is told and goes on; one with a state is closed, as Redis
+    /// would close it, once it has taken what there is.
+    pub(super) fn server_lost(&mut self, session: &mut Session, why: &str) -> Option<Ended> {
+        session.worker.counters().l2_errors_total.add(1);
+        let is_told = self.has_started
+            && !self.pinned.is_quitting
+            && !self.pinned.is_sticky()
+            && !self.pinned.is_blocked()
+            && !self.is_streaming
+            && self.streamed.is_none();
+        self.is_lost = true;
+        self.pinned.is_dirty = true;
+        if !is_told {
+            session.client.state.borrow_mut().is_closing = true;
+            return None;
+        }
+        let text = format!(
+            "ERR nearcache: upstream {} was lost before the reply: {why}; a write may or may not have been executed",
+            session.worker.shared.upstream_name
+        );
+        for _ in 0..self.pinned.waiting() {
+            session.client.state.borrow_mut().error(&text);
+        }
+        Some(Ended::Back)
+    }
+
+    pub(super) fn check_silence(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
+        let is_gone = session.is_ended && self.pinned.is_blocked();
+        let is_due = !self.pinned.may_be_silent() || self.written < self.to_server.len();
+        // A client that does not read is slow, not the server.
+        let is_client_slow = session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;
+        if self.is_lost || !is_gone && (!is_due || is_client_slow) || self.timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        if is_gone {
+            return Poll::Ready(Ended::Closed);
+        }
+        let why = if self.written < self.to_server.len() {
+            format!(
+                "it took no data within the write timeout of {} ms",
+                self.write_timeout.as_millis()
+            )
+        } else {
+            format!(
+                "no answer within the read timeout of {} ms",
+                self.read_timeout.as_millis()
+            )
+        };
+        match self.server_lost(session, &why) {
+            Some(ended) => Poll::Ready(ended),
+            None => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What the server's frames say of the connection's state, and what they do to L1.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::kind::{Kind, Waiting};
+use super::{Frame, Pinned, Relay, ids};
+use crate::cache::LinkId;
+use crate::proxy::client::{Access as ClientAccess, Client, ClientMeta};
+use crate::proxy::local;
+use crate::proxy::outbox::Touched;
+use crate::proxy::worker::Worker;
+use crate::resp::Version;
+use crate::resp::reply;
+
+impl Pinned {
+    /// A complete frame has come from the server. Must be applied before the client can see its last byte.
+    pub fn frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Frame<'_>) -> Relay {
+        let frame = match frame {
+            Frame::Whole(frame) => Some(frame),
+            // Confirmations and statuses are never that large, messages may be.
+            Frame::Large { head } if head.first() == Some(&b'>') || self.subscriptions.is_large_message(head) => {
+                return Relay::Forward;
+            }
+            Frame::Large { .. } => None,
+        };
+        if self.is_opaque {
+            self.opaque_frame(worker, client, frame);
+            return Relay::Forward;
+        }
+        if let Some(frame) = frame
+            && (self.confirmation(frame) || frame.first() == Some(&b'>') || self.subscriptions.is_message(frame))
+        {
+            return Relay::Forward;
+        }
+        let Some(waiting) = self.waiting.pop_front() else {
+            return Relay::Forward;
+        };
+        if waiting.kind == Kind::Own {
+            return Relay::Swallow;
+        }
+        self.voids(worker, client, &waiting.read, &waiting.written);
+        if let Some(silent) = &waiting.silent {
+            self.voids(worker, client, silent, silent);
+        }
+        if self.is_multi && frame == Some(b"+QUEUED\r\n") {
+            self.queued.push(waiting);
+            return Relay::Forward;
+        }
+        let translated = frame.and_then(|frame| match waiting.kind {
+            Kind::Exec => ids::translated_all(client, self.queued.iter().map(|queued| &queued.kind), frame),
+            _ => ids::translated(client, &waiting.kind, frame),
+        });
+        self.answered(worker, client, waiting.kind, frame);
+        translated.map_or(Relay::Forward, Relay::Replace)
+    }
+
+    /// Tells others what the client is doing, for `CLIENT LIST`.
+    pub fn publish(&self, meta: &ClientMeta) {
+        let mut modes = 0;
+        for (is_set, mode) in [
+            (self.is_multi, ClientMeta::MULTI),
+            (self.is_blocked(), ClientMeta::BLOCKED),
+            (self.is_monitor, ClientMeta::MONITOR),
+            (self.is_tracking, ClientMeta::TRACKING),
+        ] {
+            if is_set {
+                modes |= mode;
+            }
+        }
+        meta.modes.store(modes, Relaxed);
+        meta.queued
+            .store(if self.is_multi { self.queued.len() as i32 } else { -1 }, Relaxed);
+        if !self.is_tracking {
+            meta.redirect.store(-1, Relaxed);
+        }
+    }
+
+    /// The server has executed (or refused) a command; `frame` is its reply, an element of a transaction's too.
+    fn answered(&mut self, worker: &Worker, client: &Rc<Client>, kind: Kind, frame: Option<&[u8]>) {
+        let is_error = frame.is_some_and(reply::is_error);
+        match kind {
+            Kind::Exec => self.executed(worker, client, frame),
+            _ if is_error => {}
+            Kind::Multi => self.is_multi = true,
+            Kind::Discard => self.end_transaction(),
+            Kind::Watch => self.is_watching = true,
+            Kind::Unwatch => self.is_watching = false,
+            // Inside a transaction, where the confirmations are no frames of their own.
+            Kind::Subscribe(..) | Kind::Unsubscribe(..) => self.be_opaque(),
+            Kind::Monitor => {
+                self.is_monitor = true;
+                self.be_opaque();
+            }
+            Kind::TrackingOn { redirect } => {
+                client.meta.redirect.store(redirect.unwrap_or(0), Relaxed);
+                self.is_tracking = true;
+                self.is_dirty = true;
+            }
+            Kind::TrackingOff => self.is_tracking = false,
+            Kind::Setting => {
+                self.is_settled = true;
+                self.is_dirty = true;
+            }
+            Kind::Select(db) => {
+                client.state.borrow_mut().db = db;
+                client.meta.db.store(db, Relaxed);
+            }
+            Kind::SetName(name) => client.meta.words.lock().name = name,
+            Kind::Hello {
+                version,
+                name,
+                is_foreign,
+            } => {
+                if let Some(name) = name {
+                    client.meta.words.lock().name = name;
+                }
+                if let Some(version) = version {
+                    client.state.borrow_mut().version = version;
+                    client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
+                }
+                if is_foreign {
+                    self.become_foreign(client);
+                }
+            }
+            Kind::Auth { is_own: false } => self.become_foreign(client),
+            Kind::Auth { is_own: true } => client.state.borrow_mut().access = ClientAccess::Own,
+            Kind::Reset => {
+                *self = Pinned {
+                    is_dirty: true,
+                    waiting: std::mem::take(&mut self.waiting),
+                    ..Pinned::default()
+                };
+                local::forget(worker, client);
+            }
+            // The server closes the connection; nothing behind it may be looked at before that is seen.
+            Kind::Quit => client.state.borrow_mut().is_closing = true,
+            Kind::Plain | Kind::Own | Kind::ClientId | Kind::Redirection | Kind::TrackingInfo => {}
+        }
+    }
+
+    fn executed(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
+        match frame {
+            // Without a transaction nothing ends, a watch neither.
+            Some([b'-', rest @ ..]) if !rest.starts_with(b"EXECABORT") => {}
+            Some([b'-', ..] | [b'_', ..] | [b'*', b'-', ..]) => self.end_transaction(),
+            _ => {
+                let queued = std::mem::take(&mut self.queued);
+                self.end_transaction();
+                let mut elements = frame.and_then(reply::elements);
+                for Waiting {
+                    kind, read, written, ..
+                } in queued
+                {
+                    self.voids(worker, client, &read, &written);
+                    let element = elements.as_mut().and_then(Iterator::next);
+                    if element.is_none() && kind != Kind::Plain {
+                        // Too large to be looked at: what it did to the connection is not known.
+                        self.be_opaque();
+                    }
+                    self.answered(worker, client, kind, element);
+                }
+            }
+        }
+    }
+
+    fn end_transaction(&mut self) {
+        self.is_multi = false;
+        self.is_watching = false;
+        self.queued.clear();
+    }
+
+    fn become_foreign(&mut self, client: &Client) {
+        self.is_settled = true;
+        self.is_dirty = true;
+        client.state.borrow_mut().access = ClientAccess::Foreign;
+    }
+
+    /// Nobody can say which request a frame answers. What such a client writes is voided with the next frame, and told by
+    /// pushes in any case. A `RESET` ends the state.
+    fn opaque_frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
+        let has_reset = self.waiting.iter().any(|waiting| waiting.kind == Kind::Reset);
+        if has_reset && frame == Some(b"+RESET\r\n") {
+            while let Some(waiting) = self.waiting.pop_front() {
+                if waiting.kind == Kind::Reset {
+                    break;
+                }
+            }
+            self.answered(worker, client, Kind::Reset, frame);
+            return;
+        }
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.voids(worker, client, &waiting.read, &waiting.written);
+            if has_reset {
+                self.waiting.push_back(Waiting::of(waiting.kind));
+            }
+        }
+    }
+
+    /// Replies of a pinned connection take away what any connection filled or fills.
+    fn voids(&self, worker: &Worker, client: &Client, read: &Touched, written: &Touched) {
+        let cache = &worker.shared.cache;
+        read.hashes()
+            .iter()
+            .for_each(|&hash| cache.passed_by(LinkId::PINNED, hash));
+        written
+            .hashes()
+            .iter()
+            .for_each(|&hash| cache.acked(LinkId::PINNED, hash));
+        if *written == Touched::All {
+            worker.void_everything();
+        }
+        if *read == Touched::All {
+            client.state.borrow_mut().floor_us = worker.now_us();
+        }
+    }
+
+    /// Whether the frame confirms a subscription or its end; if so, it is counted.
+    fn confirmation(&mut self, frame: &[u8]) -> bool {
+        let is_expected = |waiting: &Waiting| matches!(waiting.kind, Kind::Subscribe(..) | Kind::Unsubscribe(..));
+        if !self.subscriptions.is_any() && !self.waiting.iter().any(is_expected) {
+            return false;
+        }
+        let Some(confirmed) = self.subscriptions.confirm(frame) else {
+            return false;
+        };
+        let is_done = match self.waiting.front_mut().map(|waiting| &mut waiting.kind) {
+            Some(Kind::Subscribe(which, left)) if confirmed.is_start && *which == confirmed.which => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+            Some(Kind::Unsubscribe(which, left)) if !confirmed.is_start && *which == confirmed.which => {
+                let left = left.get_or_insert(confirmed.before.max(1));
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+            _ => false,
+        };
+        if is_done {
+            self.waiting.pop_front();
+        }
+        true
+    }
+}
