@@ -9,7 +9,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion};
 use nearcache::cache::{
     Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, LinkId, Links, Own, Query, Value, View, ViewValue,
-    name_hash,
+    Which, name_hash,
 };
 
 const NAMES: usize = 1_000_000;
@@ -113,7 +113,7 @@ fn small(criterion: &mut Criterion) {
                 assert!(
                     bench
                         .l1
-                        .peek_many(&queries, &bench.asker(), |_, view| bytes += copy(view))
+                        .peek_many(&queries, &bench.asker(), Which::This, |_, view| bytes += copy(view))
                 );
                 bytes
             },
@@ -168,6 +168,7 @@ impl Bench {
                     value: Value::Bytes(&VALUE),
                     pttl_ms: -1,
                     is_plain: true,
+                    most_us: None,
                 }),
                 1000,
             );

@@ -119,6 +119,7 @@ fn churn(phase: &Phase) {
                         value: Value::Bytes(&value),
                         pttl_ms: -1,
                         is_plain: true,
+                        most_us: None,
                     }),
                     now_us,
                 );

@@ -127,6 +127,30 @@ impl Shape {
     }
 }
 
+impl Shape {
+    /// The index of the only key, where the reply is a function of that key and of the arguments.
+    #[inline]
+    pub(super) fn only(self, args: Args<'_>) -> Option<usize> {
+        match self {
+            Shape::One => Some(1),
+            Shape::Sub | Shape::Memory => Some(2),
+            // An option that is not known here may make the reply depend on more.
+            Shape::Streams => {
+                let first = stream_options(args).streams?;
+                let is_limited = first == 4 && args.arg(1).eq_ignore_ascii_case(b"count");
+                ((first == 2 || is_limited) && first + 2 == args.len()).then_some(first)
+            }
+            Shape::Range { first, last: -1, .. } => {
+                let first = usize::from(first);
+                (first + 1 == args.len()).then_some(first)
+            }
+            Shape::Sort => (sort(args, &mut |_| ()) == Keys::Known).then_some(1),
+            _ => None,
+        }
+        .filter(|at| *at < args.len())
+    }
+}
+
 /// What stands before `STREAMS`.
 pub(super) struct StreamOptions {
     pub(super) is_blocking: bool,

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::kept::{Cache, NotCached};
 use super::keys::Shape;
 use super::spec::{self, Access, Path, Pin, Spec};
 use crate::resp::reply;
@@ -110,6 +111,9 @@ impl ServerCommand {
         let mut row = spec::plain("", self.arity())
             .naming(access, self.shape())
             .by(self.path());
+        if access == Access::Read {
+            row.cache = Cache::Never(NotCached::Unknown);
+        }
         row.name = Cow::Owned(self.name.to_ascii_lowercase());
         row
     }

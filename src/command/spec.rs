@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use super::kept::{Absent, Cache, NotCached};
 use super::keys::{Keys, Shape};
 use super::rule::Replies;
 use crate::resp::convert::Rule;
@@ -26,9 +27,8 @@ pub struct Spec {
     pub access: Access,
     /// Whether and how its reply may be kept.
     pub cache: Cache,
-    /// The RESP3 reply of this read for a key that does not exist. Empty: it depends on the arguments, or nothing is
-    /// kept anyway.
-    pub absent: &'static [u8],
+    /// The reply of this read for a key that does not exist.
+    pub absent: Absent,
     /// Its first argument names a subcommand.
     pub has_subcommands: bool,
     shape: Shape,
@@ -44,24 +44,6 @@ pub enum Access {
     Read,
     /// It writes, or may write with some options, or may do anything (scripts).
     Write,
-}
-
-/// Whether and how a reply may be kept. Everything but `No` is a pure function of the state of the declared keys and of
-/// the arguments (and, for `Ttl` and `Pttl`, of the deadline that is kept with an entry).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cache {
-    No,
-    Get,
-    Mget,
-    Exists,
-    Strlen,
-    /// `GETRANGE` and its old name `SUBSTR`.
-    Getrange,
-    Ttl,
-    Pttl,
-    Type,
-    /// One declared key, in the first argument; kept as the reply to exactly these arguments.
-    Reply,
 }
 
 /// Which way a request travels.
@@ -135,6 +117,20 @@ impl Spec {
     /// the answer is [`Keys::All`].
     pub fn keys<'a>(&self, args: Args<'a>, each: &mut dyn FnMut(&'a [u8])) -> Keys {
         self.shape.keys(args, each)
+    }
+
+    /// Whether and how the reply to this request may be kept.
+    #[inline]
+    pub fn cache_of(&self, args: Args<'_>) -> Cache {
+        self.cache.of(args)
+    }
+
+    /// The index of the only key that the request names, for [`Cache::Reply`] and [`Cache::Brief`]; `None` if there are
+    /// several, or if it reads more than the keys it names. Key and other arguments together make out the request: where the
+    /// key stood follows from what is around it.
+    #[inline]
+    pub fn only_key(&self, args: Args<'_>) -> Option<usize> {
+        self.shape.only(args)
     }
 
     /// `argc` counts the command's name.
@@ -267,7 +263,7 @@ pub(super) const fn plain(name: &'static str, arity: i32) -> Spec {
         arity,
         access: Access::None,
         cache: Cache::No,
-        absent: b"",
+        absent: Absent::Unknown,
         has_subcommands: false,
         shape: Shape::None,
         route: Route::Fixed(Path::Shared),
@@ -298,9 +294,14 @@ impl Spec {
         self
     }
 
-    pub(super) const fn kept(mut self, cache: Cache, absent: &'static [u8]) -> Spec {
+    pub(super) const fn kept(mut self, cache: Cache, absent: Absent) -> Spec {
         self.cache = cache;
         self.absent = absent;
+        self
+    }
+
+    pub(super) const fn never_kept(mut self, why: NotCached) -> Spec {
+        self.cache = Cache::Never(why);
         self
     }
 

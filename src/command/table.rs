@@ -1,8 +1,9 @@
 //! All rows of the command table and the way from a name to its row. The rows are in the files below, by the kind of
 //! data; the most frequent commands come first, since the first row that hashes to a place gets it.
 
+use super::kept::Cache;
 use super::server::ServerCommand;
-use super::spec::{Access, CONTAINERS, Cache, Spec, is_one_of};
+use super::spec::{Access, CONTAINERS, Spec, is_one_of};
 
 mod collections;
 mod generic;

@@ -1,6 +1,8 @@
 //! Reads that L1 may answer: hit, join, lease or pass by, decided in one critical section of L1 for one key. Strings are
 //! kept as their payload, from which `STRLEN`, `GETRANGE`, `EXISTS`, `TTL` and `TYPE` are answered as well; every other
-//! read is kept as its reply.
+//! read is kept as its reply. Reads of several keys are in [`several`].
+
+mod several;
 
 use std::rc::Rc;
 
@@ -19,49 +21,78 @@ use crate::resp::{Version, encode};
 /// A read that L1 may know. Its connection takes requests.
 pub fn cached(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
     let args = request.args;
-    match request.spec.cache {
-        Cache::Get => single(worker, client, link, request, b"", FillKind::Payload),
-        Cache::Mget => mget(worker, client, link, request),
-        Cache::Exists if args.len() != 2 => forward(worker, client, link, request),
+    match request.spec.cache_of(args) {
+        Cache::Get => {
+            let sought = Sought::new(args.arg(1), b"", FillKind::Payload);
+            single(worker, client, link, request, &sought)
+        }
+        Cache::Mget => several::values(worker, client, link, request),
+        Cache::Exists if args.len() != 2 => several::existence(worker, client, link, request),
         Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type => {
             if derived(worker, client, link, request) {
                 return Step::DONE;
             }
-            reply(worker, client, link, request)
+            reply(worker, client, link, request, None)
         }
         Cache::Ttl | Cache::Pttl => {
             if derived(worker, client, link, request) {
                 return Step::DONE;
             }
-            forward(worker, client, link, request)
+            missed(worker, client, link, request, 1)
         }
-        Cache::Reply => reply(worker, client, link, request),
-        Cache::No => forward(worker, client, link, request),
+        Cache::Reply => reply(worker, client, link, request, None),
+        Cache::Brief => {
+            let most_us = worker.shared.config.cache.bound.as_micros() as u64;
+            reply(worker, client, link, request, Some(most_us))
+        }
+        Cache::No | Cache::Never(_) | Cache::Sub(_) => forward(worker, client, link, request),
     }
 }
 
-/// A read that is kept as its reply: the variant is the command and every argument but the key.
-fn reply(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
+/// The one reply that is asked for.
+struct Sought<'a> {
+    name: &'a [u8],
+    hash: u64,
+    variant: &'a [u8],
+    kind: FillKind,
+}
+
+impl<'a> Sought<'a> {
+    fn new(name: &'a [u8], variant: &'a [u8], kind: FillKind) -> Sought<'a> {
+        Sought {
+            name,
+            hash: name_hash(name),
+            variant,
+            kind,
+        }
+    }
+}
+
+/// A read that is kept as its reply, for `most_us` at most: the variant is the command and every argument but the key.
+fn reply(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    link: &Rc<Link>,
+    request: &Request<'_>,
+    most_us: Option<u64>,
+) -> Step {
+    let args = request.args;
+    let Some(key) = request.spec.only_key(args) else {
+        return forward(worker, client, link, request);
+    };
     let mut variant = std::mem::take(&mut *worker.variant.borrow_mut());
     variant.clear();
     variant.extend_from_slice(&request.spec.id.to_le_bytes());
-    for arg in request.args.iter().skip(2) {
+    for (_, arg) in args.iter().enumerate().skip(1).filter(|(at, _)| *at != key) {
         variant.extend_from_slice(&(arg.len() as u32).to_le_bytes());
         variant.extend_from_slice(arg);
     }
     let step = if variant.len() > LONGEST_VARIANT_BYTES {
         forward(worker, client, link, request)
     } else {
-        single(
-            worker,
-            client,
-            link,
-            request,
-            &variant,
-            FillKind::Reply {
-                absent: request.spec.absent,
-            },
-        )
+        let absent = request.spec.absent.of(args);
+        let sought = Sought::new(args.arg(key), &variant, FillKind::Reply { absent, most_us });
+        single(worker, client, link, request, &sought)
     };
     *worker.variant.borrow_mut() = variant;
     step
@@ -70,16 +101,28 @@ fn reply(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Re
 /// Arguments longer than this are not worth keeping.
 const LONGEST_VARIANT_BYTES: usize = 4096;
 
+/// Forwards a read of so many keys that is never filled itself.
+fn missed(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>, keys: u64) -> Step {
+    let step = forward(worker, client, link, request);
+    if step == Step::DONE {
+        worker.counters().l1_misses_total.add(keys);
+    }
+    step
+}
+
 fn single(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
     link: &Rc<Link>,
     request: &Request<'_>,
-    variant: &[u8],
-    kind: FillKind,
+    sought: &Sought<'_>,
 ) -> Step {
-    let name = request.args.arg(1);
-    let hash = name_hash(name);
+    let &Sought {
+        name,
+        hash,
+        variant,
+        kind,
+    } = sought;
     let is_large = worker.is_known_large(&Touched::One(hash));
     let mut state = client.state.borrow_mut();
     let State {
@@ -143,7 +186,7 @@ fn single(
             let sequence = outbox.expect(Touched::One(hash), Source::Flight(lease.flight()));
             let version = *version;
             drop(state);
-            lead(worker, client, link, request, lease, kind, sequence, version);
+            lead(worker, client, link, request, sought, lease, sequence, version);
             Step::DONE
         }
         Decision::Forward if must_wait => Step::Wait,
@@ -172,12 +215,11 @@ fn lead(
     client: &Rc<Client>,
     link: &Rc<Link>,
     request: &Request<'_>,
+    sought: &Sought<'_>,
     lease: LeaseId,
-    kind: FillKind,
     sequence: u64,
     version: Version,
 ) {
-    let hash = name_hash(request.args.arg(1));
     worker.counters().shared_total.add(1);
     let rule = request.spec.rule(request.args);
     let guard = FillGuard::new(worker, lease);
@@ -187,14 +229,14 @@ fn lead(
             to: None,
             version,
             rule: Rule::General,
-            effect: Effect::FillRead(lease, hash),
+            effect: Effect::FillRead(lease, sought.hash),
         });
-        encode::command(out, [&b"PTTL"[..], request.args.arg(1)].into_iter());
+        encode::command(out, [&b"PTTL"[..], sought.name].into_iter());
         expect(Waiter {
             to: Some((Rc::clone(client), sequence)),
             version,
             rule,
-            effect: Effect::FillTtl(guard, kind),
+            effect: Effect::FillTtl(guard, sought.kind),
         });
     });
 }
@@ -365,99 +407,3 @@ fn write_reply(
         write_frame(ready, frame, shared, version, &request.spec.rule(request.args));
     }
 }
-
-/// All keys from L1, if their entries existed together; otherwise the whole command goes upstream and fills what it may.
-fn mget(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
-    let keys = request.args.len() - 1;
-    let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
-    let mut state = client.state.borrow_mut();
-    let State {
-        outbox,
-        version,
-        db,
-        floor_us,
-        ..
-    } = &mut *state;
-    let queries: Vec<Query<'_>> = request
-        .args
-        .iter()
-        .skip(1)
-        .zip(&hashes)
-        .map(|(name, &hash)| Query {
-            hash,
-            db: *db,
-            name,
-            variant: b"",
-        })
-        .collect();
-    let own = outbox.own_all(&hashes);
-    let asker = Asker {
-        now_us: request.now_us,
-        link: link.sink.link,
-        own,
-        floor_us: *floor_us,
-    };
-    let cache = &worker.shared.cache;
-    let counters = worker.counters();
-    if keys <= MOST_KEYS && own == Own::Clear {
-        let mut answer = Ready::default();
-        encode::array_header(&mut answer.bytes, keys);
-        if cache.peek_many(&queries, &asker, |_, view| {
-            write_view(&mut answer, &view, FillKind::Payload, *version, request);
-        }) {
-            counters.l1_hits_total.add(keys as u64);
-            outbox.answer_now(|ready| ready.append(answer));
-            return Step::DONE;
-        }
-    }
-    let touched = Touched::from_hashes(&hashes);
-    if outbox.must_wait_for_flight(&touched) {
-        return Step::Wait;
-    }
-    if worker.is_known_large(&touched) {
-        drop(state);
-        return pin(client, Reason::Side);
-    }
-    let leases: Box<[(usize, LeaseId)]> = if keys > MOST_KEYS {
-        Box::default()
-    } else {
-        queries
-            .iter()
-            .enumerate()
-            .filter_map(|(i, query)| Some((i, cache.lease_only(query, &asker)?)))
-            .collect()
-    };
-    counters.l1_misses_total.add(keys as u64);
-    counters.shared_total.add(1);
-    let version = *version;
-    let sequence = outbox.expect(touched.clone(), Source::Sent);
-    drop(state);
-    let guards: Vec<(usize, FillGuard)> = leases
-        .iter()
-        .map(|&(i, lease)| (i, FillGuard::new(worker, lease)))
-        .collect();
-    link.send_with(request.now_us, |out, expect| {
-        out.extend_from_slice(request.raw);
-        let effect = Effect::Mget { touched, leases };
-        expect(Waiter {
-            to: Some((Rc::clone(client), sequence)),
-            version,
-            rule: Rule::General,
-            effect,
-        });
-        for (i, guard) in guards {
-            encode::command(out, [&b"PTTL"[..], request.args.arg(i + 1)].into_iter());
-            let effect = Effect::FillTtl(guard, FillKind::Payload);
-            expect(Waiter {
-                to: None,
-                version,
-                rule: Rule::General,
-                effect,
-            });
-        }
-    });
-    Step::DONE
-}
-
-/// An MGET of more keys neither asks nor fills L1: it would hold many shards at once.
-const MOST_KEYS: usize = 1024;

@@ -376,19 +376,23 @@ fn fill_of(frame: &Bytes, kind: FillKind, pttl_ms: i64) -> Option<Fill<'_>> {
             None if is_gone => (Value::Absent(frame), false),
             _ => return None,
         },
-        FillKind::Reply { absent } => {
-            let is_absent = !absent.is_empty() && &frame[..] == absent;
+        FillKind::Reply { absent, .. } => {
             let is_plain = convert::is_same_in_resp2(frame);
-            match (is_gone, is_absent) {
-                (true, true) => (Value::Absent(frame), is_plain),
-                (true, false) => return None,
-                (false, _) => (Value::Bytes(frame), is_plain),
+            match is_gone {
+                true if absent.is(frame) => (Value::Absent(frame), is_plain),
+                true => return None,
+                false => (Value::Bytes(frame), is_plain),
             }
         }
+    };
+    let most_us = match kind {
+        FillKind::Payload => None,
+        FillKind::Reply { most_us, .. } => most_us,
     };
     Some(Fill {
         value,
         pttl_ms,
         is_plain,
+        most_us,
     })
 }

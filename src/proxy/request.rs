@@ -12,7 +12,7 @@ use super::worker::{Link, Worker};
 use super::{local, pubsub, read, transaction};
 use crate::cache::name_hash;
 use crate::clock;
-use crate::command::{Access, Cache, Keys, Local, Path, Pin, Spec};
+use crate::command::{Access, Keys, Local, Path, Pin, Spec};
 use crate::resp::convert::Rule;
 use crate::resp::request::Args;
 use crate::upstream::facts::Facts;
@@ -162,7 +162,7 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
         Ok(link) => link,
         Err(step) => return step,
     };
-    if request.spec.cache != Cache::No && worker.is_caching(&link) {
+    if request.spec.cache.is_kept() && worker.is_caching(&link) {
         return read::cached(worker, client, &link, request);
     }
     forward(worker, client, &link, request)

@@ -9,6 +9,7 @@ use super::client::{Client, write_frame};
 use super::flight::FillGuard;
 use super::outbox::{Charge, Ready, Touched};
 use crate::cache::LeaseId;
+use crate::command::Absent;
 use crate::resp::convert::Rule;
 use crate::resp::{Version, encode};
 
@@ -58,8 +59,8 @@ pub enum Effect {
 pub enum FillKind {
     /// A string: its payload.
     Payload,
-    /// Any other read: the reply, and how it looks for a key that does not exist (empty: not known).
-    Reply { absent: &'static [u8] },
+    /// Any other read: the reply, how it looks for a key that does not exist, and how long it is believed at most.
+    Reply { absent: Absent, most_us: Option<u64> },
 }
 
 /// An answer on its way into an outbox.

@@ -20,9 +20,16 @@ pub(super) struct Lifetime {
 const PTTL_ABSENT: i64 = -2;
 const PTTL_NONE: i64 = -1;
 
-/// The lifetime of a fill that was sent at `sent_us`. `None`: it must not be inserted, because value and `pttl_ms` are of two
-/// moments, or because it is over already.
-pub(super) fn lifetime(config: &Config, sent_us: u64, now_us: u64, body: &Body<'_>, pttl_ms: i64) -> Option<Lifetime> {
+/// The lifetime of a fill that was sent at `sent_us` and lasts for `most_us` at most. `None`: it must not be inserted, because
+/// value and `pttl_ms` are of two moments, or because it is over already.
+pub(super) fn lifetime(
+    config: &Config,
+    sent_us: u64,
+    now_us: u64,
+    body: &Body<'_>,
+    pttl_ms: i64,
+    most_us: Option<u64>,
+) -> Option<Lifetime> {
     let own_end_us = match (body, pttl_ms) {
         (Body::Absent(_), PTTL_ABSENT) => None,
         (Body::Absent(_), _) => return None,
@@ -31,7 +38,7 @@ pub(super) fn lifetime(config: &Config, sent_us: u64, now_us: u64, body: &Body<'
         _ => return None,
     };
     let negative_ttl_us = config.negative_ttl_us.filter(|_| matches!(body, Body::Absent(_)));
-    let caps = [config.max_age_us, negative_ttl_us]
+    let caps = [config.max_age_us, negative_ttl_us, most_us]
         .into_iter()
         .flatten()
         .map(|cap| sent_us.saturating_add(cap));

@@ -147,6 +147,15 @@ pub enum Decision<R> {
     Forward,
 }
 
+/// Which replies of each name [`L1::peek_many`] may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Which {
+    /// The one that is asked for.
+    This,
+    /// Any about the name in that database, as [`L1::peek_any`].
+    Any,
+}
+
 /// An entry that is hit, as long as its shard is locked.
 #[derive(Debug)]
 pub struct View<'a> {
@@ -189,6 +198,8 @@ pub struct Fill<'a> {
     pub pttl_ms: i64,
     /// Opaque here.
     pub is_plain: bool,
+    /// The longest that this reply is believed, from the moment at which the read was sent.
+    pub most_us: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -285,13 +296,13 @@ impl<F> L1<F> {
     pub fn peek_any<R>(&self, q: &Query<'_>, a: &Asker, on_hit: impl FnOnce(View<'_>) -> R) -> Option<R> {
         let of = Identity::of(q)?;
         let mut shard = self.shard(q.hash);
-        let at = shard.hit_any(of, a, &self.rules)?;
+        let (at, _) = shard.hit_any(of, a, &self.rules)?;
         Some(on_hit(shard.touch(at).view()))
     }
 
     /// Several replies that existed together, or nothing. `a.own` is about all keys. `each` is called in the order of `qs`,
     /// only if all are hits and a snapshot, and under the locks.
-    pub fn peek_many(&self, qs: &[Query<'_>], a: &Asker, mut each: impl FnMut(usize, View<'_>)) -> bool {
+    pub fn peek_many(&self, qs: &[Query<'_>], a: &Asker, which: Which, mut each: impl FnMut(usize, View<'_>)) -> bool {
         // Held together, so that all entries stand at one moment; locked by number, so that nobody waits in a circle.
         let mut guards: [Option<MutexGuard<'_, Shard<F>>>; MAX_SHARDS] = [const { None }; MAX_SHARDS];
         let wanted = qs.iter().fold(0u64, |bits, q| bits | 1 << self.shard_of(q.hash));
@@ -313,7 +324,11 @@ impl<F> L1<F> {
             let Some(shard) = guards[self.shard_of(q.hash)].as_mut() else {
                 return false;
             };
-            let Some((at, answered_us)) = shard.hit(of, a, &self.rules) else {
+            let hit = match which {
+                Which::This => shard.hit(of, a, &self.rules),
+                Which::Any => shard.hit_any(of, a, &self.rules),
+            };
+            let Some((at, answered_us)) = hit else {
                 return false;
             };
             snapshot.add(shard.slot(at), answered_us);
@@ -360,15 +375,15 @@ impl<F> L1<F> {
         // A large value is copied before the lock is taken.
         let fill = fill
             .as_ref()
-            .map(|fill| (self.body(&fill.value), fill.pttl_ms, fill.is_plain));
+            .map(|fill| (self.body(&fill.value), fill.pttl_ms, fill.most_us, fill.is_plain));
         let mut shard = self.shard_numbered(lease.shard);
         let Some(lease) = shard.leases.end(lease) else {
             return Vec::new();
         };
         if !lease.stands(&self.rules.links) {
             shard.refused_voided();
-        } else if let Some((body, pttl_ms, is_plain)) = fill
-            && let Some(lifetime) = expiry::lifetime(&self.rules.config, lease.sent_us, now_us, &body, pttl_ms)
+        } else if let Some((body, pttl_ms, most_us, is_plain)) = fill
+            && let Some(lifetime) = expiry::lifetime(&self.rules.config, lease.sent_us, now_us, &body, pttl_ms, most_us)
         {
             shard.insert(&lease, body, is_plain, &lifetime);
         }

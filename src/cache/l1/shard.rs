@@ -93,28 +93,31 @@ impl<F> Shard<F> {
         }
     }
 
-    /// The same for any reply to a read of the name in that database, best the one with the empty variant.
-    pub fn hit_any(&mut self, of: Identity<'_>, a: &Asker, rules: &Rules) -> Option<u32> {
-        if let Some((at, _)) = self.hit(Identity { variant: &[], ..of }, a, rules) {
-            return Some(at);
-        }
+    /// The same for any reply to a read of the name in that database, best the one with the empty variant. Drops nothing:
+    /// slots that were found before stay what they are.
+    pub fn hit_any(&self, of: Identity<'_>, a: &Asker, rules: &Rules) -> Option<(u32, u64)> {
         if a.own != Own::Clear {
             return None;
         }
+        let mut found = None;
         let mut at = self.first(of.tag())?;
         loop {
             let slot = &self.store.slab[at];
-            let (next, head) = (slot.chain, slot.payload.head());
-            if head.db == of.db && head.name == of.name {
-                match rules.verdict(slot, a.now_us, a.floor_us) {
-                    Verdict::Live { .. } => return Some(at),
-                    verdict => self.bury(at, verdict),
+            let head = slot.payload.head();
+            if (found.is_none() || head.variant.is_empty())
+                && head.db == of.db
+                && head.name == of.name
+                && let Verdict::Live { answered_us } = rules.verdict(slot, a.now_us, a.floor_us)
+            {
+                found = Some((at, answered_us));
+                if head.variant.is_empty() {
+                    return found;
                 }
             }
-            if next == NIL {
-                return None;
+            if slot.chain == NIL {
+                return found;
             }
-            at = next;
+            at = slot.chain;
         }
     }
 

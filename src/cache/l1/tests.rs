@@ -76,6 +76,7 @@ fn expiring(text: &str, pttl_ms: i64) -> Option<Fill<'_>> {
         value: Value::Bytes(text.as_bytes()),
         pttl_ms,
         is_plain: false,
+        most_us: None,
     })
 }
 
@@ -84,6 +85,7 @@ fn absent() -> Option<Fill<'static>> {
         value: Value::Absent(b"_\r\n"),
         pttl_ms: -2,
         is_plain: false,
+        most_us: None,
     })
 }
 
@@ -123,8 +125,12 @@ impl Rig {
     }
 
     fn many(&self, qs: &[Query<'_>], a: Asker) -> Option<Vec<String>> {
+        self.many_of(qs, a, Which::This)
+    }
+
+    fn many_of(&self, qs: &[Query<'_>], a: Asker, which: Which) -> Option<Vec<String>> {
         let mut all = Vec::new();
-        let is_hit = self.l1.peek_many(qs, &a, |i, view| {
+        let is_hit = self.l1.peek_many(qs, &a, which, |i, view| {
             assert_eq!(i, all.len());
             all.push(text(view));
         });

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
-use super::{Access, Cache, Local, Path, Pin};
+use super::{Access, Local, Path, Pin};
 use crate::command::Table;
 use crate::command::sample::Sample;
+use crate::command::{Absent, Cache};
 
 #[track_caller]
 fn path(line: &str) -> Path {
@@ -93,19 +94,62 @@ fn replies_that_grow_with_the_keyspace() {
 fn only_reads_on_the_shared_connection_are_kept() {
     let any = Sample::of("x k a b c");
     for row in Table::builtin().rows() {
-        if row.cache != Cache::No {
+        let subcommands: &[(&str, Cache)] = match row.cache {
+            Cache::Sub(subcommands) => subcommands,
+            cache => &[("", cache)],
+        };
+        if subcommands.iter().any(|(_, cache)| cache.is_kept()) {
             assert_eq!(
                 (row.access, row.path(any.args())),
                 (Access::Read, Path::Shared),
                 "{}",
                 row.name
             );
+            assert_ne!(row.absent, Absent::Unknown, "{}", row.name);
         } else {
-            assert_eq!(row.absent, b"", "{}", row.name);
+            assert_eq!(row.absent, Absent::Unknown, "{}", row.name);
         }
-        if row.cache == Cache::Reply {
-            assert_eq!(any.keys(row).0, "k", "{}", row.name);
+    }
+}
+
+#[test]
+fn every_read_is_kept_or_has_its_reason() {
+    for row in Table::builtin().rows() {
+        if row.access == Access::Read {
+            assert_ne!(row.cache, Cache::No, "{}", row.name);
         }
+    }
+}
+
+#[test]
+fn a_reply_is_kept_under_the_only_key_of_its_request() {
+    let table = Table::builtin();
+    for (line, expected) in [
+        ("HGET k f", Some("k")),
+        ("EXISTS k", Some("k")),
+        ("EXISTS k k", None),
+        ("OBJECT ENCODING k", Some("k")),
+        ("OBJECT HELP", None),
+        ("SORT_RO k", Some("k")),
+        ("SORT_RO k LIMIT 0 1 ALPHA GET # BY nosort", Some("k")),
+        ("SORT_RO k BY w_*", None),
+        ("SORT_RO k GET #  GET o_*->f", None),
+        ("XREAD STREAMS k 0", Some("k")),
+        ("XREAD COUNT 1 STREAMS k 0", Some("k")),
+        ("XREAD COUNT STREAMS STREAMS k 0", Some("k")),
+        ("XREAD NEW STREAMS k 0", None),
+        ("XREAD STREAMS k j 0 0", None),
+        ("XREAD BLOCK 0 STREAMS k 0", None),
+        ("XREAD STREAMS k", None),
+        ("XREAD COUNT 1", None),
+        ("SINTER k j", None),
+        ("ZUNION 1 k", None),
+    ] {
+        let sample = Sample::of(line);
+        let args = sample.args();
+        let row = table.find(args.arg(0)).expect("a row");
+        let found = row.only_key(args).map(|at| String::from_utf8_lossy(args.arg(at)));
+        assert_eq!(found.as_deref(), expected, "{line}");
     }
 }
 
@@ -125,7 +169,10 @@ proptest! {
             assert!(words.iter().any(|word| word == key));
         });
         prop_assert!(given <= words.len());
-        let _ = (row.path(args), row.rule(args), row.is_likely_large(args), row.is_arity_ok(args.len()));
+        if let Some(key) = row.only_key(args) {
+            prop_assert!(key > 0 && key < words.len());
+        }
+        let _ = (row.cache_of(args), row.absent.of(args), row.path(args), row.rule(args), row.is_likely_large(args), row.is_arity_ok(args.len()));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Connections, messages and the server itself.
 
+use super::super::kept::{Absent, Cache, NotCached};
 use super::super::keys::{Shape, range};
 use super::super::spec::{Access, Local, Path, Pin, Route, Spec, local, plain, side};
 
@@ -36,7 +37,9 @@ pub(super) static ROWS: &[Spec] = &[
     side("slowlog", -2),
     side("commandlog", -2),
     side("latency", -2),
-    side("memory", -2).naming(Access::Read, Shape::Memory),
+    side("memory", -2)
+        .kept(MEMORY, Absent::Unknown)
+        .naming(Access::Read, Shape::Memory),
     side("module", -2).naming(Access::Write, Shape::AllBut(&[b"list", b"help"])),
     side("cluster", -2).naming(Access::Write, Shape::AllBut(CLUSTER_READS)),
     side("debug", -2).naming(Access::Write, Shape::All),
@@ -52,7 +55,7 @@ pub(super) static ROWS: &[Spec] = &[
     side("replicaof", 3).naming(Access::Write, Shape::All),
     side("slaveof", 3).naming(Access::Write, Shape::All),
     side("failover", -1).naming(Access::Write, Shape::All),
-    side("lolwut", -1),
+    side("lolwut", -1).never_kept(NotCached::Chance),
     side("pfselftest", 1),
     side("pfdebug", 3).naming(Access::Write, range(2, 2, 1)),
     plain("sync", 1).by(NO_REPLICATION),
@@ -80,3 +83,5 @@ const CLUSTER_READS: &[&[u8]] = &[
     b"saveconfig",
     b"help",
 ];
+
+const MEMORY: Cache = Cache::Sub(&[("usage", Cache::Never(NotCached::Memory))]);

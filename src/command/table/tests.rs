@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{Table, lower_case};
 use crate::command::sample::Sample;
-use crate::command::{Access, Cache, Keys, Path, Pin, ServerCommand};
+use crate::command::{Access, Cache, Keys, NotCached, Path, Pin, ServerCommand};
 
 fn command(name: &str, arity: i64, flags: &[&str], keys: [i64; 3]) -> ServerCommand {
     ServerCommand {
@@ -170,9 +170,13 @@ fn a_command_only_the_server_knows_gets_a_row_by_its_flags() {
     ] {
         let table = Table::join(&[command("Brand.New", -2, flags, keys)]);
         let row = table.find(b"brand.new").expect("a row");
+        let cache = match access {
+            Access::Read => Cache::Never(NotCached::Unknown),
+            Access::None | Access::Write => Cache::No,
+        };
         assert_eq!(
             (row.access, row.path(line.args()), row.cache),
-            (access, path, Cache::No),
+            (access, path, cache),
             "{flags:?}"
         );
         assert_eq!(line.keys(row), (found.0.to_owned(), found.1), "{flags:?} {keys:?}");

@@ -485,6 +485,7 @@ impl Rig {
                 value,
                 pttl_ms,
                 is_plain: false,
+                most_us: None,
             }),
             self.now_us,
         );

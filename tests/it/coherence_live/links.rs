@@ -249,6 +249,43 @@ fn halves_filled_by_links_of_different_delay_are_no_snapshot() {
     );
 }
 
+#[test]
+fn existence_told_by_links_of_different_delay_is_no_snapshot() {
+    let server = Server::start();
+    let relay = Relay::start(&server.socket());
+    relay.stagger();
+    let proxy = Proxy::before(&relay.url(), &["--workers", "2"]);
+    let mut clients = [proxy.client(), proxy.client()];
+    let mut foreign = server.client();
+    foreign.expect(&["HSET", "a", "f", "v"], ":1");
+    let mut torn = Vec::new();
+    for round in 0..60_usize {
+        // One of the two is there, always; each is known through another worker's link, as the reply to a read of hashes.
+        let (there, gone) = [("a", "b"), ("b", "a")][round % 2];
+        let (first, second) = (round / 2 % 2, (round / 2 + 1) % 2);
+        for (client, name, fields) in [(first, there, 1), (second, gone, 0)] {
+            for _ in 0..2 {
+                eventually("the half is hot", STEP, || {
+                    clients[client].int(&["HLEN", name]) == fields
+                });
+            }
+        }
+        thread::sleep(Duration::from_millis(40));
+        foreign.expect(&["RENAME", there, gone], "+OK");
+        eventually("one half is new", STEP, || clients[first].int(&["HLEN", there]) == 0);
+        let count = clients[first].int(&["EXISTS", "a", "b", "a", "b"]);
+        if count != 2 {
+            torn.push(format!("round {round}: {count} of 4 arguments name the one key"));
+        }
+    }
+    assert!(
+        torn.is_empty(),
+        "{} times: {:?}",
+        torn.len(),
+        &torn[..torn.len().min(5)]
+    );
+}
+
 fn race(server: &Server, proxy: &Proxy, own: u64, foreign: u64, at_least: u64, title: &str) {
     let seed = seed();
     let world = World::new(server, 2, LENGTH);

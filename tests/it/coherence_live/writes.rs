@@ -182,6 +182,8 @@ const PROBES: &[&str] = &[
     "GETRANGE 1 2",
     "TTL",
     "PTTL",
+    "PEXPIRETIME",
+    "SORT_RO ALPHA",
     "HGETALL",
     "HGET f",
     "HMGET f g",
@@ -214,7 +216,15 @@ const PROBES: &[&str] = &[
     "GEODIST a b",
     "GEOSEARCH FROMLONLAT 15 37 BYRADIUS 300 km ASC",
 ];
-const ACROSS: &[&str] = &["MGET k o d", "MGET d k", "EXISTS k o d", "MGET k"];
+const ACROSS: &[&str] = &[
+    "MGET k o d",
+    "MGET d k",
+    "EXISTS k o d",
+    "EXISTS k k",
+    "MGET k",
+    "OBJECT ENCODING k",
+    "XREAD STREAMS k 0",
+];
 const NAMES: [&str; 3] = ["k", "o", "d"];
 
 #[test]

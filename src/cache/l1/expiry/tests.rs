@@ -16,7 +16,7 @@ fn config(max_age_us: Option<u64>, negative_ttl_us: Option<u64>) -> Config {
 }
 
 fn deadline(config: &Config, body: Body<'_>, pttl_ms: i64) -> Option<(u64, Expiry)> {
-    lifetime(config, SENT, SENT + 10, &body, pttl_ms).map(|l| (l.deadline_ms, l.expiry))
+    lifetime(config, SENT, SENT + 10, &body, pttl_ms, None).map(|l| (l.deadline_ms, l.expiry))
 }
 
 const SMALL: Body<'_> = Body::Small(b"v");
@@ -31,7 +31,7 @@ fn without_ttl_and_caps_there_is_no_deadline() {
 
 #[test]
 fn a_deadline_is_rounded_down_and_the_insert_up() {
-    let l = lifetime(&config(None, None), SENT, SENT + 10, &SMALL, 20).unwrap();
+    let l = lifetime(&config(None, None), SENT, SENT + 10, &SMALL, 20, None).unwrap();
     assert_eq!((l.deadline_ms, l.inserted_ms), (5020, 5001));
     assert!(matches!(l.expiry, Expiry::At(_)));
     assert!(is_over(l.deadline_ms, 5_020_000) && !is_over(l.deadline_ms, 5_019_999));
@@ -48,6 +48,18 @@ fn the_nearest_cap_counts() {
 }
 
 #[test]
+fn a_reply_may_have_a_cap_of_its_own() {
+    let both = config(Some(1_000_000), Some(30_000));
+    let capped = |body, pttl_ms, most_us| {
+        lifetime(&both, SENT, SENT + 10, &body, pttl_ms, Some(most_us)).map(|l| (l.deadline_ms, l.expiry))
+    };
+    assert_eq!(capped(SMALL, -1, 10_000), Some((5010, Expiry::Never)));
+    assert_eq!(capped(SMALL, 5_000, 10_000), Some((5010, Expiry::Unknown)));
+    assert_eq!(capped(SMALL, -1, 2_000_000), Some((6000, Expiry::Never)));
+    assert_eq!(capped(ABSENT, -2, 10_000), Some((5010, Expiry::Never)));
+}
+
+#[test]
 fn a_ttl_of_centuries_is_cut_and_not_told() {
     for pttl_ms in [i64::MAX, 1 << 40] {
         assert_eq!(
@@ -59,10 +71,10 @@ fn a_ttl_of_centuries_is_cut_and_not_told() {
 
 #[test]
 fn what_is_over_on_arrival_has_no_lifetime() {
-    assert!(lifetime(&config(None, None), SENT, SENT, &SMALL, 0).is_none());
-    assert!(lifetime(&config(None, None), SENT, SENT + 20_000, &SMALL, 20).is_none());
+    assert!(lifetime(&config(None, None), SENT, SENT, &SMALL, 0, None).is_none());
+    assert!(lifetime(&config(None, None), SENT, SENT + 20_000, &SMALL, 20, None).is_none());
     assert!(
-        lifetime(&config(None, None), u64::MAX - 5, u64::MAX - 5, &SMALL, -1).is_none(),
+        lifetime(&config(None, None), u64::MAX - 5, u64::MAX - 5, &SMALL, -1, None).is_none(),
         "the clock ran out of bits"
     );
 }

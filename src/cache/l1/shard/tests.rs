@@ -35,7 +35,7 @@ fn fill(shard: &mut Shard<()>, rules: &Rules, hash: u64, name: &[u8], value: &[u
     let id = shard.leases.take(of, LinkId::PINNED, 0, 1);
     let lease = shard.leases.end(id).unwrap();
     let body = Body::Small(value);
-    let times = lifetime(&rules.config, 1, 2, &body, -1).unwrap();
+    let times = lifetime(&rules.config, 1, 2, &body, -1, None).unwrap();
     assert!(shard.insert(&lease, body, false, &times));
 }
 

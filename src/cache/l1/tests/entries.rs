@@ -105,6 +105,61 @@ fn existence_is_told_by_any_reply_about_the_key_best_by_the_string() {
     assert_eq!(r.l1.peek_any(&other, &on(r.a, 20), text), None);
 }
 
+#[test]
+fn several_keys_may_be_looked_up_by_any_reply_about_each() {
+    let r = rig();
+    let names = [get("a"), get("b"), get("a"), get("gone")];
+    r.fill(read("a", "HLEN"), on(r.a, 10), value(":3"));
+    r.fill(get("b"), on(r.a, 10), value("v"));
+    r.fill(read("gone", "HLEN"), on(r.a, 10), absent());
+    assert_eq!(r.many(&names, on(r.a, 11)), None);
+    let all = [":3", "v", ":3", "absent _"].map(String::from).to_vec();
+    assert_eq!(r.many_of(&names, on(r.b, 11), Which::Any), Some(all));
+    let blocked = Asker {
+        own: Own::Blocked,
+        ..on(r.a, 11)
+    };
+    assert_eq!(r.many_of(&names, blocked, Which::Any), None);
+    let elsewhere = Query { db: 1, ..get("a") };
+    assert_eq!(r.many_of(&[elsewhere], on(r.a, 11), Which::Any), None);
+    r.l1.push(r.a, get("a").hash);
+    assert_eq!(r.many_of(&names, on(r.a, 11), Which::Any), None);
+}
+
+#[test]
+fn replies_about_several_keys_of_several_fillers_are_vouched_for_like_values() {
+    let r = rig();
+    let both = [get("older"), get("younger")];
+    r.fill(read("older", "HLEN"), on(r.a, 10_000), value(":3"));
+    r.fill(read("younger", "TYPE"), on(r.b, 20_000), value("+set"));
+    let any = |now_us| r.many_of(&both, on(r.a, now_us), Which::Any);
+    assert_eq!(any(20_001), None);
+    r.links.answered(r.a, 20_001);
+    assert_eq!(
+        any(20_002),
+        None,
+        "the filler of the younger one has not answered since"
+    );
+    r.links.answered(r.b, 20_001);
+    assert_eq!(any(20_002), Some(vec![":3".into(), "+set".into()]));
+    r.links.lost(r.b);
+    assert_eq!(any(20_003), None);
+}
+
+#[test]
+fn a_reply_may_be_believed_for_less_than_the_others() {
+    let r = rig();
+    let brief = Fill {
+        most_us: Some(T / 2),
+        ..value("int").unwrap()
+    };
+    r.fill(read("k", "ENCODING"), on(r.a, 10_000), Some(brief));
+    r.fill(get("k"), on(r.a, 10_000), value("v"));
+    let at = |now_us| r.peek(read("k", "ENCODING"), on(r.a, now_us));
+    assert_eq!((at(11_000), at(10_000 + T / 2)), (some("int"), None));
+    assert_eq!(r.peek(get("k"), on(r.a, 10_000 + T / 2)), some("v"));
+}
+
 // ---------------------------------------------------------------- chains and sizes
 
 #[test]
@@ -143,6 +198,43 @@ fn a_name_keeps_its_latest_replies() {
     assert_eq!(r.l1.purge(get("k").hash), MAX_REPLIES_A_KEY);
 }
 
+/// Thousands of fields of one hash, against a budget that other keys have spent to the last byte.
+#[test]
+fn a_name_that_is_read_in_thousands_of_ways_leaves_the_others_where_they_are() {
+    let r = rig_with(Config {
+        budget_bytes: 1 << 20,
+        ..config()
+    });
+    let others: Vec<_> = (0..2_000).map(|i| format!("other {i}")).collect();
+    let text = "x".repeat(600);
+    for round in 0..3 {
+        for name in &others {
+            if r.peek(get(name), on(r.a, 10)).is_none() {
+                r.fill(get(name), on(r.a, 10), value(&text));
+            }
+        }
+        assert!(round > 0 || r.l1.stats().evictions > 0, "the budget is spent");
+    }
+    let kept = || {
+        others
+            .iter()
+            .filter(|name| r.peek(get(name), on(r.a, 10)).is_some())
+            .count()
+    };
+    let before = kept();
+    for i in 0..10_000 {
+        let variant = format!("HGET {i}");
+        r.fill(read("hash", &variant), on(r.a, 10), value(&"x".repeat(i % 600)));
+        assert!(r.l1.stats().used_bytes <= 1 << 20);
+    }
+    let lost = before - kept();
+    assert!(
+        lost <= 2 * MAX_REPLIES_A_KEY,
+        "{lost} of {before} entries were lost to one name"
+    );
+    assert!(r.l1.purge(get("hash").hash) <= MAX_REPLIES_A_KEY);
+}
+
 #[test]
 fn large_values_are_handed_out_by_reference() {
     let r = rig();
@@ -151,6 +243,7 @@ fn large_values_are_handed_out_by_reference() {
         value: Value::Shared(bytes.clone()),
         pttl_ms: -1,
         is_plain: true,
+        most_us: None,
     };
     r.fill(get("k"), on(r.a, 10), Some(fill));
     let shown = r.l1.peek(&get("k"), &on(r.a, 11), |view| match view.value {
@@ -168,6 +261,7 @@ fn large_values_are_handed_out_by_reference() {
             value: Value::Bytes(&bytes),
             pttl_ms: -1,
             is_plain: false,
+            most_us: None,
         }),
     );
     assert!(
@@ -181,6 +275,7 @@ fn large_values_are_handed_out_by_reference() {
         value: Value::Shared(Bytes::from_static(b"small")),
         pttl_ms: -1,
         is_plain: false,
+        most_us: None,
     };
     r.fill(get("i"), on(r.a, 10), Some(small));
     assert!(

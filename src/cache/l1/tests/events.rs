@@ -125,6 +125,7 @@ fn a_fill_that_is_not_kept_passes_by() {
             value: Value::Bytes(&[b'x'; 17 << 10]),
             pttl_ms: -1,
             is_plain: false,
+            most_us: None,
         }),
     ] {
         r.fill(read("k", "STRLEN"), on(r.a, 10), value(":1"));

@@ -190,6 +190,16 @@ fn run(seed: u64, calls: usize) {
                     .map(|all| all.iter().map(|e| e.shown.clone()).collect());
                 let queries: Vec<_> = keys.iter().map(|&k| query(k)).collect();
                 assert_eq!(r.many(&queries, a), expected, "seed {seed}, call {call}");
+                let live = |key: &Key| {
+                    let variants = (0..VARIANTS.len()).map(|v| (key.0, key.1, v));
+                    variants.filter_map(|k| m.hit(k, &a)).collect::<Vec<_>>()
+                };
+                if let Some(shown) = r.many_of(&queries, a, Which::Any) {
+                    let is_live = keys.iter().zip(&shown).all(|(key, shown)| live(key).contains(shown));
+                    assert!(is_live, "seed {seed}, call {call}");
+                } else if keys.len() == 1 {
+                    assert!(live(&keys[0]).is_empty(), "seed {seed}, call {call}");
+                }
             }
             19..28 if !m.leases.is_empty() => {
                 let at = rng.usize(0..m.leases.len());

@@ -236,10 +236,9 @@ impl World {
             let names = self.names.clone();
             let queries: Vec<_> = names.iter().map(|name| get(name)).collect();
             let mut seen = [0; KEYS];
-            if self
-                .l1
-                .peek_many(&queries, &a, |i, view| seen[i] = text(view).parse().unwrap())
-            {
+            if self.l1.peek_many(&queries, &a, Which::This, |i, view| {
+                seen[i] = text(view).parse().unwrap()
+            }) {
                 assert!(
                     self.pairs.contains(&seen),
                     "{seen:?} never existed together\n{}",

@@ -190,7 +190,7 @@ fn a_pair_shown_together_existed_together() {
                     let now_us = clock.fetch_add(rng.u64(1..400), Ordering::SeqCst);
                     let a = on(link, now_us);
                     let mut seen = Vec::new();
-                    if l1.peek_many(&queries, &a, |_, view| seen.push(text(view))) {
+                    if l1.peek_many(&queries, &a, Which::This, |_, view| seen.push(text(view))) {
                         shown.fetch_add(1, Ordering::Relaxed);
                         assert!(seen.windows(2).all(|w| w[0] == w[1]), "{seen:?}");
                     }
