@@ -143,6 +143,11 @@ impl Spec {
         }
     }
 
+    /// Whether `CLIENT PAUSE … WRITE` holds it back.
+    pub fn may_be_paused(&self) -> bool {
+        self.access == Access::Write || self.runs_code() || matches!(&*self.name, "publish" | "spublish")
+    }
+
     /// Whether it waits until replicas, or the disk, have what was written.
     pub fn waits_for_writes(&self) -> bool {
         matches!(&*self.name, "wait" | "waitaof")

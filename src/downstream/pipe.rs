@@ -249,8 +249,8 @@ impl Pipe {
         let worker = Rc::clone(&session.worker);
         let facts = worker.facts();
         let most = worker.shared.config.clients.max_inflight_requests;
-        if self.broken.is_some() {
-            // Nothing behind a protocol error is looked at.
+        if self.broken.is_some() || self.pinned.is_quitting {
+            // Nothing behind a protocol error or a QUIT is looked at.
             session.input = Vec::new();
         }
         let most_held = worker.shared.config.clients.max_request_held_bytes as u64;

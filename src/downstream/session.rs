@@ -275,7 +275,7 @@ impl Session {
         self.worker.counters().clients_refused_total.add(1);
         let mut state = self.client.state.borrow_mut();
         if *error != ProtocolError::CrossProtocol {
-            state.error(format!("ERR {error}"));
+            state.error([&b"ERR "[..], &error.text()].concat());
         } else {
             tracing::warn!(
                 client = self.client.meta.address,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::client::Client;
-use super::local::{INVALID_NAME, is_valid_name, wrong_arity};
+use super::local::{INVALID_NAME, c_string, is_valid_name, wrong_arity};
 use super::outbox::Touched;
 use super::request::{Reason, Request, Road, Step, available, pin, send};
 use super::waiter::Effect;
@@ -100,12 +100,10 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             state.error(wrong_arity(&format!("client|{}", String::from_utf8_lossy(&sub))))
         }
         _ => {
-            // As the server prints it: a C string of at most 128 bytes.
-            let sub = args.arg(1).split(|&b| b == 0).next().unwrap_or_default();
             state.error(
                 [
                     b"ERR unknown subcommand '",
-                    &sub[..sub.len().min(128)],
+                    c_string(args.arg(1)),
                     b"'. Try CLIENT HELP.",
                 ]
                 .concat(),

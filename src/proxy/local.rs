@@ -20,7 +20,11 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, w
     worker.counters().local_total.add(1);
     match which {
         // A server that is busy with a script says so, and whoever asks then wants to know.
-        Local::Ping if worker.may_be_busy(request.now_us) && is_up(worker, client) => {
+        Local::Ping
+            if worker.may_be_busy(request.now_us)
+                && request::is_up(worker, client)
+                && client.state.borrow().listening.is_none() =>
+        {
             return request::shared(worker, client, request);
         }
         Local::Ping => ping(client, args),
@@ -46,33 +50,30 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, w
 }
 
 /// `ERR unknown command …`, for clients that may not reach the server, which says the same.
-pub fn unknown_command(args: Args<'_>) -> String {
-    let mut text = format!(
-        "ERR unknown command '{}', with args beginning with: ",
-        printable(args.arg(0), 128)
-    );
+pub fn unknown_command(args: Args<'_>) -> Vec<u8> {
+    let mut text = [
+        b"ERR unknown command '",
+        c_string(args.arg(0)),
+        b"', with args beginning with: ",
+    ]
+    .concat();
     for arg in args.iter().skip(1) {
         if text.len() >= 128 + 46 {
             break;
         }
-        text.push_str(&format!("'{}' ", printable(arg, 128)));
+        text.extend_from_slice(&[b"'", c_string(arg), b"' "].concat());
     }
     text
 }
 
+/// As the server prints an argument: to the first NUL, and no more than 128 bytes.
+pub fn c_string(bytes: &[u8]) -> &[u8] {
+    let text = bytes.split(|&b| b == 0).next().unwrap_or_default();
+    &text[..text.len().min(128)]
+}
+
 pub fn wrong_arity(name: &str) -> String {
     format!("ERR wrong number of arguments for '{name}' command")
-}
-
-fn printable(bytes: &[u8], most: usize) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned()
-}
-
-/// Whether there is a server to be asked, and the client may be told what it says.
-fn is_up(worker: &Rc<Worker>, client: &Client) -> bool {
-    let state = client.state.borrow();
-    let is_listening = state.listening.as_ref().is_some_and(|listening| listening.is_any());
-    !is_listening && worker.connection(state.db).is_ok_and(|link| link.is_up())
 }
 
 fn ping(client: &Client, args: Args<'_>) {
@@ -100,6 +101,9 @@ fn select(client: &Client, request: &Request<'_>) -> Step {
     let mut state = client.state.borrow_mut();
     let index = integer(request.args.arg(1)).and_then(|index| i32::try_from(index).ok());
     match index {
+        None if integer(request.args.arg(1)).is_some() => {
+            state.error("ERR value is out of range, value must between -2147483648 and 2147483647");
+        }
         None => state.error("ERR value is not an integer or out of range"),
         Some(index) => match u32::try_from(index) {
             Ok(db) if db < request.facts.databases => {
@@ -156,6 +160,9 @@ fn auth(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step
             return Step::DONE;
         }
     };
+    if asks_the_server(worker, client, user) {
+        return pin(client, Reason::Anywhere);
+    }
     if args.len() == 2 && worker.shared.config.client_credentials().is_none() {
         client.state.borrow_mut().error(NO_PASSWORD);
         return Step::DONE;
@@ -174,6 +181,15 @@ fn auth(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step
     }
 }
 
+/// Whether the server judges the password of the default user: the proxy needs none, and the server may have got one.
+fn asks_the_server(worker: &Rc<Worker>, client: &Client, user: &[u8]) -> bool {
+    let config = &worker.shared.config;
+    config.auth == Auth::Upstream
+        && config.client_credentials().is_none()
+        && user == b"default"
+        && request::is_up(worker, client)
+}
+
 fn become_own(client: &Client, user: &[u8]) {
     client.state.borrow_mut().access = Access::Own;
     client.meta.words.lock().user = String::from_utf8_lossy(user).into();
@@ -189,6 +205,9 @@ fn hello(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Ste
         }
     };
     if let Some((user, password)) = hello.credentials {
+        if asks_the_server(worker, client, user) {
+            return pin(client, Reason::Anywhere);
+        }
         match verify(worker, user, password) {
             Verdict::Own => become_own(client, user),
             Verdict::Foreign => return pin(client, Reason::Foreign),
@@ -252,7 +271,10 @@ impl<'a> Hello<'a> {
                 hello.name = Some(args.arg(i + 1));
                 i += 2;
             } else {
-                return Err(format!("ERR Syntax error in HELLO option '{}'", printable(option, 128)));
+                return Err(format!(
+                    "ERR Syntax error in HELLO option '{}'",
+                    String::from_utf8_lossy(c_string(option))
+                ));
             }
         }
         Ok(hello)

@@ -12,6 +12,7 @@ pub mod info;
 mod local;
 mod nearcache;
 pub mod outbox;
+mod pause;
 pub mod pinned;
 pub mod pubsub;
 mod read;

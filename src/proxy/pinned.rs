@@ -232,9 +232,12 @@ impl Pinned {
             Access::Write => waiting.written = touched(worker, spec, args),
             Access::None => {}
         }
-        waiting.is_blocking = path == Path::Pin(Pin::Blocking);
-        if waiting.kind == Kind::Quit {
-            self.is_quitting = true;
+        waiting.is_blocking = path == Path::Pin(Pin::Blocking) || worker.shared.pause.is_on(worker.now_us());
+        match waiting.kind {
+            Kind::Quit => self.is_quitting = true,
+            // Nobody will say that it was executed.
+            Kind::Reset if self.replies == Replies::SkipNext => local::forget(worker, client),
+            _ => {}
         }
         self.expect(waiting);
         forwarding
@@ -287,8 +290,8 @@ impl Pinned {
 
     fn expect(&mut self, mut waiting: Waiting) {
         let is_silent = match (self.replies, &waiting.kind) {
-            // RESET switches replies on before it answers.
-            (_, Kind::Reset) | (Replies::On, _) => false,
+            // RESET switches replies on before it answers, unless its own is the one to skip.
+            (Replies::Off, Kind::Reset) | (Replies::On, _) => false,
             (Replies::Off, _) => true,
             (Replies::SkipNext, _) => {
                 self.replies = Replies::On;

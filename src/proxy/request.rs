@@ -81,6 +81,21 @@ pub fn handle(
         return pin(client, Reason::Side);
     };
     if !spec.is_arity_ok(args.len()) {
+        // The server says it in its own words, and counts it.
+        if facts.is_known && !is_unauthenticated && is_up(worker, client) {
+            let request = Request {
+                args,
+                raw,
+                rest,
+                spec,
+                facts,
+                now_us,
+            };
+            return match available(worker, client, Road::Main) {
+                Ok(link) => send(worker, client, &link, &request, Touched::None, Effect::None),
+                Err(step) => step,
+            };
+        }
         let mut error = local::wrong_arity(&spec.name);
         if &*spec.name == "exec" {
             error = format!(
@@ -143,6 +158,12 @@ pub fn handle(
     }
 }
 
+/// Whether there is a server to be asked.
+pub fn is_up(worker: &Rc<Worker>, client: &Client) -> bool {
+    let db = client.state.borrow().db;
+    worker.connection(db).is_ok_and(|link| link.is_up())
+}
+
 /// The client's earlier requests must have been answered before it changes its path.
 pub fn pin(client: &Client, reason: Reason) -> Step {
     if client.state.borrow().outbox.is_all_answered() {
@@ -153,6 +174,9 @@ pub fn pin(client: &Client, reason: Reason) -> Step {
 }
 
 pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
+    if request.spec.may_be_paused() && worker.shared.pause.holds_writes_back(request.now_us) {
+        return pin(client, Reason::Side);
+    }
     let road = if request.spec.runs_code() {
         Road::Scripts
     } else {

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::client::ClientMeta;
 use super::flight::Follower;
+use super::pause::Pause;
 use super::pubsub::audience::Audience;
 use crate::cache::{L1, Links};
 use crate::clock;
@@ -34,6 +35,7 @@ pub struct Shared {
     pub inboxes: Box<[Inbox]>,
     /// Who listens to what, over all workers.
     pub audience: Audience,
+    pub pause: Pause,
     pub counters: Box<[CachePadded<Counters>]>,
     facts: RwLock<Arc<Facts>>,
     facts_version: AtomicU64,
@@ -135,6 +137,7 @@ impl Shared {
             links,
             cache,
             audience: Audience::default(),
+            pause: Pause::default(),
             inboxes: (0..workers).map(|_| Inbox::default()).collect(),
             counters: (0..workers).map(|_| CachePadded::default()).collect(),
             facts: RwLock::new(Arc::new(Facts::unknown())),

@@ -19,6 +19,9 @@ const MOST_COMMANDS: usize = 8192;
 
 /// `None`: not whole, or not plain.
 pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> Option<Step> {
+    if worker.shared.pause.is_on(multi.now_us) {
+        return None;
+    }
     let limits = Limits::AUTHENTICATED;
     let mut spans: Vec<Span> = Vec::new();
     let mut rules = Vec::new();

@@ -190,6 +190,7 @@ impl Worker {
         let now_us = clock::now_us();
         let probe_after = self.shared.config.cache.bound / 4;
         for (_, link) in self.connections.borrow().iter() {
+            link.patient_until_us.set(self.shared.pause.until_us());
             link.tick(now_us, probe_after);
         }
         self.script_connections

@@ -68,7 +68,7 @@ impl Limits {
 /// Longest `*` or `$` line of a request, up to its carriage return (`PROTO_INLINE_MAX_SIZE` in Redis).
 pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// Why a request cannot be understood. The session writes `-ERR ` and the `Display` text, then closes; after
+/// Why a request cannot be understood. The session writes `-ERR ` and the [`ProtocolError::text`], then closes; after
 /// [`ProtocolError::CrossProtocol`] it closes without a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
@@ -102,15 +102,7 @@ impl fmt::Display for ProtocolError {
             ProtocolError::InvalidBulkLength => "invalid bulk length",
             ProtocolError::UnauthenticatedMultibulk => "unauthenticated multibulk length",
             ProtocolError::UnauthenticatedBulk => "unauthenticated bulk length",
-            ProtocolError::ExpectedDollar(got) => {
-                // An error reply is one line.
-                let shown = if matches!(got, b'\r' | b'\n') {
-                    ' '
-                } else {
-                    char::from(*got)
-                };
-                return write!(f, "expected '$', got '{shown}'");
-            }
+            ProtocolError::ExpectedDollar(got) => return write!(f, "expected '$', got '{}'", char::from(*got)),
             ProtocolError::TooBigInline => "too big inline request",
             ProtocolError::TooBigMbulkCount => "too big mbulk count string",
             ProtocolError::TooBigBulkCount => "too big bulk count string",
@@ -121,6 +113,16 @@ impl fmt::Display for ProtocolError {
 }
 
 impl std::error::Error for ProtocolError {}
+
+impl ProtocolError {
+    /// As the server says it, byte for byte.
+    pub fn text(&self) -> Vec<u8> {
+        match self {
+            ProtocolError::ExpectedDollar(got) => [b"Protocol error: expected '$', got '", &[*got][..], b"'"].concat(),
+            other => other.to_string().into_bytes(),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -96,6 +96,8 @@ pub struct Connection<S: Sink> {
     /// Set by `hang_up`: the pump ends with this reason.
     doomed: RefCell<Option<String>>,
     tracking: Cell<bool>,
+    /// Until when the server may rightly be silent.
+    pub patient_until_us: Cell<u64>,
 }
 
 /// How long a shared connection waits.
@@ -165,6 +167,7 @@ impl<S: Sink> Connection<S> {
             blocked: RefCell::new(Vec::new()),
             doomed: RefCell::new(None),
             tracking: Cell::new(false),
+            patient_until_us: Cell::new(0),
         }
     }
 
@@ -242,8 +245,9 @@ impl<S: Sink> Connection<S> {
             return;
         }
         let queue = self.queue.borrow();
-        let silent = !queue.waiters.is_empty()
-            && now_us.saturating_sub(queue.silent_since_us) >= self.timeouts.read_at_tick_us();
+        let silent_since_us = queue.silent_since_us.max(self.patient_until_us.get());
+        let silent =
+            !queue.waiters.is_empty() && now_us.saturating_sub(silent_since_us) >= self.timeouts.read_at_tick_us();
         let stuck = queue.written < queue.out.len()
             && now_us.saturating_sub(queue.stuck_since_us) >= self.timeouts.write.as_micros() as u64;
         let quiet =

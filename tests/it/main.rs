@@ -7,6 +7,7 @@ mod admin;
 mod architecture;
 mod auth;
 mod caching;
+mod client_command;
 mod clients;
 mod coherence;
 mod coherence_live;

@@ -97,6 +97,7 @@ impl Pinned {
                 self.is_tracking = true;
                 self.is_dirty = true;
             }
+            Kind::Pause { length_ms, is_all } => worker.shared.pause.set(worker.now_us(), length_ms, is_all),
             Kind::TrackingOff => self.is_tracking = false,
             Kind::Setting => {
                 self.is_settled = true;

@@ -22,10 +22,6 @@ fn errors_read_as_those_of_redis() {
             ProtocolError::ExpectedDollar(b'x'),
             "Protocol error: expected '$', got 'x'",
         ),
-        (
-            ProtocolError::ExpectedDollar(b'\r'),
-            "Protocol error: expected '$', got ' '",
-        ),
         (ProtocolError::TooBigInline, "Protocol error: too big inline request"),
         (
             ProtocolError::TooBigMbulkCount,
@@ -42,7 +38,10 @@ fn errors_read_as_those_of_redis() {
     ];
     for (error, text) in texts {
         assert_eq!(error.to_string(), text);
+        assert_eq!(error.text(), text.as_bytes());
     }
+    let odd = ProtocolError::ExpectedDollar(0xff).text();
+    assert_eq!(odd, b"Protocol error: expected '$', got '\xff'");
 }
 
 #[test]
