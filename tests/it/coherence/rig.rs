@@ -38,6 +38,7 @@ pub struct Rig {
     pub shared: Arc<Shared>,
     pub workers: Vec<Rc<Worker>>,
     pub tracked: Vec<Tracked>,
+    pub scripts: Vec<Scripts>,
     pub sessions: Vec<Session>,
     pub acked: [usize; KEYS],
     pub next_token: Token,
@@ -57,6 +58,12 @@ pub struct Tracked {
     pub inbox: VecDeque<(Follower, FlightAnswer)>,
     /// The value that the newest read of a fill brought, for mutants.
     pub filled: Option<(u64, Vec<u8>)>,
+}
+
+/// A worker's shared connection for scripts.
+pub struct Scripts {
+    pub link: Rc<Link>,
+    pub input: Input,
 }
 
 pub struct Session {
@@ -93,7 +100,7 @@ impl Rig {
         let shared = shared(scenario, workers, shards);
         let names = [b"k0".to_vec(), b"k1".to_vec()];
         let first = [Some(1), if random.bool() { Some(2) } else { None }];
-        let mut server = Server::new(workers + scenario.sessions.len(), names, first, START_US);
+        let mut server = Server::new(2 * workers + scenario.sessions.len(), names, first, START_US);
         server.joins_pushes = mutant == Some(Mutant::FirstKeyOnly) || random.u8(0..4) == 0;
         let nowhere =
             (mutant == Some(Mutant::PinnedPassesNothing)).then(|| Worker::new(0, self::shared(scenario, 1, 1)));
@@ -109,6 +116,11 @@ impl Rig {
             filled: None,
         });
         let tracked = tracked.collect();
+        let scripts = workers.iter().map(|worker| Scripts {
+            link: worker.script_connection(0),
+            input: Input::default(),
+        });
+        let scripts = scripts.collect();
         let sessions = scenario
             .sessions
             .iter()
@@ -122,6 +134,7 @@ impl Rig {
             shared,
             workers,
             tracked,
+            scripts,
             sessions,
             acked: [0; KEYS],
             next_token: 3,
@@ -129,7 +142,10 @@ impl Rig {
             nowhere,
             facts,
         };
-        (0..rig.tracked.len()).for_each(|w| rig.connect(w, true));
+        (0..rig.tracked.len()).for_each(|w| {
+            rig.connect(w, true);
+            rig.connect_scripts(w);
+        });
         rig
     }
 
@@ -140,6 +156,11 @@ impl Rig {
     /// The connection of a session's own, as the server numbers it.
     pub fn own_conn(&self, s: usize) -> usize {
         self.workers.len() + s
+    }
+
+    /// A worker's connection for scripts, as the server numbers it.
+    pub fn script_conn(&self, w: usize) -> usize {
+        self.workers.len() + self.sessions.len() + w
     }
 
     // ---- clients
@@ -304,6 +325,12 @@ impl Rig {
 
     /// What was queued is on its way to the server, and answers to other workers' followers to their inboxes.
     pub fn carry(&mut self) {
+        for w in 0..self.scripts.len() {
+            let conn = self.script_conn(w);
+            self.server.conns[conn]
+                .input
+                .extend_from_slice(&self.scripts[w].link.take_unsent());
+        }
         for (w, tracked) in self.tracked.iter_mut().enumerate() {
             if tracked.is_up {
                 let bytes = tracked.link.take_unsent();
@@ -355,6 +382,25 @@ impl Rig {
         self.carry();
     }
 
+    fn connect_scripts(&mut self, w: usize) {
+        let conn = self.script_conn(w);
+        self.server.connect(conn, false, Version::Resp3);
+        self.scripts[w].input = Input::default();
+        self.scripts[w].link.begin(&TrackingState::Off, self.now_us);
+        self.carry();
+    }
+
+    /// The reply of a script arrives.
+    pub fn scripts_arrive(&mut self, w: usize) -> Checked {
+        let conn = self.script_conn(w);
+        let Scripts { link, input } = &mut self.scripts[w];
+        if let Some(out) = self.server.conns[conn].output.pop_front() {
+            input.bytes.extend_from_slice(&out.bytes);
+            link.arrived(input, self.now_us)?;
+        }
+        self.show_all(w)
+    }
+
     /// Bytes arrive: so many whole frames, and part of the next one.
     pub fn arrive(&mut self, w: usize, frames: usize, has_part: bool) -> Checked {
         if self.server.conns[w].output.is_empty() {
@@ -394,6 +440,12 @@ impl Rig {
         if !self.mutant_loses(w) {
             self.tracked[w].link.end("lost".into());
         }
+        // As `hang_up_scripts`; what was sent may still be executed.
+        let conn = self.script_conn(w);
+        self.server.hang_up(conn);
+        self.server.orphan(conn);
+        self.scripts[w].link.end("lost".into());
+        self.connect_scripts(w);
         self.show_all(w)
     }
 
@@ -474,8 +526,9 @@ impl Rig {
 
     /// Requests hold their worker, which holds their connection.
     pub fn dismantle(self) {
-        for tracked in &self.tracked {
-            while let Some(waiter) = tracked.link.next_waiter() {
+        let tracked = self.tracked.iter().map(|tracked| &tracked.link);
+        for link in tracked.chain(self.scripts.iter().map(|scripts| &scripts.link)) {
+            while let Some(waiter) = link.next_waiter() {
                 drop(waiter);
             }
         }

@@ -28,6 +28,7 @@ enum Action {
     Serve(usize),
     Arrive(usize),
     OwnArrive(usize),
+    ScriptsArrive(usize),
     Message(usize),
     Connect(usize),
     Orphan,
@@ -49,7 +50,16 @@ impl Action {
         use Action::*;
         matches!(
             self,
-            Turn(_) | Serve(_) | Arrive(_) | OwnArrive(_) | Message(_) | Connect(_) | Orphan | DropOrphans | Late
+            Turn(_)
+                | Serve(_)
+                | Arrive(_)
+                | OwnArrive(_)
+                | ScriptsArrive(_)
+                | Message(_)
+                | Connect(_)
+                | Orphan
+                | DropOrphans
+                | Late
         )
     }
 }
@@ -221,6 +231,13 @@ impl Walk<'_> {
             if !conn.output.is_empty() || conn.is_ended {
                 actions.push(Action::Arrive(w));
             }
+            let scripts = rig.script_conn(w);
+            if rig.server.has_request(scripts) {
+                actions.push(Action::Serve(scripts));
+            }
+            if !rig.server.conns[scripts].output.is_empty() {
+                actions.push(Action::ScriptsArrive(w));
+            }
             if !tracked.inbox.is_empty() {
                 actions.push(Action::Message(w));
             }
@@ -287,6 +304,10 @@ impl Walk<'_> {
             Action::OwnArrive(s) => {
                 self.tell_frames(self.rig.own_conn(s), 1);
                 self.rig.own_arrive(s)
+            }
+            Action::ScriptsArrive(w) => {
+                self.tell_frames(self.rig.script_conn(w), 1);
+                self.rig.scripts_arrive(w)
             }
             Action::Message(w) => self.rig.take_message(w),
             Action::Connect(w) => {
