@@ -71,6 +71,14 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_read_append(cx, buf)).await
     }
 
+    /// The peer is told that nothing more will be sent, once it has taken what was.
+    pub fn end_writing(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(s) => socket2::SockRef::from(s).shutdown(std::net::Shutdown::Write),
+            Stream::Unix(s) => socket2::SockRef::from(s).shutdown(std::net::Shutdown::Write),
+        }
+    }
+
     /// Whether the peer has sent its last byte, unread ones aside.
     pub fn is_read_closed(&self, cx: &mut Context<'_>) -> bool {
         let ready = match self {

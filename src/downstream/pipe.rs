@@ -2,6 +2,10 @@
 //! back-pressure, until the state that needed the connection has ended. What the bytes mean is followed by
 //! [`Pinned`]; nothing else is decided here.
 
+mod lane;
+mod server_side;
+
+use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-mod server_side;
+use lane::Lane;
 
 use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
 use crate::clock;
@@ -41,10 +45,7 @@ const WHOLE_FRAME_BYTES: usize = 64 << 10;
 /// Enough to tell a message from a reply.
 const HEAD_BYTES: usize = 64;
 const READ_AHEAD_BYTES: usize = 64 << 10;
-const TURNS: usize = 16;
-/// A client that has sent its last byte gets the replies that are due. While it is blocked none is; what the server answers
-/// at once is still on its way for about this long. Then nothing must be popped for it any more.
-const ENDED_GRACE: Duration = Duration::from_millis(50);
+const TURNS: usize = 4;
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// Runs the client's requests over a connection of its own, the one at the start of `session.input` first.
@@ -52,6 +53,10 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
     let (version, db) = {
         let state = session.client.state.borrow();
         (state.version, state.db)
+    };
+    let lane = match reason {
+        Reason::Bulk | Reason::Large => Lane::enter(session).await,
+        _ => None,
     };
     let db = (reason != Reason::Anywhere).then_some(db);
     let mut lent = match session.worker.pool.take(version, db).await {
@@ -75,6 +80,7 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
     let upstream_id = lent.id;
     let mut pipe = Pipe {
         lent,
+        lane,
         pinned,
         has_started: false,
         is_stalled: true,
@@ -87,6 +93,7 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         is_streaming: false,
         head: Box::default(),
         broken: None,
+        has_ended: false,
         is_lost: false,
         read_timeout,
         write_timeout: session.worker.shared.config.upstream_timeouts.write,
@@ -147,6 +154,8 @@ fn refuse(session: &mut Session, reason: &Reason, error: &PoolError) -> Ended {
 
 struct Pipe {
     lent: Lent,
+    /// The place of a large transfer, while it is fast.
+    lane: Option<Lane>,
     pinned: Pinned,
     /// The request that asked for the connection was forwarded.
     has_started: bool,
@@ -165,6 +174,8 @@ struct Pipe {
     head: Box<[u8]>,
     /// A protocol error that is told once everything before it is answered.
     broken: Option<ProtocolError>,
+    /// The server has been told that nothing more comes.
+    has_ended: bool,
     /// The server's end is gone.
     is_lost: bool,
     read_timeout: Duration,
@@ -177,6 +188,9 @@ struct Pipe {
 impl Pipe {
     fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
         session.client.remember(cx);
+        if self.lane.as_mut().is_some_and(|lane| lane.is_over(cx)) {
+            self.lane = None;
+        }
         for _ in 0..TURNS {
             if session.client.meta.is_killed() {
                 return Poll::Ready(Ended::Closed);
@@ -196,6 +210,10 @@ impl Pipe {
                         None => has_progress = true,
                     },
                 }
+            }
+            if session.is_ended && self.pinned.is_blocked() && !self.has_ended && self.written == self.to_server.len() {
+                self.end(session);
+                has_progress = true;
             }
             let is_full =
                 |session: &Session| session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;
@@ -217,8 +235,26 @@ impl Pipe {
                 return self.check_silence(cx, session);
             }
         }
-        cx.waker().wake_by_ref();
+        // After the others, and after what their sockets have brought meanwhile.
+        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
+    }
+
+    /// The client has sent its last byte and is blocked. The server hears of it behind the requests, as it would from the
+    /// client itself: it answers what it has executed, and pops nothing more.
+    fn end(&mut self, session: &mut Session) {
+        self.has_ended = true;
+        self.pinned.is_dirty = true;
+        self.timer.as_mut().reset(Instant::now() + self.read_timeout);
+        if self.lent.stream.end_writing().is_err() {
+            session.client.state.borrow_mut().is_closing = true;
+        }
+    }
+
+    fn moved(&mut self, bytes: usize) {
+        if let Some(lane) = &mut self.lane {
+            lane.moved_bytes += bytes;
+        }
     }
 
     /// Whether the pinned part is over.
@@ -441,7 +477,6 @@ impl Pipe {
             Poll::Ready(Err(_)) => Err(()),
             Poll::Ready(Ok(0)) => {
                 session.is_ended = true;
-                self.timer.as_mut().reset(Instant::now() + ENDED_GRACE);
                 Ok(true)
             }
             Poll::Ready(Ok(n)) => {
@@ -463,6 +498,7 @@ impl Pipe {
             match self.lent.stream.poll_write_some(cx, &self.to_server[self.written..]) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(n)) => {
+                    self.moved(n);
                     self.written += n;
                     has_progress = true;
                     let is_sent = self.written == self.to_server.len();

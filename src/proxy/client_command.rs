@@ -86,7 +86,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             }
             Err(error) => state.error(error),
         },
-        (b"unblock", 3 | 4) => {
+        (b"unblock", 3..) => {
             drop(state);
             return unblock(worker, client, request);
         }
@@ -125,15 +125,8 @@ fn unblock(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> S
             .map_or(0, |meta| meta.upstream_id.load(Relaxed))
     });
     let id = match upstream_id {
-        // Nobody of ours, or nobody who is blocked.
-        Some(0) => {
-            client
-                .state
-                .borrow_mut()
-                .outbox
-                .answer_now(|ready| encode::integer(&mut ready.bytes, 0));
-            return Step::DONE;
-        }
+        // Nobody of ours, or nobody who is blocked: an id that nobody has at the server.
+        Some(0) => i64::MAX.to_string().into_bytes(),
         Some(id) => id.to_string().into_bytes(),
         // The server says what is wrong with it.
         None => args.arg(2).to_vec(),

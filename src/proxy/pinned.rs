@@ -275,6 +275,9 @@ impl Pinned {
         let are_keys_known = is_whole || spec.is_some_and(|spec| LARGE_VALUES.contains(&&*spec.name));
         match spec {
             Some(spec) if are_keys_known && matches!(spec.path(args), Path::Shared) => {
+                if spec.access == Access::Write {
+                    worker.remember_large(touched(worker, spec, args).hashes());
+                }
                 let _ = self.request(worker, client, Some(spec), args);
             }
             // Nobody subscribes or authenticates with a megabyte; whoever tries keeps the connection.
@@ -322,8 +325,10 @@ impl Pinned {
         self.is_dirty = true;
         let is = |word: &[u8]| args.len() == 3 && args.arg(2).eq_ignore_ascii_case(word);
         let plain = Waiting::of(Kind::Plain);
-        // Queued in a transaction it takes effect somewhere within the reply of EXEC.
-        if self.is_multi || self.waiting.iter().any(|waiting| waiting.kind == Kind::Multi) {
+        if !(is(b"on") || is(b"off") || is(b"skip")) {
+            self.expect(plain);
+        } else if self.will_be_multi() {
+            // Queued in a transaction it takes effect somewhere within the reply of EXEC.
             self.expect(plain);
             self.be_opaque();
         } else if is(b"off") {
@@ -335,11 +340,19 @@ impl Pinned {
             }
             self.has_silent = true;
         } else {
-            if is(b"on") {
-                self.replies = Replies::On;
-            }
+            self.replies = Replies::On;
             self.expect(plain);
         }
+    }
+
+    /// Whether a transaction is open once everything is answered, if nothing fails.
+    fn will_be_multi(&self) -> bool {
+        let mut turns = self.waiting.iter().rev().filter_map(|waiting| match waiting.kind {
+            Kind::Multi => Some(true),
+            Kind::Exec | Kind::Discard | Kind::Reset => Some(false),
+            _ => None,
+        });
+        turns.next().unwrap_or(self.is_multi)
     }
 
     /// `AUTH` and `HELLO … AUTH`. `None`: an ordinary `HELLO`.

@@ -194,7 +194,7 @@ fn single(
             counters.l1_misses_total.add(1);
             drop(state);
             if is_large {
-                return pin(client, Reason::Side);
+                return pin(client, Reason::Bulk);
             }
             send(
                 worker,

@@ -29,6 +29,8 @@ pub struct LinkSink {
     held: RefCell<VecDeque<Held>>,
     /// When the bytes of this batch came off the socket.
     received_us: Cell<u64>,
+    /// Unanswered reads of the last loss that will take another way.
+    suspected: Cell<usize>,
     /// How the last handshake came out, for the counts of links.
     state: Cell<LinkState>,
 }
@@ -52,6 +54,7 @@ impl LinkSink {
             worker: Rc::downgrade(worker),
             held: RefCell::default(),
             received_us: Cell::new(0),
+            suspected: Cell::new(0),
             state: Cell::new(LinkState::Down),
         }
     }
@@ -233,7 +236,7 @@ impl Sink for LinkSink {
             &frame,
         );
         if frame.shared.is_some() {
-            worker.remember_large(&waiter.effect, frame.bytes.len());
+            worker.remember_large_reply(&waiter.effect, frame.bytes.len());
         }
         let waiter = match waiter {
             Waiter {
@@ -287,6 +290,9 @@ impl Sink for LinkSink {
 
     fn batch_done(&self, answered_us: u64, answers: u64) {
         let Some(worker) = self.worker.upgrade() else { return };
+        if !self.is_vouching() {
+            worker.note_scripts();
+        }
         if answered_us != 0 {
             if self.state.get() == LinkState::Tracked {
                 worker.shared.links.answered(self.link, answered_us);
@@ -299,6 +305,7 @@ impl Sink for LinkSink {
 
     fn lost(&self) {
         self.held.borrow_mut().clear();
+        self.suspected.set(0);
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().links_lost_total.add(1);
         if !self.is_vouching() {
@@ -312,6 +319,12 @@ impl Sink for LinkSink {
     fn failed(&self, waiter: Waiter, failure: &Failure) {
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().l2_errors_total.add(1);
+        if matches!(failure, Failure::Lost(_)) && self.suspected.get() < MOST_SUSPECTED {
+            // A server with a small client-output-buffer-limit closes a connection for one large reply, which it may have been.
+            // On a connection of its own it is the only one to suffer; if it is small after all, that is seen there.
+            self.suspected.set(self.suspected.get() + 1);
+            worker.remember_large_reply(&waiter.effect, usize::MAX);
+        }
         let error = worker.unavailable(failure);
         if let Effect::FillTtl(guard, _) = waiter.effect
             && let Some(lease) = guard.end()
@@ -336,6 +349,9 @@ impl Sink for LinkSink {
         }
     }
 }
+
+/// Most reads that are suspected of the loss of a connection.
+const MOST_SUSPECTED: usize = 64;
 
 /// Whether the upstream had what was read.
 fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {

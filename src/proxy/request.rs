@@ -42,6 +42,8 @@ pub enum Reason {
     Anywhere,
     /// For what starts a state that lives in the connection.
     State(Pin),
+    /// A read of a large value.
+    Bulk,
     /// A request too large to hold.
     Large,
     /// Credentials that only the upstream can judge; if it accepts them, a connection in that user's name for as long as the
@@ -213,7 +215,10 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road) -> Result
     let db = state.db;
     let connection = match road {
         Road::Main => worker.connection(db),
-        Road::Scripts => Ok(worker.script_connection(db)),
+        Road::Scripts => {
+            worker.script_is_coming();
+            Ok(worker.script_connection(db))
+        }
     };
     let link = match connection {
         Ok(link) => link,
@@ -243,7 +248,7 @@ pub fn forward(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, reques
     }
     let touched = touched(worker, request.spec, request.args);
     if request.spec.access == Access::Read && worker.is_known_large(&touched) {
-        return pin(client, Reason::Side);
+        return pin(client, Reason::Bulk);
     }
     let effect = match request.spec.access {
         Access::Write => {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::client::ClientMeta;
 use super::flight::Follower;
@@ -22,6 +22,10 @@ use crate::config::{Config, Upstream};
 use crate::metrics::Counters;
 use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
+
+/// Large values that travel at once, as long as they travel fast. The server copies such a value in one go, during which it
+/// answers nobody, and a worker that carries many of them has little time for others: so they take turns.
+const BULK_AT_ONCE: usize = 4;
 
 pub struct Shared {
     pub config: Config,
@@ -36,6 +40,10 @@ pub struct Shared {
     /// Who listens to what, over all workers.
     pub audience: Audience,
     pub pause: Pause,
+    /// Places for transfers of large values, see [`BULK_AT_ONCE`].
+    pub bulk: Arc<Semaphore>,
+    /// Since when each worker waits for a script (µs; 0: it does not).
+    pub scripts_since_us: Box<[CachePadded<AtomicU64>]>,
     pub counters: Box<[CachePadded<Counters>]>,
     facts: RwLock<Arc<Facts>>,
     facts_version: AtomicU64,
@@ -77,6 +85,13 @@ pub enum Message {
     /// A client was marked as killed.
     Look {
         client: u64,
+    },
+    /// A key has a large value, or no longer has.
+    Large {
+        hash: u64,
+    },
+    NotLarge {
+        hash: u64,
     },
     Drain,
     /// The worker ends, with whatever is left.
@@ -138,6 +153,8 @@ impl Shared {
             cache,
             audience: Audience::default(),
             pause: Pause::default(),
+            bulk: Arc::new(Semaphore::new(BULK_AT_ONCE)),
+            scripts_since_us: (0..workers).map(|_| CachePadded::default()).collect(),
             inboxes: (0..workers).map(|_| Inbox::default()).collect(),
             counters: (0..workers).map(|_| CachePadded::default()).collect(),
             facts: RwLock::new(Arc::new(Facts::unknown())),

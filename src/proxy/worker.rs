@@ -5,10 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use crossbeam::utils::CachePadded;
 use lru::LruCache;
 use slab::Slab;
 
@@ -121,6 +122,7 @@ impl Worker {
                 version: Version::Resp3,
                 db,
                 tracking: Tracking::Wanted,
+                answer_within: self.target.connect_timeout,
             },
             self.timeouts(),
             LinkSink::new(self, id),
@@ -140,6 +142,7 @@ impl Worker {
             version: Version::Resp3,
             db,
             tracking: Tracking::Off,
+            answer_within: self.target.connect_timeout,
         };
         // A script may run for long. That the server lives is seen on the other connection, where it says that it is busy.
         let timeouts = Timeouts {
@@ -162,16 +165,30 @@ impl Worker {
         }
     }
 
+    /// A script is about to be sent.
+    pub fn script_is_coming(&self) {
+        let since_us = &self.shared.scripts_since_us[usize::from(self.index)];
+        let _ = since_us.compare_exchange(0, clock::now_us(), Relaxed, Relaxed);
+    }
+
+    /// Scripts have been answered, or will not be.
+    pub fn note_scripts(&self) {
+        let scripts = self.script_connections.borrow();
+        let oldest = scripts
+            .iter()
+            .filter_map(|(_, open)| open.link().oldest_unanswered_us())
+            .min();
+        self.shared.scripts_since_us[usize::from(self.index)].store(oldest.unwrap_or(0), Relaxed);
+    }
+
     /// Whether the server may be busy with a script, and says so to whoever asks: it owes an answer to one for some time,
     /// and not to others.
     pub fn may_be_busy(&self, now_us: u64) -> bool {
-        let is_late = |link: &Link| {
-            link.oldest_unanswered_us()
-                .is_some_and(|sent_us| now_us.saturating_sub(sent_us) > SLOW_US)
-        };
-        let scripts = self.script_connections.borrow();
-        scripts.iter().any(|(_, open)| is_late(open.link()))
-            && !self.connections.borrow().iter().any(|(_, link)| is_late(link))
+        let is_late = |sent_us: u64| now_us.saturating_sub(sent_us) > SLOW_US;
+        let since_us = |since: &CachePadded<AtomicU64>| Some(since.load(Relaxed)).filter(|us| *us > 0);
+        let mut scripts = self.shared.scripts_since_us.iter().filter_map(since_us);
+        let is_silent = |link: &Link| link.oldest_unanswered_us().is_some_and(is_late);
+        scripts.any(is_late) && !self.connections.borrow().iter().any(|(_, link)| is_silent(link))
     }
 
     /// How long connections that many clients share wait.
@@ -280,20 +297,38 @@ impl Worker {
     }
 
     /// A read whose reply was too large for a shared connection goes another way next time.
-    pub fn remember_large(&self, effect: &Effect, bytes: usize) {
+    pub fn remember_large_reply(&self, effect: &Effect, bytes: usize) {
         if bytes < LARGE_REPLY_BYTES {
             return;
         }
-        let mut large = self.large_keys.borrow_mut();
         match effect {
-            Effect::Read(touched) => touched.hashes().iter().for_each(|&hash| {
-                large.put(hash, ());
-            }),
-            Effect::FillRead(_, hash) => {
-                large.put(*hash, ());
-            }
+            Effect::Read(touched) => self.remember_large(touched.hashes()),
+            Effect::FillRead(_, hash) => self.remember_large(&[*hash]),
+            Effect::Mget { touched, .. } => self.remember_large(touched.hashes()),
             _ => {}
         }
+    }
+
+    /// These keys have large values: every worker is told.
+    pub fn remember_large(&self, hashes: &[u64]) {
+        for &hash in hashes {
+            let is_news = self.large_keys.borrow_mut().put(hash, ()).is_none();
+            if is_news {
+                self.tell_others(|| Message::Large { hash });
+            }
+        }
+    }
+
+    /// The reply to a read of the key was small.
+    pub fn forget_large(&self, hash: u64) {
+        if self.large_keys.borrow_mut().pop(&hash).is_some() {
+            self.tell_others(|| Message::NotLarge { hash });
+        }
+    }
+
+    fn tell_others(&self, message: impl Fn() -> Message) {
+        let others = (0..).zip(&self.shared.inboxes).filter(|(index, _)| *index != self.index);
+        others.for_each(|(_, inbox)| inbox.send(message()));
     }
 
     // ---- answers to followers

@@ -42,6 +42,8 @@ async fn run(index: u16, shared: Arc<Shared>) {
                 Message::Socket(new) => admit(&worker, new),
                 Message::Answer { to, answer } => worker.take_answer(&to, &answer),
                 Message::Look { client } => worker.look(client),
+                Message::Large { hash } => drop(worker.large_keys.borrow_mut().put(hash, ())),
+                Message::NotLarge { hash } => drop(worker.large_keys.borrow_mut().pop(&hash)),
                 Message::Drain => worker.drain(),
                 Message::Stop => return,
             }

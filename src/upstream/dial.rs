@@ -1,5 +1,5 @@
 //! Reaching the upstream: connect, and the handshake that makes a connection one of ours. Async, on the runtime of
-//! whoever asks; every step within one timeout.
+//! whoever asks; every step within a timeout.
 
 use std::fmt;
 use std::io;
@@ -19,8 +19,9 @@ pub struct Target {
     pub endpoint: Endpoint,
     pub user: Option<String>,
     pub password: Option<Secret>,
-    /// For connecting and the handshake together.
     pub connect_timeout: Duration,
+    /// For a reply.
+    pub read_timeout: Duration,
 }
 
 /// Why a connection could not be had. The text goes to clients, after "nearcache: upstream … is unavailable: ".
@@ -51,15 +52,16 @@ impl DialError {
     /// The server's own words for a state in which it serves nobody, which clients know how to take.
     pub fn server_state(&self) -> Option<&str> {
         match self {
-            DialError::Refused { error, .. } => Some(&**error),
+            DialError::Refused { error, .. } if is_server_state(error) => Some(error),
             _ => None,
         }
-        .filter(|error| {
-            ["BUSY ", "LOADING ", "MASTERDOWN "]
-                .iter()
-                .any(|code| error.starts_with(code))
-        })
     }
+}
+
+fn is_server_state(error: &str) -> bool {
+    ["BUSY ", "LOADING ", "MASTERDOWN "]
+        .iter()
+        .any(|code| error.starts_with(code))
 }
 
 impl From<io::Error> for DialError {
@@ -74,6 +76,8 @@ pub struct Greeting {
     pub version: Version,
     pub db: u32,
     pub tracking: Tracking,
+    /// For the answers of the handshake: a server that is paused or busy accepts at once and answers late.
+    pub answer_within: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,15 +118,14 @@ impl Target {
 
     /// Connects and greets. Nothing is left in the stream: the next reply belongs to the next request.
     pub async fn open(&self, greeting: Greeting) -> Result<(Stream, Greeted), DialError> {
-        let open = async {
-            let mut stream = self.connect_socket().await?;
-            let greeted = self.greet(&mut stream, greeting).await?;
-            Ok((stream, greeted))
-        };
-        match tokio::time::timeout(self.connect_timeout, open).await {
-            Ok(result) => result,
-            Err(_) => Err(DialError::Timeout(self.connect_timeout)),
-        }
+        use tokio::time::timeout;
+        let mut stream = timeout(self.connect_timeout, self.connect_socket())
+            .await
+            .map_err(|_| DialError::Timeout(self.connect_timeout))??;
+        let greeted = timeout(greeting.answer_within, self.greet(&mut stream, greeting))
+            .await
+            .map_err(|_| DialError::Timeout(greeting.answer_within))??;
+        Ok((stream, greeted))
     }
 
     async fn greet(&self, stream: &mut Stream, greeting: Greeting) -> Result<Greeted, DialError> {
@@ -188,6 +191,10 @@ impl Target {
                     .trim()
                     .to_owned();
                 match request {
+                    // Not for good.
+                    "CLIENT TRACKING ON" if is_server_state(&error) => {
+                        return Err(DialError::Refused { request, error });
+                    }
                     "CLIENT TRACKING ON" => greeted.tracking = TrackingState::Refused(error),
                     "CLIENT ID" if !error.starts_with("NOAUTH") => {}
                     _ => return Err(DialError::Refused { request, error }),

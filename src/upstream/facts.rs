@@ -58,6 +58,7 @@ impl Facts {
             version: Version::Resp3,
             db: 0,
             tracking: Tracking::Off,
+            answer_within: target.connect_timeout,
         };
         let (mut stream, _) = target.open(greeting).await?;
         let mut input = BytesMut::new();

@@ -99,6 +99,7 @@ impl Pool {
             version,
             db,
             tracking: Tracking::Off,
+            answer_within: self.target.read_timeout,
         };
         let (stream, greeted) = self.target.open(greeting).await.map_err(PoolError::Dial)?;
         Ok(Lent {
@@ -159,14 +160,14 @@ impl Pool {
                 }
             }
         };
-        match tokio::time::timeout(self.target.connect_timeout, exchange).await {
+        match tokio::time::timeout(self.target.read_timeout, exchange).await {
             Ok(Ok(false)) => {
                 lent.db = db;
                 Ok(())
             }
             Ok(Ok(true)) => Err(DialError::Protocol("SELECT was refused".into())),
             Ok(Err(e)) => Err(e),
-            Err(_) => Err(DialError::Timeout(self.target.connect_timeout)),
+            Err(_) => Err(DialError::Timeout(self.target.read_timeout)),
         }
     }
 }

@@ -509,3 +509,105 @@ fn a_long_script_holds_up_nobody_but_its_client() {
     other.expect(&["GET", "k"], "$1\r\nx");
     assert_eq!(proxy.metric("nearcache_links_lost_total", &[]), Some(0.0));
 }
+
+#[test]
+fn nothing_is_popped_for_a_client_that_has_gone() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let mut pusher = server.client();
+    for round in 0..50 {
+        let mut blocked = proxy.client();
+        blocked.send(&["BRPOP", "q", "0"]);
+        eventually("it is blocked", STEP, || server.info("blocked_clients") == 1);
+        blocked.close();
+        eventually("the server has let it go", Duration::from_millis(500), || {
+            server.info("blocked_clients") == 0
+        });
+        pusher.expect(&["LPUSH", "q", "x"], ":1");
+        pusher.expect(&["RPOP", "q"], "$1\r\nx");
+        // What was there is given to one that sends its last byte with the request.
+        if round % 10 == 0 {
+            pusher.expect(&["LPUSH", "q", "y"], ":1");
+            let mut last = proxy.client();
+            last.send(&["BRPOP", "q", "0"]);
+            last.close_write();
+            assert_eq!(show(&last.until_closed()), r"*2\r\n$1\r\nq\r\n$1\r\ny\r\n");
+        }
+    }
+}
+
+#[test]
+fn two_thousand_clients_block_and_half_of_them_go() {
+    const CLIENTS: usize = 2_000;
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let mut clients: Vec<Option<Client>> = (0..CLIENTS)
+        .map(|i| {
+            let mut client = proxy.client();
+            let queue = format!("q{}", i % 10);
+            match i % 4 {
+                0 => client.send(&["BLPOP", &queue, "0"]),
+                1 => client.send(&["BRPOP", "none", &queue, "0"]),
+                2 => client.send(&["BLMOVE", &queue, "done", "LEFT", "RIGHT", "0"]),
+                _ => client.send(&["BLMPOP", "0", "1", &queue, "LEFT"]),
+            }
+            Some(client)
+        })
+        .collect();
+    eventually("all are blocked", STEP, || {
+        server.info("blocked_clients") == CLIENTS as u64
+    });
+    for client in clients.iter_mut().step_by(2) {
+        client.take().expect("it is there").close();
+    }
+    eventually("half of them are gone", STEP, || {
+        server.info("blocked_clients") == CLIENTS as u64 / 2
+    });
+    let mut pusher = proxy.client();
+    for i in 0..CLIENTS {
+        let queue = format!("q{}", i % 10);
+        assert!(pusher.int(&["RPUSH", &queue, &i.to_string()]) > 0);
+    }
+    let mut got = BTreeSet::new();
+    for (i, client) in clients.iter_mut().enumerate() {
+        let Some(client) = client else { continue };
+        let reply = String::from_utf8_lossy(&client.frame()).into_owned();
+        let element: usize = reply
+            .lines()
+            .last()
+            .and_then(|line| line.parse().ok())
+            .unwrap_or_else(|| panic!("client {i} got {reply}"));
+        assert!(got.insert(element), "{element} came twice");
+    }
+    assert_eq!(got.len(), CLIENTS / 2);
+    for queue in 0..10 {
+        for element in children(&server.client().cmd(&["LRANGE", &format!("q{queue}"), "0", "-1"])) {
+            let text = String::from_utf8_lossy(&element).into_owned();
+            let element = text.lines().last().and_then(|line| line.parse().ok());
+            assert!(got.insert(element.expect("a number")), "{text} is there twice");
+        }
+    }
+    assert_eq!(got.len(), CLIENTS, "an element was lost");
+}
+
+#[test]
+fn the_proxys_own_requests_are_not_answered_to_clients() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    for requests in [
+        &["CLIENT REPLY OFF", "SELECT 1", "SET a 1", "CLIENT REPLY ON", "PING"][..],
+        &["CLIENT REPLY SKIP", "SELECT 1", "PING"],
+        &["CLIENT REPLY SKIP", "MULTI", "GET a", "EXEC", "PING"],
+        &["WATCH a", "MULTI", "GET a", "EXEC", "CLIENT REPLY x", "PING"],
+        &["WATCH a", "MULTI", "GET a", "EXEC", "CLIENT REPLY ON", "PING"],
+    ] {
+        let lines = requests.join("\r\n") + "\r\nQUIT\r\n";
+        let mut answers = [server.client(), proxy.client()].map(|mut client| {
+            client.expect(&["CLIENT", "SETNAME", "me"], "+OK");
+            client.raw(lines.as_bytes());
+            show(&client.until_closed())
+        });
+        let direct = std::mem::take(&mut answers[0]);
+        assert_eq!(answers[1], direct, "{requests:?}");
+    }
+}

@@ -21,6 +21,7 @@ impl Pipe {
             Poll::Ready(Ok(0)) => Err("it closed the connection".to_owned()),
             Poll::Ready(Ok(n)) => {
                 self.timer.as_mut().reset(Instant::now() + self.read_timeout);
+                self.moved(n);
                 self.held.extend_from_slice(&buffer[..n]);
                 self.take_frames(session).map(|()| true)
             }

@@ -24,6 +24,12 @@ impl Pinned {
             }
             Frame::Large { .. } => None,
         };
+        // The proxy's own requests are answered by a status or an error, whatever else comes between.
+        let is_status = frame.is_some_and(|frame| matches!(frame.first(), Some(b'+' | b'-')));
+        if is_status && self.waiting.front().is_some_and(|waiting| waiting.kind == Kind::Own) {
+            self.waiting.pop_front();
+            return Relay::Swallow;
+        }
         if self.is_opaque {
             self.opaque_frame(worker, client, frame);
             return Relay::Forward;
@@ -36,10 +42,11 @@ impl Pinned {
         let Some(waiting) = self.waiting.pop_front() else {
             return Relay::Forward;
         };
-        if waiting.kind == Kind::Own {
-            return Relay::Swallow;
-        }
         self.voids(worker, client, &waiting.read, &waiting.written);
+        // It was held together, so it is not large.
+        if frame.is_some() && !self.is_multi {
+            waiting.read.hashes().iter().for_each(|&hash| worker.forget_large(hash));
+        }
         if let Some(silent) = &waiting.silent {
             self.voids(worker, client, silent, silent);
         }
@@ -192,7 +199,7 @@ impl Pinned {
         }
         for waiting in std::mem::take(&mut self.waiting) {
             self.voids(worker, client, &waiting.read, &waiting.written);
-            if has_reset {
+            if has_reset || waiting.kind == Kind::Own {
                 self.waiting.push_back(Waiting::of(waiting.kind));
             }
         }

@@ -83,6 +83,7 @@ impl Hub {
                 version: Version::Resp3,
                 db: worker.shared.initial_db,
                 tracking: Tracking::Off,
+                answer_within: worker.target.connect_timeout,
             };
             let sink = HubSink {
                 worker: Rc::downgrade(worker),

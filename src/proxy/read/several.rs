@@ -64,7 +64,7 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
     }
     if worker.is_known_large(&touched) {
         drop(state);
-        return pin(client, Reason::Side);
+        return pin(client, Reason::Bulk);
     }
     let leases: Box<[(usize, LeaseId)]> = if keys > MOST_KEYS {
         Box::default()
