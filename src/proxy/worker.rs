@@ -327,7 +327,9 @@ impl Worker {
     }
 
     fn tell_others(&self, message: impl Fn() -> Message) {
-        let others = (0..).zip(&self.shared.inboxes).filter(|(index, _)| *index != self.index);
+        let others = (0..)
+            .zip(&self.shared.inboxes)
+            .filter(|(index, _)| *index != self.index);
         others.for_each(|(_, inbox)| inbox.send(message()));
     }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::is_valkey;
 use crate::clock;
 use crate::proxy::client::{Client, ClientMeta};
 use crate::proxy::request::Request;
@@ -48,25 +49,12 @@ fn last_command(meta: &ClientMeta, request: &Request<'_>, subcommand: &str) -> S
 }
 
 pub fn list(worker: &Worker, client: &Client, request: &Request<'_>) -> Result<String, String> {
-    let args = request.args;
     let all: Vec<_> = worker.shared.registry.lock().values().map(Arc::clone).collect();
+    let filter = Filter::parse(request, Purpose::List)?;
     let mut text = String::new();
-    let mut write = |meta: &ClientMeta| {
+    let is_skipped = |meta: &ClientMeta| filter.skips_me == Some(true) && meta.id == client.meta.id;
+    for meta in all.iter().filter(|meta| filter.fits(meta) && !is_skipped(meta)) {
         let _ = writeln!(text, "{}", describe(meta, request, client));
-    };
-    match args.len() {
-        2 => all.iter().for_each(|meta| write(meta)),
-        4 if args.arg(2).eq_ignore_ascii_case(b"type") => {
-            let class = Class::of(args.arg(3))?;
-            all.iter().filter(|meta| class.has(meta)).for_each(|meta| write(meta));
-        }
-        4.. if args.arg(2).eq_ignore_ascii_case(b"id") => {
-            for i in 3..args.len() {
-                let id = number(args.arg(i)).ok_or("ERR Invalid client ID")?;
-                all.iter().filter(|meta| meta.id == id).for_each(|meta| write(meta));
-            }
-        }
-        _ => return Err("ERR syntax error".into()),
     }
     Ok(text)
 }
@@ -131,78 +119,174 @@ pub fn kill(worker: &Worker, client: &Client, request: &Request<'_>) -> Result<K
             Ok(Killed::Old { is_own })
         };
     }
-    let filter = Filter::parse(request)?;
-    if let Some(user) = &filter.user {
+    let filter = Filter::parse(request, Purpose::Kill)?;
+    if let Some(user) = filter.user() {
         let is_known = user == "default" || {
             let registry = worker.shared.registry.lock();
-            registry.values().any(|meta| *meta.words.lock().user == **user)
+            registry.values().any(|meta| *meta.words.lock().user == *user)
         };
         if !is_known {
             return Ok(Killed::Elsewhere);
         }
     }
     let others = worker.shared.kill(|meta| meta.id != own.id && filter.fits(meta));
-    let is_own = !filter.skip_me && filter.fits(own);
+    let is_own = filter.skips_me == Some(false) && filter.fits(own);
     Ok(Killed::Count {
         count: others + usize::from(is_own),
         is_own,
     })
 }
 
-struct Filter {
-    id: Option<u64>,
-    address: Option<String>,
-    local_address: Option<String>,
-    user: Option<String>,
-    class: Option<Class>,
-    /// Seconds; Redis 7.4.
-    least_age: Option<u64>,
-    skip_me: bool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    List,
+    Kill,
 }
 
+/// What the clients meant have in common. Redis 7.0 knows few of the tests, and for `LIST` one at a time.
+struct Filter {
+    tests: Vec<Test>,
+    skips_me: Option<bool>,
+}
+
+struct Test {
+    is_negated: bool,
+    what: What,
+}
+
+enum What {
+    Ids(Vec<u64>),
+    Class(Class),
+    User(String),
+    Address(String),
+    LocalAddress(String),
+    Ip(String),
+    Name(String),
+    Library(String),
+    LibraryVersion(String),
+    /// Letters, all of which are there.
+    Flags(String),
+    Db(u32),
+    /// Seconds at least.
+    Age(u64),
+    Idle(u64),
+}
+
+const SYNTAX: &str = "ERR syntax error";
+
 impl Filter {
-    fn parse(request: &Request<'_>) -> Result<Filter, String> {
-        let args = request.args;
+    fn parse(request: &Request<'_>, purpose: Purpose) -> Result<Filter, String> {
+        let (args, facts) = (request.args, request.facts);
+        // Valkey 9 has all tests for both, and any number of ids.
+        let has_all = is_valkey(facts) && facts.is_at_least(9, 0);
+        let has_age = has_all || facts.is_at_least(7, 4);
         let mut filter = Filter {
-            id: None,
-            address: None,
-            local_address: None,
-            user: None,
-            class: None,
-            least_age: None,
-            skip_me: true,
+            tests: Vec::new(),
+            skips_me: None,
         };
-        const SYNTAX: &str = "ERR syntax error";
-        for i in (2..args.len()).step_by(2) {
-            if i + 1 == args.len() {
+        let mut i = 2;
+        while i < args.len() {
+            let option = args.arg(i).to_ascii_lowercase();
+            let (is_negated, option) = match option.strip_prefix(b"not-") {
+                Some(rest) if has_all => (true, rest),
+                _ => (false, &option[..]),
+            };
+            i += 1;
+            if i == args.len() {
                 return Err(SYNTAX.into());
             }
-            let value = args.arg(i + 1);
-            let word = || Some(String::from_utf8_lossy(value).into_owned());
-            match &args.arg(i).to_ascii_lowercase()[..] {
-                b"id" => filter.id = Some(number(value).ok_or("ERR client-id should be greater than 0")?),
-                b"addr" => filter.address = word(),
-                b"laddr" => filter.local_address = word(),
-                b"user" => filter.user = word(),
-                b"type" => filter.class = Some(Class::of(value)?),
-                b"maxage" if request.facts.is_at_least(7, 4) => {
-                    filter.least_age = Some(number(value).ok_or("ERR maxage is not an integer or out of range")?);
+            let value = args.arg(i);
+            let word = || String::from_utf8_lossy(value).into_owned();
+            i += 1;
+            let seconds = |name: &str| {
+                number(value).ok_or(match has_all {
+                    true => format!("ERR {name} should be greater than 0"),
+                    false => format!("ERR {name} is not an integer or out of range"),
+                })
+            };
+            let is_kill = purpose == Purpose::Kill || has_all;
+            let what = match option {
+                b"id" => {
+                    let mut ids = vec![number(value).ok_or(match (purpose, has_all) {
+                        (_, true) => SYNTAX,
+                        (Purpose::List, _) => "ERR Invalid client ID",
+                        (Purpose::Kill, _) => "ERR client-id should be greater than 0",
+                    })?];
+                    while i < args.len() && (purpose == Purpose::List || has_all) {
+                        match number(args.arg(i)) {
+                            Some(id) => ids.push(id),
+                            None if has_all => break,
+                            None => return Err("ERR Invalid client ID".into()),
+                        }
+                        i += 1;
+                    }
+                    What::Ids(ids)
                 }
-                b"skipme" if value.eq_ignore_ascii_case(b"yes") => filter.skip_me = true,
-                b"skipme" if value.eq_ignore_ascii_case(b"no") => filter.skip_me = false,
+                b"type" if has_all || purpose == Purpose::Kill || args.len() == 4 => What::Class(Class::of(value)?),
+                b"user" if is_kill => What::User(word()),
+                b"addr" if is_kill => What::Address(word()),
+                b"laddr" if is_kill => What::LocalAddress(word()),
+                b"maxage" if is_kill && has_age => What::Age(seconds("maxage")?),
+                b"skipme" if is_kill && !is_negated => {
+                    filter.skips_me = Some(match &value.to_ascii_lowercase()[..] {
+                        b"yes" => true,
+                        b"no" => false,
+                        _ => return Err(SYNTAX.into()),
+                    });
+                    continue;
+                }
+                b"ip" if has_all => What::Ip(word()),
+                b"name" if has_all => What::Name(word()),
+                b"lib-name" if has_all => What::Library(word()),
+                b"lib-ver" if has_all => What::LibraryVersion(word()),
+                b"flags" if has_all => What::Flags(word()),
+                b"idle" if has_all => What::Idle(seconds("idle")?),
+                b"db" if has_all => {
+                    let db = std::str::from_utf8(value).ok().and_then(|db| db.parse().ok());
+                    What::Db(db.filter(|db| *db < facts.databases).ok_or("ERR Invalid DB index")?)
+                }
                 _ => return Err(SYNTAX.into()),
-            }
+            };
+            filter.tests.push(Test { is_negated, what });
+        }
+        if purpose == Purpose::Kill {
+            filter.skips_me.get_or_insert(true);
         }
         Ok(filter)
     }
 
     fn fits(&self, meta: &ClientMeta) -> bool {
-        let age = clock::now_us().saturating_sub(meta.connected_us) / 1_000_000;
-        self.id.is_none_or(|id| meta.id == id)
-            && self.address.as_ref().is_none_or(|a| *a == meta.address)
-            && self.local_address.as_ref().is_none_or(|a| *a == meta.local_address)
-            && self.user.as_ref().is_none_or(|u| **u == *meta.words.lock().user)
-            && self.class.is_none_or(|class| class.has(meta))
-            && self.least_age.is_none_or(|least| age >= least)
+        self.tests.iter().all(|test| test.what.fits(meta) != test.is_negated)
+    }
+
+    /// The user who is meant, if it is one.
+    fn user(&self) -> Option<&str> {
+        self.tests.iter().find_map(|test| match &test.what {
+            What::User(user) if !test.is_negated => Some(&**user),
+            _ => None,
+        })
+    }
+}
+
+impl What {
+    fn fits(&self, meta: &ClientMeta) -> bool {
+        match self {
+            What::Ids(ids) => ids.contains(&meta.id),
+            What::Class(class) => class.has(meta),
+            What::User(user) => **user == *meta.words.lock().user,
+            What::Address(address) => *address == meta.address,
+            What::LocalAddress(address) => *address == meta.local_address,
+            What::Ip(ip) => meta.address.rsplit_once(':').is_some_and(|(host, _)| host == ip),
+            What::Name(name) => **name == *meta.words.lock().name,
+            What::Library(name) => **name == *meta.words.lock().library,
+            What::LibraryVersion(version) => **version == *meta.words.lock().library_version,
+            What::Flags(letters) => {
+                let flags = meta.flags();
+                letters.chars().all(|letter| flags.contains(letter))
+            }
+            What::Db(db) => meta.db.load(Relaxed) == *db,
+            What::Age(seconds) => clock::now_us().saturating_sub(meta.connected_us) / 1_000_000 >= *seconds,
+            What::Idle(seconds) => meta.idle_seconds() >= *seconds,
+        }
     }
 }
