@@ -85,7 +85,7 @@ fn redis_cli_with_transactions_scripts_and_streams_on_standard_input() {
                 "QUEUED",
                 "2",
                 "ERR EXEC without MULTI",
-                "NOSCRIPT No matching script. Please use EVAL.",
+                "NOSCRIPT No matching script.",
                 "ERR Function not found",
                 "1-1",
                 "OK",

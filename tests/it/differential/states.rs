@@ -473,9 +473,16 @@ impl States<'_> {
         ];
         for question in questions {
             let expected = self.direct.control.cmd(question);
-            while self.through.control.cmd(question) != expected {
+            loop {
+                let found = self.through.control.cmd(question);
+                if found == expected {
+                    break;
+                }
                 if Instant::now() > end {
-                    return Err("a subscription stays behind".to_owned());
+                    let (question, expected, found) = (show_args(question), show(&expected), show(&found));
+                    return Err(format!(
+                        "a subscription stays behind: {question}\nserver: {expected}\nproxy:  {found}"
+                    ));
                 }
                 std::thread::sleep(Duration::from_micros(200));
             }
