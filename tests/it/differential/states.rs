@@ -165,6 +165,8 @@ struct States<'a> {
     trail: VecDeque<String>,
     tokens: u64,
     may_be_multi: Vec<bool>,
+    /// Without replies.
+    may_be_off: Vec<bool>,
     /// The last command of each.
     last: Vec<Command>,
     /// Clients that have asked for tracking since they came.
@@ -216,6 +218,7 @@ fn run(start: &mut dyn FnMut() -> Server, ops: u64, depth: usize, extra: &[&str]
         trail: VecDeque::new(),
         tokens: 0,
         may_be_multi: vec![false; CLIENTS],
+        may_be_off: vec![false; CLIENTS],
         last: vec![Command::new(); CLIENTS],
         has_tracked: vec![false; CLIENTS],
         problems: Vec::new(),
@@ -293,6 +296,12 @@ impl States<'_> {
             b"exec" | b"discard" | b"reset" if command.len() == 1 => self.may_be_multi[who] = false,
             _ => {}
         }
+        if let [client, reply, setting] = &command[..]
+            && client.eq_ignore_ascii_case(b"client")
+            && reply.eq_ignore_ascii_case(b"reply")
+        {
+            self.may_be_off[who] = setting.eq_ignore_ascii_case(b"off");
+        }
         self.last[who] = command.clone();
     }
 
@@ -313,6 +322,8 @@ impl States<'_> {
             || is(1, "reply") && self.may_be_multi[who]
             // TEMPORARY, BUGS D12: the attribute as typed.
             || is(1, "setinfo") && is_bad_name
+            // TEMPORARY, BUGS D23: subscriptions that nobody confirms.
+            || command[0].to_ascii_lowercase().ends_with(b"subscribe") && self.may_be_off[who]
             // TEMPORARY, BUGS D14: without a reply in this place.
             || is(0, "reset") && self.last[who].get(2).is_some_and(|word| word.eq_ignore_ascii_case(b"skip"))
     }
