@@ -232,6 +232,7 @@ fn run(start: &mut dyn FnMut() -> Server, ops: u64, depth: usize, extra: &[&str]
         // D11 again: 7.0 names a client whom it then tells to authenticate.
         let wrong = [
             "hello [2|3] [SETNAME",
+            "HELLO [3 NOPE",
             "CLIENT NO-TOUCH",
             "CLIENT SETINFO",
             "CLIENT [NOPE",
@@ -483,8 +484,8 @@ impl States<'_> {
             &["PUBSUB", "NUMPAT"],
         ];
         for question in questions {
-            let expected = self.direct.control.cmd(question);
             loop {
+                let expected = self.direct.control.cmd(question);
                 let found = self.through.control.cmd(question);
                 if found == expected {
                     break;
