@@ -39,6 +39,21 @@ async function run(options) {
   assert.equal(await r.add("n", 5), 310);
   assert.equal(await r.get("n"), "310");
 
+  await assert.rejects(r.evalsha("0".repeat(40), 1, "n"), /NOSCRIPT/);
+  const library = "#!lua name=iolib\nredis.register_function('ioadd', function(keys, args) return redis.call('INCRBY', keys[1], args[1]) end)";
+  assert.equal(await r.function("LOAD", "REPLACE", library), "iolib");
+  assert.equal(await r.fcall("ioadd", 1, "n", 5), 315);
+  assert.equal(await r.get("n"), "315");
+  assert.equal(await r.function("DELETE", "iolib"), "OK");
+
+  const sharded = r.duplicate();
+  const shard = new Promise((resolve) => sharded.on("smessage", (channel, text) => resolve(`${channel}:${text}`)));
+  await sharded.ssubscribe("shard");
+  assert.equal(await r.spublish("shard", "here"), 1);
+  assert.equal(await shard, "shard:here");
+  await sharded.sunsubscribe("shard");
+  assert.equal(await sharded.get("k"), "v");
+
   const sub = r.duplicate();
   await sub.subscribe("news");
   await sub.psubscribe("w*");
@@ -63,6 +78,13 @@ async function run(options) {
   await r.xadd("x", "1-1", "f", "v");
   assert.equal((await r.xrange("x", "-", "+"))[0][0], "1-1");
   assert.ok(await r.xread("STREAMS", "x", "0"));
+  assert.equal(await r.xread("BLOCK", 20, "STREAMS", "x", "$"), null);
+  assert.equal(await r.xgroup("CREATE", "x", "grp", "0"), "OK");
+  assert.ok(await r.xreadgroup("GROUP", "grp", "me", "COUNT", 1, "STREAMS", "x", ">"));
+  assert.equal(Number((await r.xpending("x", "grp"))[0]), 1);
+  assert.equal((await r.xclaim("x", "grp", "other", 0, "1-1"))[0][0], "1-1");
+  assert.equal(await r.xack("x", "grp", "1-1"), 1);
+  assert.equal(await r.xreadgroup("GROUP", "grp", "me", "BLOCK", 20, "STREAMS", "x", ">"), null);
 
   const keys = [];
   for await (const batch of r.scanStream({ match: "p*", count: 50 })) keys.push(...batch);
@@ -75,7 +97,7 @@ async function run(options) {
   monitor.disconnect();
 
   await assert.rejects(r.lpush("k", 1), /WRONGTYPE/);
-  for (const client of [r, other, sub]) assert.equal(await client.quit(), "OK");
+  for (const client of [r, other, sub, sharded]) assert.equal(await client.quit(), "OK");
 
   const third = new Redis({ port, host: "127.0.0.1", db: 3, connectionName: "third", ...options });
   assert.equal(await third.get("k"), null);

@@ -33,6 +33,24 @@ async function run(options) {
 
   assert.equal(await r.eval("return redis.call('INCRBY', KEYS[1], ARGV[1])", { keys: ["n"], arguments: ["5"] }), 305);
 
+  const sha = await r.scriptLoad("return ARGV[1]");
+  assert.equal(await r.evalSha(sha, { keys: ["n"], arguments: ["x"] }), "x");
+  await assert.rejects(r.evalSha("0".repeat(40), { keys: ["n"], arguments: [] }), /NOSCRIPT/);
+  const library = "#!lua name=nodelib\nredis.register_function('nodeadd', function(keys, args) return redis.call('INCRBY', keys[1], args[1]) end)";
+  assert.equal(await r.functionLoad(library, { REPLACE: true }), "nodelib");
+  assert.equal(await r.fCall("nodeadd", { keys: ["n"], arguments: ["5"] }), 310);
+  assert.equal(await r.get("n"), "310");
+  assert.equal(await r.functionDelete("nodelib"), "OK");
+
+  const sharded = await r.duplicate().connect();
+  await new Promise((resolve, reject) =>
+    sharded.sSubscribe("shard", (text) => (text === "here" ? resolve() : reject(text)))
+      .then(() => r.sPublish("shard", "here"))
+      .then((count) => assert.equal(count, 1))
+      .catch(reject));
+  await sharded.sUnsubscribe("shard");
+  assert.equal(await sharded.get("k"), "v");
+
   const sub = await r.duplicate().connect();
   const heard = [];
   const done = new Promise((resolve) => {
@@ -57,6 +75,27 @@ async function run(options) {
   assert.equal(await r.xAdd("x", "1-1", { f: "v" }), "1-1");
   assert.equal((await r.xRange("x", "-", "+")).length, 1);
   assert.ok(await r.xRead({ key: "x", id: "0" }));
+  assert.equal(await r.xRead({ key: "x", id: "$" }, { BLOCK: 20 }), null);
+  assert.equal(await r.xGroupCreate("x", "grp", "0"), "OK");
+  assert.ok(await r.xReadGroup("grp", "me", { key: "x", id: ">" }, { COUNT: 1 }));
+  assert.equal((await r.xPending("x", "grp")).pending, 1);
+  assert.equal((await r.xClaim("x", "grp", "other", 0, "1-1"))[0].id, "1-1");
+  assert.equal(await r.xAck("x", "grp", "1-1"), 1);
+
+  // The client's own cache: the server's messages reach it through the proxy.
+  if (options.RESP !== 2) {
+    const cached = await createClient({ socket: { port, host: "127.0.0.1" }, RESP: 3, clientSideCache: { ttl: 0, maxEntries: 100, evictPolicy: "LRU" } }).connect();
+    await r.set("cached", "1");
+    assert.equal(await cached.get("cached"), "1");
+    assert.equal(await cached.get("cached"), "1");
+    await r.set("cached", "2");
+    const end = Date.now() + 5000;
+    while ((await cached.get("cached")) !== "2") {
+      assert.ok(Date.now() < end, "the client's cache stays stale");
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    await cached.close();
+  }
 
   await Promise.all(Array.from({ length: 100 }, (_, i) => r.set(`p${i}`, String(i))));
   const keys = new Set();
@@ -70,7 +109,7 @@ async function run(options) {
   const third = await createClient({ socket: { port, host: "127.0.0.1" }, database: 3, name: "third", ...options }).connect();
   assert.equal(await third.get("k"), null);
   assert.equal(await third.clientGetName(), "third");
-  for (const client of [r, other, sub, third]) await client.close();
+  for (const client of [r, other, sub, sharded, third]) await client.close();
 }
 
 const limit = setTimeout(() => { console.error("timed out"); process.exit(1); }, 30000);

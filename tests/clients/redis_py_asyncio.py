@@ -13,6 +13,14 @@ async def main():
     assert await r.set("k", "v") and await r.get("k") == "v" and await r.get("none") is None
     assert await r.hset("h", mapping={"a": "1"}) == 1 and await r.hgetall("h") == {"a": "1"}
     assert await r.zadd("z", {"m": 1.5}) == 1 and await r.zscore("z", "m") == 1.5
+    assert await r.rpush("l", 1, 2, 3) == 3 and await r.lrange("l", 0, -1) == ["1", "2", "3"]
+    assert await r.sadd("s", "a") == 1 and await r.smembers("s") == {"a"} and await r.mget("k", "none") == ["v", None]
+    assert [list(pair) for pair in await r.zrange("z", 0, -1, withscores=True)] == [["m", 1.5]]
+    try:
+        await r.lpush("k", 1)
+        raise SystemExit("no WRONGTYPE")
+    except redis.ResponseError as e:
+        assert "WRONGTYPE" in str(e), e
 
     # Many at once, each on a connection of the pool.
     async def one(i):
@@ -36,6 +44,25 @@ async def main():
         except redis.WatchError:
             pass
 
+    # Scripts and functions.
+    script = r.register_script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
+    await r.script_flush()
+    assert await script(keys=["n"], args=[8]) == 8 and await script(keys=["n"], args=[1]) == 9
+    try:
+        await r.evalsha("0" * 40, 1, "n")
+        raise SystemExit("no NOSCRIPT")
+    except redis.RedisError as e:
+        assert type(e).__name__ == "NoScriptError", e
+    code = "#!lua name=alib\nredis.register_function('aecho', function(keys, args) return args[1] end)"
+    assert await r.function_load(code, replace=True) == "alib" and await r.fcall("aecho", 0, "x") == "x"
+    assert await r.function_delete("alib")
+
+    # Streams with groups.
+    assert await r.xadd("x", {"f": "v"}, id="1-1") == "1-1" and await r.xgroup_create("x", "grp", id="0")
+    assert await r.xreadgroup("grp", "me", {"x": ">"}) and (await r.xpending("x", "grp"))["pending"] == 1
+    assert await r.xack("x", "grp", "1-1") == 1 and await r.xrange("x") == [("1-1", {"f": "v"})]
+    assert not await r.xread({"x": "$"}, block=20)
+
     async with r.lock("guard", timeout=5):
         assert await r.exists("guard")
     assert not await r.exists("guard")
@@ -50,6 +77,17 @@ async def main():
                 break
         else:
             raise SystemExit("no message")
+        await pubsub.psubscribe("w*")
+        heard = []
+        for _ in range(50):
+            await r.publish("weather", "rain")
+            message = await pubsub.get_message(timeout=0.2)
+            if message and message["channel"] == "weather":
+                heard.append((message["type"], message["pattern"], message["data"]))
+                break
+        assert heard == [("pmessage", "w*", "rain")], heard
+        await pubsub.unsubscribe()
+        await pubsub.punsubscribe()
 
     popped = asyncio.create_task(redis.Redis(port=port, protocol=protocol, decode_responses=True).blpop("q", timeout=5))
     await asyncio.sleep(0.05)

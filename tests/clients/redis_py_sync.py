@@ -1,11 +1,12 @@
-"""redis-py against the port given, as an application uses it. Arguments: port, protocol. Any failure raises."""
+"""redis-py against the port given, as an application uses it. Arguments: port, protocol, port of the server itself. Any
+failure raises."""
 import sys
 import threading
 import time
 
 import redis
 
-port, protocol = int(sys.argv[1]), int(sys.argv[2])
+port, protocol, direct = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 r = redis.Redis(port=port, protocol=protocol, decode_responses=True)
 r.flushall()
 assert r.ping()
@@ -69,6 +70,31 @@ with r.lock("guard", timeout=5):
     assert r.exists("guard") and not r.lock("guard", timeout=5).acquire(blocking=False)
 assert not r.exists("guard")
 
+try:
+    r.evalsha("0" * 40, 1, "n")
+    raise SystemExit("no NOSCRIPT")
+except redis.exceptions.NoScriptError:
+    pass
+assert r.script_load("return {KEYS[1], ARGV[1], 1.9, false}") == r.script_load("return {KEYS[1], ARGV[1], 1.9, false}")
+assert r.eval("return {KEYS[1], ARGV[1], 1.9, false}", 1, "n", "x") == ["n", "x", 1, None]
+assert r.script_exists("0" * 40) == [False]
+
+# Functions.
+library = """#!lua name=applib
+redis.register_function('add', function(keys, args) return redis.call('INCRBY', keys[1], args[1]) end)
+redis.register_function{function_name='peek', callback=function(keys) return redis.call('GET', keys[1]) end, flags={'no-writes'}}
+"""
+assert r.function_load(library, replace=True) == "applib"
+assert r.fcall("add", 1, "n", 9) == 60 and r.get("n") == "60" and r.fcall_ro("peek", 1, "n") == "60"
+assert r.fcall("add", 1, "n", -9) == 51 and r.get("n") == "51"
+assert len(r.function_list(library="applib")) == 1
+try:
+    r.fcall("nope", 0)
+    raise SystemExit("no error")
+except redis.ResponseError as e:
+    assert "Function not found" in str(e), e
+assert r.function_delete("applib")
+
 # Publish and subscribe.
 pubsub = r.pubsub(ignore_subscribe_messages=True)
 pubsub.subscribe("news")
@@ -88,6 +114,15 @@ assert got == [("news", "hello"), ("weather", "rain")], got
 pubsub.unsubscribe()
 pubsub.punsubscribe()
 pubsub.close()
+shards = r.pubsub()
+shards.execute_command("SSUBSCRIBE", "shard")
+shards.subscribed_event.set()
+assert shards.parse_response()[0] == "ssubscribe"
+assert [list(pair) for pair in r.pubsub_shardnumsub("shard")] == [["shard", 1]], r.pubsub_shardnumsub("shard")
+assert r.spublish("shard", "here") == 1
+reply = shards.parse_response()
+assert list(reply) == ["smessage", "shard", "here"], reply
+shards.close()
 
 # A blocking pop served by another client.
 threading.Timer(0.1, lambda: redis.Redis(port=port, protocol=protocol).rpush("queue", "job")).start()
@@ -102,6 +137,14 @@ assert list(read)[0] in ("x", ["x", [("1-1", {"f": "v"})]]), read
 r.xgroup_create("x", "grp", id="0")
 assert r.xreadgroup("grp", "me", {"x": ">"}) and r.xack("x", "grp", "1-1") == 1
 assert not r.xread({"x": "$"}, block=50)
+assert r.xadd("x", {"f": "w"}, id="2-1") == "2-1" and r.xreadgroup("grp", "me", {"x": ">"}, count=1)
+assert r.xpending("x", "grp")["pending"] == 1 and r.xpending_range("x", "grp", "-", "+", 10)[0]["message_id"] == "2-1"
+assert r.xclaim("x", "grp", "other", 0, ["2-1"]) == [("2-1", {"f": "w"})]
+assert r.xautoclaim("x", "grp", "third", 0)[1] == [("2-1", {"f": "w"})]
+assert r.xinfo_groups("x")[0]["name"] == "grp" and r.xinfo_stream("x")["length"] == 2 and r.xack("x", "grp", "2-1") == 1
+assert r.xtrim("x", maxlen=1, approximate=False) == 1 and r.xgroup_destroy("x", "grp")
+threading.Timer(0.1, lambda: redis.Redis(port=port, protocol=protocol).xadd("x", {"f": "late"}, id="3-1")).start()
+assert r.xread({"x": "$"}, block=5000)
 
 # Iteration.
 assert sorted(r.scan_iter("p*", count=50)) == sorted(["p"] + [f"p{i}" for i in range(500)])
@@ -119,4 +162,25 @@ try:
 except redis.ResponseError as e:
     assert "WRONGTYPE" in str(e), e
 assert r.get("k") == "w"
+
+
+# The client's own cache: only for servers that it knows, so it has to be refused in the same words as by the server itself.
+def cached(port):
+    try:
+        from redis.cache import CacheConfig
+
+        c = redis.Redis(port=port, protocol=3, cache_config=CacheConfig(), decode_responses=True)
+        c.set("cached", "1")
+        assert c.get("cached") == "1" and c.get("cached") == "1"
+        redis.Redis(port=port).set("cached", "2")
+        deadline = time.time() + 5
+        while c.get("cached") != "2":
+            assert time.time() < deadline
+        return "works"
+    except redis.RedisError as e:
+        return f"{type(e).__name__}: {e}"
+
+
+if protocol == 3:
+    assert cached(port) == cached(direct), (cached(port), cached(direct))
 print("ok")

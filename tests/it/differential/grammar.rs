@@ -1,7 +1,7 @@
 //! From a template to a random command.
 //!
 //! A template is a command line with holes: `[a|b c|]` is one of its alternatives, `{…}` is repeated once to four times,
-//! `%x` is a random value of kind x (see [`Source::value`]), `#x` is a number of keys followed by as many keys of kind x.
+//! `''` is an empty argument, `%x` is a random value of kind x (see [`Source::value`]), `#x` is a number of keys followed by as many keys of kind x.
 
 use fastrand::Rng;
 
@@ -32,6 +32,25 @@ impl Template {
         let mut out = Vec::new();
         fill(&self.nodes, source, &mut out);
         out
+    }
+
+    /// The commands it can become, in lower case: `name`, and `name|word` for every word that may come second.
+    pub fn heads(&self) -> Vec<String> {
+        let names = self.nodes.first().map_or_else(Vec::new, first_words);
+        let seconds = self.nodes.get(1).map_or_else(Vec::new, first_words);
+        let pairs = names
+            .iter()
+            .flat_map(|name| seconds.iter().map(move |second| format!("{name}|{second}")));
+        names.iter().cloned().chain(pairs).collect()
+    }
+}
+
+/// What a node may begin with.
+fn first_words(node: &Node) -> Vec<String> {
+    match node {
+        Node::Word(word) => vec![word.to_ascii_lowercase()],
+        Node::OneOf(choices) => choices.iter().filter_map(|c| c.first()).flat_map(first_words).collect(),
+        Node::Repeated(nodes) => nodes.first().map_or_else(Vec::new, first_words),
     }
 }
 
@@ -78,6 +97,38 @@ fn fill(nodes: &[Node], source: &mut Source, out: &mut Command) {
     }
 }
 
+/// The command as somebody may type it, with or without quotes; `None` for one too long to be typed.
+pub fn inline(command: &Command, random: &mut Rng) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    for arg in command {
+        let is_plain = !arg.is_empty() && arg.iter().all(u8::is_ascii_alphanumeric);
+        let is_quotable = arg.iter().all(|b| (b' '..=b'~').contains(b) && !b"\\'".contains(b));
+        line.extend(vec![
+            b' ';
+            usize::from(!line.is_empty()) + usize::from(random.u8(0..8) == 0)
+        ]);
+        match random.u8(0..3) {
+            0 | 1 if is_plain => line.extend_from_slice(arg),
+            1 if is_quotable => line.extend_from_slice(&[b"'", &arg[..], b"'"].concat()),
+            _ => {
+                line.push(b'"');
+                for &byte in arg {
+                    match byte {
+                        b'\n' => line.extend_from_slice(b"\\n"),
+                        b'\r' => line.extend_from_slice(b"\\r"),
+                        b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
+                        b' '..=b'~' => line.push(byte),
+                        _ => line.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+                    }
+                }
+                line.push(b'"');
+            }
+        }
+    }
+    line.extend_from_slice(if random.bool() { b"\r\n" } else { b"\n" });
+    (line.len() < 20_000).then_some(line)
+}
+
 /// Draws the values.
 pub struct Source {
     pub random: Rng,
@@ -99,6 +150,9 @@ impl Source {
             out.extend((0..n).map(|_| self.value(char::from(kind.as_bytes()[0]))));
             return;
         }
+        if word == "''" {
+            return out.push(Vec::new());
+        }
         let Some(hole) = word.find('%') else {
             out.push(word.as_bytes().to_vec());
             return;
@@ -110,7 +164,7 @@ impl Source {
         out.push(arg);
     }
 
-    fn value(&mut self, kind: char) -> Vec<u8> {
+    pub fn value(&mut self, kind: char) -> Vec<u8> {
         let random = &mut self.random;
         let pick = |random: &mut Rng, from: &[&str]| from[random.usize(0..from.len())].as_bytes().to_vec();
         match kind {
@@ -175,6 +229,44 @@ impl Source {
                 .to_vec(),
             'H' => super::commands::HIDDEN.as_bytes().to_vec(),
             'U' => self.dump.clone(),
+            // Channels, and patterns of them.
+            'c' => pick(random, &["c0", "c1", "c2", "", "c\r\n"]),
+            'Q' => pick(random, &["c*", "c?", "c0", "[c]1", "*", ""]),
+            // Names of commands with their subcommands.
+            'T' => pick(
+                random,
+                &[
+                    "config|get",
+                    "acl|cat",
+                    "client|id",
+                    "get",
+                    "GET|x",
+                    "config|nope",
+                    "xinfo|stream",
+                ],
+            ),
+            // Code of a library that is not that of the other commands.
+            'F' => {
+                b"#!lua name=spare\nredis.register_function('spare_one', function(keys, args) return 1 end)".to_vec()
+            }
+            // Names of clients.
+            'M' => pick(random, &["me", "you", "", "a b", "line\n", "\u{fc}", "~!", "tab\t"]),
+            // Arguments of commands that should not have them.
+            'J' => pick(
+                random,
+                &[
+                    "",
+                    "x",
+                    "-1",
+                    "0",
+                    "1",
+                    "99999999999999999999",
+                    "\0",
+                    "a\r\nb",
+                    "HELP",
+                    "ON",
+                ],
+            ),
             _ => panic!("no value of kind {kind}"),
         }
     }

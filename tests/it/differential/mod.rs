@@ -8,24 +8,32 @@
 
 mod commands;
 mod compare;
+mod coverage;
+mod documented;
+mod expiry;
 mod grammar;
+mod malformed;
+mod server;
+mod states;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use fastrand::Rng;
-use nearcache::command::{Path, Table};
-use nearcache::resp::request::{Args, Span};
 
 use crate::support::client::{children, encode};
 use crate::support::{Client, Proxy, Server, number_from_env, seed, show, show_args};
-use grammar::{Command, Source, Template};
+use documented::Documented;
+use grammar::{Command, Source, Template, inline};
 
 const CLIENTS: usize = 3;
+
+/// What a busy machine makes of one server's log of slow commands is not the other's.
+const NO_SLOWLOG: [&str; 2] = ["--slowlog-log-slower-than", "-1"];
 
 #[test]
 fn random_commands_in_resp2() {
     run(
-        &mut Server::start,
+        &mut || Server::with(&NO_SLOWLOG),
         Protocol::Resp2,
         number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000),
     );
@@ -34,7 +42,7 @@ fn random_commands_in_resp2() {
 #[test]
 fn random_commands_in_resp3() {
     run(
-        &mut Server::start,
+        &mut || Server::with(&NO_SLOWLOG),
         Protocol::Resp3,
         number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000),
     );
@@ -42,46 +50,12 @@ fn random_commands_in_resp3() {
 
 #[test]
 fn random_commands_of_both_protocols_mixed_on_valkey() {
-    let Some(first) = Server::valkey(&[]) else { return };
-    let mut servers = vec![first, Server::valkey(&[]).expect("it was there a moment ago")];
+    let Some(first) = Server::valkey(&NO_SLOWLOG) else {
+        return;
+    };
+    let mut servers = vec![first, Server::valkey(&NO_SLOWLOG).expect("it was there a moment ago")];
     let ops = number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000);
     run(&mut || servers.pop().expect("two are enough"), Protocol::Mixed, ops / 3);
-}
-
-#[test]
-fn every_command_of_the_table_is_drawn() {
-    let templates = [commands::READS, commands::WRITES, commands::RARE].concat();
-    let drawn: BTreeSet<String> = templates
-        .iter()
-        .map(|t| t.split(' ').next().unwrap_or_default().to_ascii_lowercase())
-        .collect();
-    let server = Server::start();
-    let known = String::from_utf8_lossy(&server.client().cmd(&["COMMAND", "LIST"])).into_owned();
-    let known: BTreeSet<&str> = known.lines().collect();
-    // Not drawn, for a reason.
-    let elsewhere = [
-        "restore-asking", // as RESTORE; speaks of clusters
-        "multi",          // drawn as a whole transaction
-        "script",         // subcommands are drawn
-        "function",
-    ];
-    for row in Table::builtin().rows() {
-        let span = [Span {
-            start: 0,
-            end: row.name.len() as u32,
-        }];
-        let args = Args {
-            buf: row.name.as_bytes(),
-            spans: &span,
-        };
-        let name = &*row.name;
-        if row.path(args) == Path::Shared && known.contains(name) && !elsewhere.contains(&name) {
-            assert!(
-                drawn.contains(name),
-                "{name} travels on the shared path and is never drawn"
-            );
-        }
-    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -98,9 +72,11 @@ struct Turns {
     pending: Vec<VecDeque<Command>>,
     /// What each client has queued in its open transaction.
     queued: Vec<Option<Vec<Command>>>,
-    templates: Vec<Template>,
-    reads: usize,
-    writes: usize,
+    reads: Vec<Template>,
+    writes: Vec<Template>,
+    rare: Vec<Template>,
+    server: Vec<Template>,
+    documented: Vec<Documented>,
     source: Source,
     recent_reads: Vec<Command>,
     trail: VecDeque<String>,
@@ -127,15 +103,17 @@ fn run(start: &mut dyn FnMut() -> Server, protocol: Protocol, ops: u64) {
         Protocol::Mixed if i.is_multiple_of(2) => client,
         Protocol::Mixed => client.hello3(),
     };
-    let templates = [commands::READS, commands::WRITES, commands::RARE].concat();
+    let templates = |texts: &[&str]| texts.iter().map(|t| Template::parse(t)).collect();
     let mut turns = Turns {
         direct: (0..CLIENTS).map(|i| greet(i, direct.client())).collect(),
         through: (0..CLIENTS).map(|i| greet(i, proxy.client())).collect(),
         pending: vec![VecDeque::new(); CLIENTS],
         queued: vec![None; CLIENTS],
-        templates: templates.iter().map(|t| Template::parse(t)).collect(),
-        reads: commands::READS.len(),
-        writes: commands::WRITES.len(),
+        reads: templates(commands::READS),
+        writes: templates(commands::WRITES),
+        rare: templates(commands::RARE),
+        server: templates(server::SERVER),
+        documented: documented::commands(&client.cmd(&["COMMAND", "DOCS"])),
         source: Source {
             random: Rng::with_seed(seed()),
             dump,
@@ -162,7 +140,13 @@ impl Turns {
             self.draw(who);
         }
         let batch: Vec<Command> = self.pending[who].drain(..deep).collect();
-        let bytes: Vec<u8> = batch.iter().flat_map(|c| encode(c)).collect();
+        let bytes: Vec<u8> = batch
+            .iter()
+            .flat_map(|c| match self.source.random.u8(0..25) {
+                0 => inline(c, &mut self.source.random).unwrap_or_else(|| encode(c)),
+                _ => encode(c),
+            })
+            .collect();
         for command in &batch {
             self.trail.push_back(format!("{who}/{deep}: {}", show_args(command)));
         }
@@ -171,14 +155,16 @@ impl Turns {
         }
         self.direct[who].raw(&bytes);
         let expected = self.direct[who].frames(batch.len());
-        // Two pieces now and then: what is not whole waits for its rest.
-        let cut = if self.source.random.u8(0..8) == 0 {
-            self.source.random.usize(0..bytes.len())
-        } else {
-            0
-        };
-        self.through[who].raw(&bytes[..cut]);
-        self.through[who].raw(&bytes[cut..]);
+        // Pieces now and then: what is not whole waits for its rest.
+        let mut rest = &bytes[..];
+        if self.source.random.u8(0..8) == 0 {
+            for _ in 0..self.source.random.usize(1..5) {
+                let (piece, behind) = rest.split_at(self.source.random.usize(0..=rest.len()));
+                self.through[who].raw(piece);
+                rest = behind;
+            }
+        }
+        self.through[who].raw(rest);
         for (command, expected) in batch.iter().zip(&expected) {
             let found = self.through[who].try_frame(crate::support::STEP);
             let found = found.unwrap_or_else(|e| panic!("{}: {e}\n{}", show_args(command), self.story()));
@@ -259,18 +245,20 @@ impl Turns {
     }
 
     fn command(&mut self) -> Command {
-        let random = &mut self.source.random;
-        let (at, is_read) = match random.u8(0..200) {
-            0 => (
-                self.reads + self.writes + random.usize(0..self.templates.len() - self.reads - self.writes),
-                false,
-            ),
-            1..=80 => (self.reads + random.usize(0..self.writes), false),
+        let source = &mut self.source;
+        let one = |from: &[Template], source: &mut Source| from[source.random.usize(0..from.len())].fill(source);
+        let (mut command, is_read) = match source.random.u8(0..200) {
+            0 => (one(&self.rare, source), false),
+            1..=10 => return one(&self.server, source),
+            11..=60 => {
+                let at = source.random.usize(0..self.documented.len());
+                (self.documented[at].fill(source), false)
+            }
+            61..=110 => (one(&self.writes, source), false),
             // The first reads are those of single strings: the commonest of all.
-            81..=100 => (random.usize(0..8), true),
-            _ => (random.usize(0..self.reads), true),
+            111..=130 => (one(&self.reads[..8], source), true),
+            _ => (one(&self.reads, source), true),
         };
-        let mut command = self.templates[at].fill(&mut self.source);
         if self.source.random.u8(0..25) == 0 && may_be_spoilt(&command) {
             self.source.spoil(&mut command);
         }
@@ -300,11 +288,14 @@ fn may_be_spoilt(command: &Command) -> bool {
     );
     let is_blocking = name.starts_with("BL") || name.starts_with("BR") || name.starts_with("BZ") || has(b"BLOCK");
     let is_timed = matches!(name.as_str(), "XADD" | "MEMORY" | "XINFO" | "XCLAIM");
+    // 7.0 has named the client by the time it finds the rest wrong; later servers have not, nor has the proxy (BUGS D11).
+    let is_early = name == "HELLO";
     let is_huge = matches!(name.as_str(), "COMMAND" | "CONFIG");
     !(is_delicate
         || is_blocking
         || is_timed
         || is_huge
+        || is_early
         || command.len() == 1
         || command.iter().any(|a| a.len() > 100_000))
 }

@@ -118,6 +118,27 @@ impl Client {
         }
     }
 
+    /// The complete frames that are here already, without waiting, and whether the peer has closed behind them.
+    pub fn frames_at_hand(&mut self) -> (Vec<Vec<u8>>, bool) {
+        self.stream.set_nonblocking(true).expect("a socket can be non-blocking");
+        let mut chunk = [0; 64 * 1024];
+        let is_closed = loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => break true,
+                Ok(n) => self.received.extend_from_slice(&chunk[..n]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => break is_end(&e),
+            }
+        };
+        self.stream.set_nonblocking(false).expect("a socket can be blocking");
+        let mut frames = Vec::new();
+        while let Some(len) = Scan::default().advance(&self.received) {
+            let rest = self.received.split_off(len);
+            frames.push(std::mem::replace(&mut self.received, rest));
+        }
+        (frames, is_closed)
+    }
+
     /// Exactly `n` bytes, whatever they are.
     #[track_caller]
     pub fn bytes(&mut self, n: usize) -> Vec<u8> {
@@ -154,6 +175,11 @@ impl Client {
 
     pub fn close_write(&mut self) {
         self.stream.shutdown(Shutdown::Write).expect("the connection is open");
+    }
+
+    /// [`Client::close_write`] for a peer that may have gone.
+    pub fn try_close_write(&mut self) -> std::io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
     }
 
     /// Another handle of the same connection, for a thread that writes while this one reads.
@@ -351,6 +377,13 @@ impl Stream {
         match self {
             Stream::Tcp(s) => s.set_write_timeout(Some(within)),
             Stream::Unix(s) => s.set_write_timeout(Some(within)),
+        }
+    }
+
+    fn set_nonblocking(&self, is: bool) -> std::io::Result<()> {
+        match self {
+            Stream::Tcp(s) => s.set_nonblocking(is),
+            Stream::Unix(s) => s.set_nonblocking(is),
         }
     }
 
