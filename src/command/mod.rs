@@ -23,5 +23,5 @@ mod sample;
 pub use kept::{Absent, Cache, NotCached};
 pub use keys::Keys;
 pub use server::{CommandReplyError, ServerCommand, decode_command_reply};
-pub use spec::{Access, Local, Path, Pin, Spec};
+pub use spec::{Access, Local, Path, Pin, Spec, WrongSubcommand};
 pub use table::Table;

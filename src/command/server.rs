@@ -6,13 +6,13 @@ use std::fmt;
 
 use super::kept::{Cache, NotCached};
 use super::keys::Shape;
-use super::spec::{self, Access, Path, Pin, Spec};
+use super::spec::{self, Access, Path, Pin, Spec, Subcommands};
 use crate::resp::reply;
 
 #[cfg(test)]
 mod tests;
 
-/// One element of the reply of `COMMAND`. Subcommands are not kept: a container is one row.
+/// One element of the reply of `COMMAND`. A container is one row; of its subcommands only names and arities are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerCommand {
     pub name: String,
@@ -23,6 +23,8 @@ pub struct ServerCommand {
     /// Negative: counted from the end.
     pub last_key: i64,
     pub key_step: i64,
+    /// In lower case, without the container's name.
+    pub subcommands: Vec<(String, i64)>,
 }
 
 /// Why a reply is not the reply of `COMMAND`.
@@ -69,7 +71,7 @@ fn is_null(frame: &[u8]) -> bool {
     frame.starts_with(b"_") || frame.starts_with(b"$-1") || frame.starts_with(b"*-1")
 }
 
-/// Name, arity, flags, first key, last key, step; what newer servers add behind is not needed.
+/// Name, arity, flags, first key, last key, step; since Redis 7.0, behind three columns that are not needed, subcommands.
 fn command(row: &[u8]) -> Option<ServerCommand> {
     let mut columns = reply::elements(row)?;
     let name = string(columns.next()?)?;
@@ -80,6 +82,10 @@ fn command(row: &[u8]) -> Option<ServerCommand> {
     let first_key = reply::integer(columns.next()?)?;
     let last_key = reply::integer(columns.next()?)?;
     let key_step = reply::integer(columns.next()?)?;
+    let subcommands = match columns.nth(3).and_then(reply::elements) {
+        Some(rows) => rows.filter_map(subcommand).collect(),
+        None => Vec::new(),
+    };
     Some(ServerCommand {
         name,
         arity,
@@ -87,7 +93,15 @@ fn command(row: &[u8]) -> Option<ServerCommand> {
         first_key,
         last_key,
         key_step,
+        subcommands,
     })
+}
+
+fn subcommand(row: &[u8]) -> Option<(String, i64)> {
+    let mut columns = reply::elements(row)?;
+    let name = string(columns.next()?)?.to_ascii_lowercase();
+    let (_, name) = name.split_once('|')?;
+    Some((name.to_owned(), reply::integer(columns.next()?)?))
 }
 
 fn string(frame: &[u8]) -> Option<String> {
@@ -115,11 +129,18 @@ impl ServerCommand {
             row.cache = Cache::Never(NotCached::Unknown);
         }
         row.name = Cow::Owned(self.name.to_ascii_lowercase());
+        row.subcommands = self.subcommands();
         row
     }
 
     pub(super) fn arity(&self) -> i32 {
         i32::try_from(self.arity).unwrap_or(-1)
+    }
+
+    pub(super) fn subcommands(&self) -> Subcommands {
+        let all = self.subcommands.iter();
+        all.map(|(name, arity)| (name.as_str().into(), i32::try_from(*arity).unwrap_or(-1)))
+            .collect()
     }
 
     fn shape(&self) -> Shape {

@@ -31,10 +31,15 @@ pub struct Spec {
     pub absent: Absent,
     /// Its first argument names a subcommand.
     pub has_subcommands: bool,
+    /// Names, in lower case, and arities, as far as the server has told.
+    pub(super) subcommands: Subcommands,
     shape: Shape,
     route: Route,
     replies: Replies,
 }
+
+/// The subcommands of a container and their arities.
+pub(super) type Subcommands = Vec<(Box<str>, i32)>;
 
 /// What a command does to the keys it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,17 +140,29 @@ impl Spec {
 
     /// `argc` counts the command's name.
     pub fn is_arity_ok(&self, argc: usize) -> bool {
-        let required = self.arity.unsigned_abs() as usize;
-        if self.arity < 0 {
-            argc >= required
-        } else {
-            argc == required
-        }
+        is_arity_ok(self.arity, argc)
     }
 
     /// Whether `CLIENT PAUSE … WRITE` holds it back.
     pub fn may_be_paused(&self) -> bool {
         self.access == Access::Write || self.runs_code() || matches!(&*self.name, "publish" | "spublish")
+    }
+
+    /// What the server says of a subcommand that it does not have, or that has another number of arguments; both come before
+    /// any other reason to refuse a request.
+    pub fn wrong_subcommand(&self, args: Args<'_>) -> Option<WrongSubcommand> {
+        if self.subcommands.is_empty() || args.len() < 2 {
+            return None;
+        }
+        let named = self
+            .subcommands
+            .iter()
+            .find(|(name, _)| args.arg(1).eq_ignore_ascii_case(name.as_bytes()));
+        match named {
+            None => Some(WrongSubcommand::Unknown),
+            Some((_, arity)) if !is_arity_ok(*arity, args.len()) => Some(WrongSubcommand::Arity),
+            Some(_) => None,
+        }
     }
 
     /// Whether it waits until replicas, or the disk, have what was written.
@@ -179,6 +196,17 @@ impl Spec {
             _ => false,
         }
     }
+}
+
+fn is_arity_ok(arity: i32, argc: usize) -> bool {
+    let required = arity.unsigned_abs() as usize;
+    if arity < 0 { argc >= required } else { argc == required }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrongSubcommand {
+    Unknown,
+    Arity,
 }
 
 /// Commands with subcommands.
@@ -270,6 +298,7 @@ pub(super) const fn plain(name: &'static str, arity: i32) -> Spec {
         cache: Cache::No,
         absent: Absent::Unknown,
         has_subcommands: false,
+        subcommands: Vec::new(),
         shape: Shape::None,
         route: Route::Fixed(Path::Shared),
         replies: Replies::General,

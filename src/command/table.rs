@@ -156,6 +156,7 @@ const fn spread(word: u64, len: usize) -> usize {
 
 fn correct(row: &mut Spec, command: &ServerCommand) {
     row.arity = command.arity();
+    row.subcommands = command.subcommands();
     if command.has("write") && row.access != Access::Write {
         row.access = Access::Write;
         row.cache = Cache::No;

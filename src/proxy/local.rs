@@ -8,7 +8,7 @@ use super::client::{Access, Client, Words};
 use super::request::{Reason, Request, Step, pin};
 use super::worker::Worker;
 use super::{client_command, info, nearcache, pubsub, request};
-use crate::command::Local;
+use crate::command::{Local, Spec, WrongSubcommand};
 use crate::config::Auth;
 use crate::resp::convert::{self, Rule};
 use crate::resp::request::Args;
@@ -64,6 +64,26 @@ pub fn unknown_command(args: Args<'_>) -> Vec<u8> {
         text.extend_from_slice(&[b"'", c_string(arg), b"' "].concat());
     }
     text
+}
+
+/// What is wrong with a subcommand, for clients that the server is not asked for.
+pub fn wrong_subcommand(spec: &Spec, args: Args<'_>) -> Option<Vec<u8>> {
+    Some(match spec.wrong_subcommand(args)? {
+        WrongSubcommand::Unknown => unknown_subcommand(&spec.name, args),
+        WrongSubcommand::Arity => wrong_arity(&spec.full_name(args)).into_bytes(),
+    })
+}
+
+pub fn unknown_subcommand(name: &str, args: Args<'_>) -> Vec<u8> {
+    let container = name.to_ascii_uppercase();
+    [
+        b"ERR unknown subcommand '",
+        c_string(args.arg(1)),
+        b"'. Try ",
+        container.as_bytes(),
+        b" HELP.",
+    ]
+    .concat()
 }
 
 /// As the server prints an argument: to the first NUL, and no more than 128 bytes.

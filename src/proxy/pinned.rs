@@ -22,6 +22,7 @@ use super::transaction::Hashes;
 use super::worker::Worker;
 use crate::command::{Access, Local, Path, Pin, Spec};
 use crate::config::Auth;
+use crate::resp::Version;
 use crate::resp::request::{Args, Span};
 
 #[derive(Default)]
@@ -128,7 +129,8 @@ impl Pinned {
     /// Whether the proxy answers this itself, as it does for other clients.
     pub fn is_proxys_affair(&self, client: &Client, path: Path, args: Args<'_>) -> bool {
         const CLIENTS: [&[u8]; 6] = [b"id", b"info", b"list", b"kill", b"unblock", b"setinfo"];
-        if !self.is_plain() || self.is_foreign(client) {
+        let is_restricted = self.subscriptions.is_any() && client.state.borrow().version == Version::Resp2;
+        if !self.is_plain() || self.is_foreign(client) || is_restricted {
             return false;
         }
         match path {

@@ -116,6 +116,10 @@ pub fn handle(
             Path::Local(Local::Auth | Local::Hello | Local::Reset | Local::Quit)
         )
     {
+        if let Some(error) = local::wrong_subcommand(spec, args) {
+            client.state.borrow_mut().error(error);
+            return Step::DONE;
+        }
         client.state.borrow_mut().error(match &*spec.name {
             "exec" => "EXECABORT Transaction discarded because of: NOAUTH Authentication required.",
             _ => "NOAUTH Authentication required.",

@@ -14,6 +14,7 @@ fn command(name: &str, arity: i64, flags: &[&str], keys: [i64; 3]) -> ServerComm
         first_key: keys[0],
         last_key: keys[1],
         key_step: keys[2],
+        subcommands: Vec::new(),
     }
 }
 

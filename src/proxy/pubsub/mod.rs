@@ -15,6 +15,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::client::{Access, Client, State};
+use super::local;
 use super::outbox::{Source, Touched};
 use super::request::{Reason, Request, Step, pin};
 use super::subscriptions::Subscription;
@@ -56,7 +57,7 @@ pub enum Gate {
     Open,
     /// Not before its subscriptions are confirmed.
     Wait,
-    Refused(String),
+    Refused(Vec<u8>),
 }
 
 /// Asked for every request of a client that has ever listened.
@@ -74,10 +75,18 @@ pub fn gate(state: &State, spec: &Spec, path: Path, args: Args<'_>) -> Gate {
     if state.version == Version::Resp3 || is_allowed || !listening.is_any() {
         return Gate::Open;
     }
-    Gate::Refused(format!(
-        "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
-        spec.full_name(args)
-    ))
+    let error = local::wrong_subcommand(spec, args).unwrap_or_else(|| {
+        let prefix = match &*spec.name {
+            "exec" => "EXECABORT Transaction discarded because of:",
+            _ => "ERR",
+        };
+        format!(
+            "{prefix} Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+            spec.full_name(args)
+        )
+        .into_bytes()
+    });
+    Gate::Refused(error)
 }
 
 /// `SUBSCRIBE`, `UNSUBSCRIBE` and their kin.
