@@ -546,6 +546,13 @@ fn canonical(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
             let mut parts: Vec<Vec<u8>> = rest[..run].iter().flat_map(|frame| children(frame)).collect();
             parts.sort();
             out.extend(parts);
+        } else if first.starts_with(b"*")
+            && children(first)
+                .iter()
+                .any(|child| self::kind(child).ends_with(b"unsubscribe"))
+        {
+            // In the reply of EXEC.
+            out.extend(canonical(&children(first)));
         } else {
             out.push(without_id(first));
         }
