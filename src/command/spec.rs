@@ -165,6 +165,11 @@ impl Spec {
         }
     }
 
+    /// Whether its reply tells a number of clients that listen.
+    pub fn counts_listeners(&self) -> bool {
+        matches!(&*self.name, "publish" | "spublish" | "pubsub")
+    }
+
     /// Whether it waits until replicas, or the disk, have what was written.
     pub fn waits_for_writes(&self) -> bool {
         matches!(&*self.name, "wait" | "waitaof")

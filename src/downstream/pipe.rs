@@ -374,7 +374,7 @@ impl Pipe {
             let args = Args { buf: raw, spans };
             let spec = facts.table.find(args.arg(0));
             // The server waits for the writes before the connection's last command, and the client's were on another one.
-            let is_catching_up = self.pinned.is_plain() && spec.is_some_and(|spec| spec.waits_for_writes());
+            let is_catching_up = self.pinned.takes_own_requests() && spec.is_some_and(|spec| spec.waits_for_writes());
             let forwarding = match self.aside(session, &facts, args, raw) {
                 Some(forwarding) => forwarding,
                 None => self.pinned.request(&worker, &session.client, spec, args),
@@ -429,11 +429,15 @@ impl Pipe {
         if !is_subscription && !client.state.borrow().outbox.is_all_answered() {
             return Some(Forwarding::Wait);
         }
+        // Messages come from elsewhere: one at a time, so that they and the replies keep their order.
+        if client.meta.is_subscribed() && self.pinned.is_waiting() {
+            return Some(Forwarding::Wait);
+        }
         let (spec, path) = (spec?, path?);
         client.meta.note(spec, args);
         let gate = pubsub::gate(&client.state.borrow(), spec, path, args);
         let is_aside = match &gate {
-            Gate::Open => self.pinned.is_proxys_affair(client, path, args),
+            Gate::Open => self.pinned.is_proxys_affair(client, spec, path, args),
             Gate::Wait => return Some(Forwarding::Wait),
             Gate::Refused(_) => true,
         };

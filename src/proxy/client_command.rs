@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::client::Client;
-use super::local::{INVALID_NAME, unknown_subcommand, is_valid_name, wrong_arity};
+use super::local::{INVALID_NAME, is_valid_name, unknown_subcommand, wrong_arity};
 use super::outbox::Touched;
 use super::request::{Reason, Request, Road, Step, available, pin, send};
 use super::waiter::Effect;
@@ -100,7 +100,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             state.error(wrong_arity(&format!("client|{}", String::from_utf8_lossy(&sub))))
         }
         _ => {
-state.error(unknown_subcommand("client", args));
+            state.error(unknown_subcommand("client", args));
         }
     }
     Step::DONE

@@ -331,17 +331,20 @@ fn write_hello(out: &mut Vec<u8>, version: Version, id: u64, facts: &Facts) {
 }
 
 /// Everything the client has said about itself is forgotten.
-fn reset(worker: &Worker, client: &Client) -> Step {
+fn reset(worker: &Worker, client: &Rc<Client>) -> Step {
     let is_other_db = client.state.borrow().db != worker.initial_db();
     if is_other_db && !client.state.borrow().outbox.is_all_answered() {
         return Step::Wait;
     }
+    let listened = client.meta.is_subscribed();
     forget(worker, client);
-    client
-        .state
-        .borrow_mut()
-        .outbox
-        .answer_now(|ready| encode::simple(&mut ready.bytes, "RESET"));
+    if !listened || !pubsub::answer_behind_ends(worker, client, b"+RESET\r\n") {
+        client
+            .state
+            .borrow_mut()
+            .outbox
+            .answer_now(|ready| encode::simple(&mut ready.bytes, "RESET"));
+    }
     Step::DONE
 }
 

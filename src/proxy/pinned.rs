@@ -121,13 +121,18 @@ impl Pinned {
             && !self.waiting.iter().any(|waiting| waiting.kind.may_begin_a_state())
     }
 
+    /// The same, also for a request that the proxy puts in between.
+    pub fn takes_own_requests(&self) -> bool {
+        self.is_plain() && !self.subscriptions.is_any()
+    }
+
     /// Whether the server judges what the client may do.
     fn is_foreign(&self, client: &Client) -> bool {
         client.state.borrow().access == ClientAccess::Foreign
     }
 
     /// Whether the proxy answers this itself, as it does for other clients.
-    pub fn is_proxys_affair(&self, client: &Client, path: Path, args: Args<'_>) -> bool {
+    pub fn is_proxys_affair(&self, client: &Client, spec: &Spec, path: Path, args: Args<'_>) -> bool {
         const CLIENTS: [&[u8]; 6] = [b"id", b"info", b"list", b"kill", b"unblock", b"setinfo"];
         let is_restricted = self.subscriptions.is_any() && client.state.borrow().version == Version::Resp2;
         if !self.is_plain() || self.is_foreign(client) || is_restricted {
@@ -136,19 +141,13 @@ impl Pinned {
         match path {
             Path::Local(Local::Client) => CLIENTS.iter().any(|sub| args.arg(1).eq_ignore_ascii_case(sub)),
             Path::Local(Local::Info | Local::Nearcache) => true,
-            Path::Pin(Pin::Subscribe) => !self.has_own_subscriptions(),
+            // Its form depends on the subscriptions.
+            Path::Local(Local::Ping) => client.meta.is_subscribed(),
+            // What has begun on this connection goes on here.
+            Path::Pin(Pin::Subscribe) => !self.subscriptions.is_any(),
+            Path::Shared => spec.counts_listeners() && !self.subscriptions.is_any(),
             _ => false,
         }
-    }
-
-    /// Whether what the client subscribes to is this connection's affair: it begins in a transaction, without replies, or
-    /// where others have begun.
-    fn has_own_subscriptions(&self) -> bool {
-        self.is_multi
-            || self.is_opaque
-            || self.replies != Replies::On
-            || self.subscriptions.is_any()
-            || self.waiting.iter().any(|waiting| waiting.kind.may_begin_a_state())
     }
 
     pub fn is_waiting(&self) -> bool {

@@ -50,6 +50,9 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
         if spec.path(args) != Path::Shared || spec.is_likely_large(args) || rules.len() == MOST_COMMANDS {
             return None;
         }
+        if spec.counts_listeners() && worker.shared.audience.has_hidden() {
+            return None;
+        }
         rules.push(spec.rule(args));
         if spec.runs_code() {
             road = Road::Scripts;

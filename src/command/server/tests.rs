@@ -20,9 +20,19 @@ fn both_versions_say_the_same() {
             first_key: 1,
             last_key: 1,
             key_step: 1,
+            subcommands: Vec::new(),
         }
     );
     assert_eq!(commands[1].name, "flushdb");
+}
+
+#[test]
+fn subcommands_are_known_by_their_own_names() {
+    let reply = b"*1\r\n*10\r\n$3\r\nacl\r\n:-2\r\n~1\r\n+noscript\r\n:0\r\n:0\r\n:0\r\n~0\r\n*0\r\n*0\r\n\
+        *2\r\n*3\r\n$10\r\nacl|WHOAMI\r\n:2\r\n~0\r\n*3\r\n$11\r\nacl|getuser\r\n:3\r\n~0\r\n";
+    let commands = decode_command_reply(reply).expect("a reply of COMMAND");
+    let expected = [("whoami".to_owned(), 2), ("getuser".to_owned(), 3)];
+    assert_eq!(commands[0].subcommands, expected);
 }
 
 #[test]

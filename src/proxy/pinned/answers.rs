@@ -55,8 +55,8 @@ impl Pinned {
             return Relay::Forward;
         }
         let translated = frame.and_then(|frame| match waiting.kind {
-            Kind::Exec => ids::translated_all(client, self.queued.iter().map(|queued| &queued.kind), frame),
-            _ => ids::translated(client, &waiting.kind, frame),
+            Kind::Exec => ids::translated_all(worker, client, self.queued.iter().map(|queued| &queued.kind), frame),
+            _ => ids::translated(worker, client, &waiting.kind, frame),
         });
         self.answered(worker, client, waiting.kind, frame);
         translated.map_or(Relay::Forward, Relay::Replace)
@@ -143,7 +143,13 @@ impl Pinned {
             }
             // The server closes the connection; nothing behind it may be looked at before that is seen.
             Kind::Quit => client.state.borrow_mut().is_closing = true,
-            Kind::Plain | Kind::Own | Kind::ClientId | Kind::Redirection | Kind::TrackingInfo => {}
+            Kind::Plain
+            | Kind::Own
+            | Kind::ClientId
+            | Kind::Redirection
+            | Kind::TrackingInfo
+            | Kind::Receivers { .. }
+            | Kind::Subscribers { .. } => {}
         }
     }
 

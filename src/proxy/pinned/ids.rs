@@ -1,11 +1,12 @@
-//! Ids of clients on their way between a pinned client and the server: to clients they are the proxy's, the server knows
-//! its own.
+//! Ids and numbers of clients on their way between a pinned client and the server: to clients they are the proxy's, the
+//! server knows its own.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::kind::Kind;
 use crate::proxy::client::Client;
 use crate::proxy::local::integer;
+use crate::proxy::pubsub;
 use crate::proxy::worker::Worker;
 use crate::resp::encode;
 use crate::resp::reply;
@@ -37,10 +38,15 @@ pub fn redirection(worker: &Worker, client: &Client, args: Args<'_>) -> Option<(
 }
 
 /// A reply in which the server tells an id, with the proxy's in its place; `None`: there is none in it.
-pub fn translated(client: &Client, kind: &Kind, frame: &[u8]) -> Option<Vec<u8>> {
+pub fn translated(worker: &Worker, client: &Client, kind: &Kind, frame: &[u8]) -> Option<Vec<u8>> {
     let own = client.meta.id as i64;
     let redirect = client.meta.redirect.load(Relaxed);
     match kind {
+        Kind::Receivers { is_sharded, channel } => {
+            let hidden = worker.shared.audience.hidden_receivers(*is_sharded, channel);
+            pubsub::with_receivers(frame, hidden)
+        }
+        Kind::Subscribers { is_sharded } => pubsub::with_subscribers(worker, *is_sharded, frame),
         Kind::ClientId => with_integer(frame, b"", own),
         Kind::Hello { .. } => with_integer(frame, b"$2\r\nid\r\n", own),
         Kind::Redirection if redirect > 0 => with_integer(frame, b"", redirect),
@@ -64,13 +70,18 @@ fn with_integer(frame: &[u8], label: &[u8], value: i64) -> Option<Vec<u8>> {
 }
 
 /// The reply of an `EXEC` with the replies of what was queued translated.
-pub fn translated_all<'a>(client: &Client, queued: impl Iterator<Item = &'a Kind>, frame: &[u8]) -> Option<Vec<u8>> {
+pub fn translated_all<'a>(
+    worker: &Worker,
+    client: &Client,
+    queued: impl Iterator<Item = &'a Kind>,
+    frame: &[u8],
+) -> Option<Vec<u8>> {
     let elements = reply::elements(frame)?;
     let header = frame.iter().position(|&b| b == b'\n')? + 1;
     let mut out = frame[..header].to_vec();
     let mut is_changed = false;
     for (kind, element) in queued.zip(elements) {
-        match translated(client, kind, element) {
+        match translated(worker, client, kind, element) {
             Some(element) => {
                 is_changed = true;
                 out.extend_from_slice(&element);

@@ -65,6 +65,14 @@ pub enum Kind {
         length_ms: u64,
         is_all: bool,
     },
+    /// `PUBLISH` and `PUBSUB NUMSUB`: the reply tells a number of clients that listen.
+    Receivers {
+        is_sharded: bool,
+        channel: Box<[u8]>,
+    },
+    Subscribers {
+        is_sharded: bool,
+    },
     Setting,
     Select(u32),
     SetName(Box<str>),
@@ -108,6 +116,12 @@ pub fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
         "discard" => Kind::Discard,
         "watch" => Kind::Watch,
         "unwatch" => Kind::Unwatch,
+        name @ ("publish" | "spublish") => Kind::Receivers {
+            is_sharded: name == "spublish",
+            channel: args.arg(1).into(),
+        },
+        "pubsub" if is(1, b"numsub") => Kind::Subscribers { is_sharded: false },
+        "pubsub" if is(1, b"shardnumsub") => Kind::Subscribers { is_sharded: true },
         name => match path {
             Path::Pin(Pin::Subscribe) => match Subscription::of_command(name) {
                 Some((which, true)) => Kind::Subscribe(which, named),

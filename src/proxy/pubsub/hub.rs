@@ -51,6 +51,12 @@ pub enum HubWaiter {
     Unsubscribe(Option<Asked>, Subscription, Bytes),
     /// A `PING`: where a subscription ends that others need, or that there never was.
     Barrier(Asked),
+    /// A `PING`: by then what was sent before has been done, and the client gets this.
+    Answer {
+        client: Rc<Client>,
+        sequence: u64,
+        frame: &'static [u8],
+    },
     /// A `PUBLISH` of a client that listens itself.
     Publish {
         client: Rc<Client>,
@@ -133,9 +139,8 @@ impl Hub {
     /// The client listens from here on; whether it did not before.
     fn join(&self, worker: &Worker, kind: Subscription, name: &Bytes, client: &Rc<Client>) -> bool {
         let mut channels = self.channels.borrow_mut();
-        let Some(channel) = channels[kind as usize].get_mut(name) else {
-            return false;
-        };
+        // It may be gone: the end of the subscription can be under way already.
+        let channel = channels[kind as usize].entry(name.clone()).or_default();
         let is_new = channel.listeners.insert(client.meta.id, Rc::clone(client)).is_none();
         let count = channel.listeners.len();
         worker.shared.audience.set(worker.index, kind, name, count);
@@ -323,6 +328,14 @@ impl Sink for HubSink {
             }
             HubWaiter::Subscribe(asked) => self.confirm(&worker, &asked, true),
             HubWaiter::Unsubscribe(Some(asked), ..) | HubWaiter::Barrier(asked) => self.confirm(&worker, &asked, false),
+            HubWaiter::Answer {
+                client,
+                sequence,
+                frame,
+            } => {
+                answered(&client);
+                client.answer(sequence, Answer::Converted(Bytes::from_static(frame)), &worker.touched);
+            }
             HubWaiter::Publish {
                 client,
                 sequence,
@@ -367,7 +380,9 @@ impl Sink for HubSink {
                 (asked.client, asked.sequence)
             }
             HubWaiter::Unsubscribe(Some(asked), ..) | HubWaiter::Barrier(asked) => (asked.client, asked.sequence),
-            HubWaiter::Publish { client, sequence, .. } => (client, sequence),
+            HubWaiter::Publish { client, sequence, .. } | HubWaiter::Answer { client, sequence, .. } => {
+                (client, sequence)
+            }
             HubWaiter::Unsubscribe(None, ..) | HubWaiter::Probe => return,
         };
         worker.counters().l2_errors_total.add(1);

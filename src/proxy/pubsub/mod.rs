@@ -225,26 +225,36 @@ pub fn effect(worker: &Worker, request: &Request<'_>) -> Effect {
 
 /// A reply with the numbers of receivers or subscribers that there really are; `None` if it is right as it is.
 pub fn corrected(worker: &Worker, effect: &Effect, frame: &[u8]) -> Option<Bytes> {
-    let audience = &worker.shared.audience;
-    let mut out = Vec::new();
-    match effect {
+    let out = match effect {
         Effect::Receivers { is_sharded, channel } => {
-            let hidden = audience.hidden_receivers(*is_sharded, channel);
-            let count = reply::integer(frame).filter(|_| hidden > 0)?;
-            encode::integer(&mut out, count + hidden as i64);
+            with_receivers(frame, worker.shared.audience.hidden_receivers(*is_sharded, channel))
         }
-        Effect::Subscribers { is_sharded } => {
-            let mut parts = reply::elements(frame)?;
-            encode::array_header(&mut out, parts.len());
-            while let (Some(name), Some(count)) = (parts.next(), parts.next()) {
-                let hidden = audience.hidden_subscribers(*is_sharded, reply::text(name)?);
-                out.extend_from_slice(name);
-                encode::integer(&mut out, reply::integer(count)? + hidden as i64);
-            }
-        }
-        _ => return None,
+        Effect::Subscribers { is_sharded } => with_subscribers(worker, *is_sharded, frame),
+        _ => None,
+    };
+    out.map(Bytes::from)
+}
+
+/// The reply of `PUBLISH` with so many more.
+pub fn with_receivers(frame: &[u8], hidden: usize) -> Option<Vec<u8>> {
+    let count = reply::integer(frame).filter(|_| hidden > 0)?;
+    let mut out = Vec::new();
+    encode::integer(&mut out, count + hidden as i64);
+    Some(out)
+}
+
+/// The reply of `PUBSUB NUMSUB` with those that the server does not know of.
+pub fn with_subscribers(worker: &Worker, is_sharded: bool, frame: &[u8]) -> Option<Vec<u8>> {
+    let audience = &worker.shared.audience;
+    let mut parts = reply::elements(frame).filter(|_| audience.has_hidden())?;
+    let mut out = Vec::new();
+    encode::array_header(&mut out, parts.len());
+    while let (Some(name), Some(count)) = (parts.next(), parts.next()) {
+        let hidden = audience.hidden_subscribers(is_sharded, reply::text(name)?);
+        out.extend_from_slice(name);
+        encode::integer(&mut out, reply::integer(count)? + hidden as i64);
     }
-    Some(out.into())
+    Some(out)
 }
 
 /// The client goes, or has asked to be as new: it hears no more.
@@ -266,6 +276,24 @@ pub fn forget(worker: &Worker, client: &Client) {
             });
         }
     }
+}
+
+/// Gives the client this answer once the server has ended what was sent so far. `false`: there is no connection to ask over.
+pub fn answer_behind_ends(worker: &Worker, client: &Rc<Client>, frame: &'static [u8]) -> bool {
+    let Some(link) = worker.hub.existing().filter(|link| link.is_up()) else {
+        return false;
+    };
+    let mut state = client.state.borrow_mut();
+    state.listening.get_or_insert_default().unanswered += 1;
+    let sequence = state.outbox.expect(Touched::None, Source::Sent);
+    drop(state);
+    let waiter = HubWaiter::Answer {
+        client: Rc::clone(client),
+        sequence,
+        frame,
+    };
+    link.send(PING, worker.now_us(), waiter);
+    true
 }
 
 fn write_confirmation(
