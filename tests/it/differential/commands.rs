@@ -79,7 +79,7 @@ pub const READS: &[&str] = &[
     "HLEN %h",
     "HEXISTS %h %m",
     "HSTRLEN %h %m",
-    "HSCAN %h 0 [|MATCH %P] [|COUNT 5]",
+    "HSCAN %h 0 [|MATCH %P] COUNT 1000",
     "HRANDFIELD %h [|100 [|WITHVALUES]]",
     "LRANGE %l %i %i",
     "LINDEX %l %i",

@@ -402,11 +402,20 @@ impl States<'_> {
         let publish = encode(&["PUBLISH", "barrier", &token]);
         self.direct.clients[who].raw(&publish);
         self.direct.settle();
-        let is_heard = !self.direct.listener.frames_at_hand().0.is_empty();
+        let awaited = format!("\r\n{token}\r\n");
+        // Earlier ones may come first, out of a transaction.
+        let is_it = |frame: &[u8]| frame.ends_with(awaited.as_bytes());
+        let is_heard = self.direct.listener.frames_at_hand().0.iter().any(|f| is_it(f));
         let _ = self.through.clients[who].try_raw(&publish);
         if is_heard {
-            let heard = self.through.listener.try_frame(STEP);
-            heard.map_err(|e| format!("client {who}: what is sent without replies is not executed: {e}"))?;
+            loop {
+                let heard = self.through.listener.try_frame(STEP);
+                let heard =
+                    heard.map_err(|e| format!("client {who}: what is sent without replies is not executed: {e}"))?;
+                if is_it(&heard) {
+                    break;
+                }
+            }
         } else {
             // Not permitted, or queued, or refused while subscribed: then little else was executed.
             std::thread::sleep(Duration::from_millis(10));
