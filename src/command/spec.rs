@@ -148,6 +148,11 @@ impl Spec {
         self.access == Access::Write || self.runs_code() || matches!(&*self.name, "publish" | "spublish")
     }
 
+    /// Whether the server has told of this subcommand, given in lower case.
+    pub fn has_subcommand(&self, name: &[u8]) -> bool {
+        self.subcommands.iter().any(|(known, _)| known.as_bytes() == name)
+    }
+
     /// What the server says of a subcommand that it does not have, or that has another number of arguments; both come before
     /// any other reason to refuse a request.
     pub fn wrong_subcommand(&self, args: Args<'_>) -> Option<WrongSubcommand> {

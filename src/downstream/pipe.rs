@@ -211,7 +211,11 @@ impl Pipe {
                     },
                 }
             }
-            if session.is_ended && self.pinned.is_blocked() && !self.has_ended && self.written == self.to_server.len() {
+            if session.is_ended
+                && self.pinned.is_open_ended()
+                && !self.has_ended
+                && self.written == self.to_server.len()
+            {
                 self.end(session);
                 has_progress = true;
             }
@@ -240,7 +244,7 @@ impl Pipe {
         Poll::Pending
     }
 
-    /// The client has sent its last byte and is blocked. The server hears of it behind the requests, as it would from the
+    /// The client has sent its last byte, and nobody knows when the last reply will have come. The server hears of it behind the requests, as it would from the
     /// client itself: it answers what it has executed, and pops nothing more.
     fn end(&mut self, session: &mut Session) {
         self.has_ended = true;

@@ -7,11 +7,12 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::client::Client;
-use super::local::{INVALID_NAME, is_valid_name, unknown_subcommand, wrong_arity};
+use super::local::{self, INVALID_NAME, is_valid_name, unknown_subcommand, wrong_arity};
 use super::outbox::Touched;
 use super::request::{Reason, Request, Road, Step, available, pin, send};
 use super::waiter::Effect;
 use super::worker::Worker;
+use crate::command::Pin;
 use crate::resp::{Version, encode};
 use crate::upstream::facts::Facts;
 use list::{Killed, describe, kill, list, number};
@@ -99,11 +100,41 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
         (b"id" | b"getname" | b"setname" | b"getredir" | b"trackinginfo" | b"info" | b"kill" | b"unblock", _) => {
             state.error(wrong_arity(&format!("client|{}", String::from_utf8_lossy(&sub))))
         }
-        _ => {
-            state.error(unknown_subcommand("client", args));
-        }
+        // Of a server that sends clients elsewhere: there is nowhere to send them.
+        (b"maint_notifications", _) => state.error(unknown_subcommand("client", args)),
+        _ => match local::wrong_subcommand(request.spec, args) {
+            Some(error) => state.error(error),
+            None if request.spec.has_subcommand(&sub) => {
+                drop(state);
+                return pin(client, Reason::State(Pin::Client));
+            }
+            None => state.error(unknown_subcommand("client", args)),
+        },
     }
     Step::DONE
+}
+
+/// The subcommands that leave the connection as it is, or whose effects on it are followed.
+const KNOWN: [&[u8]; 15] = [
+    b"id",
+    b"info",
+    b"list",
+    b"getname",
+    b"setname",
+    b"setinfo",
+    b"kill",
+    b"trackinginfo",
+    b"getredir",
+    b"unblock",
+    b"pause",
+    b"unpause",
+    b"help",
+    b"capa",
+    b"maint_notifications",
+];
+
+pub fn is_known(subcommand: &[u8]) -> bool {
+    KNOWN.iter().any(|known| subcommand.eq_ignore_ascii_case(known))
 }
 
 /// The blocked client has an upstream connection of its own; the server knows it by another id.

@@ -164,6 +164,12 @@ impl Pinned {
         self.waiting.is_empty() || self.is_opaque || self.is_blocked()
     }
 
+    /// Whether a client that has sent its last byte is to be let go by the server, since no reply may ever come, or nobody
+    /// could tell which it is.
+    pub fn is_open_ended(&self) -> bool {
+        self.is_opaque || self.is_blocked()
+    }
+
     /// The server may take its time: a client that has gone meanwhile must not be served any more.
     pub fn is_blocked(&self) -> bool {
         self.waiting.iter().any(|waiting| waiting.is_blocking)

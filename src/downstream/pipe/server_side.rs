@@ -112,7 +112,7 @@ impl Pipe {
     }
 
     pub(super) fn check_silence(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
-        let is_gone = session.is_ended && self.pinned.is_blocked();
+        let is_gone = session.is_ended && self.pinned.is_open_ended();
         let is_due = !self.pinned.may_be_silent() || self.written < self.to_server.len();
         // A client that does not read is slow, not the server.
         let is_client_slow = session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;

@@ -1,6 +1,7 @@
 //! What a request of a pinned client does to its connection if the server agrees, and what waits for the reply that tells.
 
 use crate::command::{Local, Path, Pin, Spec};
+use crate::proxy::client_command;
 use crate::proxy::local::{Hello, integer};
 use crate::proxy::outbox::Touched;
 use crate::proxy::subscriptions::Subscription;
@@ -142,6 +143,8 @@ pub fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
             Path::Local(Local::Client) if args.len() == 2 && is(1, b"id") => Kind::ClientId,
             Path::Local(Local::Client) if args.len() == 2 && is(1, b"getredir") => Kind::Redirection,
             Path::Local(Local::Client) if args.len() == 2 && is(1, b"trackinginfo") => Kind::TrackingInfo,
+            // A setting of newer servers.
+            Path::Local(Local::Client) if !client_command::is_known(args.arg(1)) => Kind::Setting,
             Path::Local(Local::Select) => integer(args.arg(1))
                 .and_then(|db| u32::try_from(db).ok())
                 .map_or(Kind::Plain, Kind::Select),

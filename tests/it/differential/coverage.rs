@@ -68,10 +68,6 @@ fn wrong_numbers(direct: &Server, behind: &Server) {
             Ok(exact) => n == exact,
             Err(_) => n >= arity.unsigned_abs() as usize,
         };
-        // TEMPORARY, BUGS D5.
-        if ["client|capa", "client|import-source", "client|setinfo"].contains(&name.as_str()) {
-            continue;
-        }
         for n in words.len()..10 {
             if !is_right(n) {
                 let mut request: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();

@@ -37,7 +37,7 @@ const ATTACKS: &[&[u8]] = &[
 ];
 
 // A NUL in a line or a count is left out everywhere: the servers search for the end of the line as in a C string and wait for
-// ever (BUGS D3).
+// ever.
 /// Each is sent by itself, behind a command and before one.
 const BROKEN: &[&[u8]] = &[
     b"*1\r\n+PING\r\n",
@@ -167,7 +167,7 @@ fn all_broken(mut pair: Pair<'_>) {
         pair.compare(&[attack]);
     }
     for broken in BROKEN {
-        // TEMPORARY, BUGS D6 and D7: Valkey looks at the end of an argument, and takes quotes that have something behind them.
+        // Valkey looks at the end of an argument, and takes quotes that have something behind them.
         let is_newer: [&[u8]; 4] = [b"PINGxx", b"PING\n\n", b"\"a\"b\r\n", b"'a'b\r\n"];
         if pair.is_valkey && is_newer.iter().any(|end| broken.ends_with(end)) {
             continue;
@@ -175,10 +175,9 @@ fn all_broken(mut pair: Pair<'_>) {
         pair.compare(&[broken]);
         pair.compare(&[b"*1\r\n$4\r\nPING\r\n", broken, b"*1\r\n$4\r\nPING\r\n"]);
         // In a transaction, and where the client has a connection of its own.
-        // TEMPORARY, BUGS D1: nothing behind it, since the proxy may execute that before it tells the error.
-        pair.compare(&[b"MULTI\r\n", broken]);
-        pair.compare(&[b"WATCH s0\r\nGET s0\r\n", broken]);
-        pair.compare(&[b"SUBSCRIBE c\r\n", broken]);
+        pair.compare(&[b"MULTI\r\n", broken, b"*1\r\n$4\r\nEXEC\r\n"]);
+        pair.compare(&[b"WATCH s0\r\nGET s0\r\n", broken, b"*1\r\n$4\r\nPING\r\n"]);
+        pair.compare(&[b"SUBSCRIBE c\r\n", broken, b"*1\r\n$4\r\nPING\r\n"]);
         pair.compare(&[b"CONFIG GET maxmemory\r\n", broken]);
     }
 }

@@ -288,8 +288,8 @@ fn may_be_spoilt(command: &Command) -> bool {
     );
     let is_blocking = name.starts_with("BL") || name.starts_with("BR") || name.starts_with("BZ") || has(b"BLOCK");
     let is_timed = matches!(name.as_str(), "XADD" | "MEMORY" | "XINFO" | "XCLAIM");
-    // 7.0 has named the client by the time it finds the rest wrong; later servers have not, nor has the proxy (BUGS D11).
-    // And Valkey takes any name that begins with a NUL (BUGS D13).
+    // 7.0 has named the client by the time it finds the rest wrong; later servers have not, nor has the proxy.
+    // And Valkey takes any name that begins with a NUL.
     let is_early = name == "HELLO" || name == "CLIENT";
     let is_huge = matches!(name.as_str(), "COMMAND" | "CONFIG");
     !(is_delicate

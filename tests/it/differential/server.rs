@@ -14,18 +14,16 @@ pub const SERVER: &[&str] = &[
     "BGSAVE [nope|SCHEDULE nope]",
     "CLIENT [GETNAME|GETREDIR|TRACKINGINFO|HELP|UNPAUSE|ID|INFO|LIST|NOPE]",
     "CLIENT CACHING [yes|no|x]",
-    // TEMPORARY, BUGS D22, D24 and T8: CLIENT KILL TYPE nope, ID x, USER nobody; LIST ID x.
-    "CLIENT KILL [127.0.0.1:1|ID 99999999|ID 0|TYPE replica|ADDR 1.2.3.4:5|LADDR 1.2.3.4:5|SKIPME yes ID 99999999|ID|NOPE x|SKIPME x]",
-    "CLIENT LIST [ID 99999999|TYPE replica|TYPE nope|NOPE|TYPE|ID|ID 99999999 99999998]",
+    "CLIENT KILL [127.0.0.1:1|TYPE nope|ID x|USER nobody|ID 99999999|ID 0|TYPE replica|ADDR 1.2.3.4:5|LADDR 1.2.3.4:5|SKIPME yes ID 99999999|ID|NOPE x|SKIPME x]",
+    "CLIENT LIST [ID 99999999|ID x|TYPE replica|TYPE nope|NOPE|TYPE|ID|ID 99999999 99999998]",
     "CLIENT NO-EVICT x",
     "CLIENT NO-TOUCH x",
     "CLIENT PAUSE [x|-1|0 NOPE|1|1 WRITE|1 all|1 x y]",
-    // TEMPORARY, BUGS D16: CLIENT REPLY x.
+    "CLIENT REPLY x",
     "CLIENT SETNAME %M",
     "CLIENT SETINFO [lib-name|lib-ver|nope] %M",
     "CLIENT TRACKING [OFF|x|ON OPTIN OPTOUT|ON PREFIX s|ON REDIRECT 99999999|ON REDIRECT x|ON BCAST PREFIX s PREFIX s1|ON NOPE|OFF BCAST]",
-    // TEMPORARY, BUGS D20: CLIENT UNBLOCK 99999999 nope.
-    "CLIENT UNBLOCK [99999999|x|0|-1|99999999 ERROR|99999999 TIMEOUT]",
+    "CLIENT UNBLOCK [99999999|99999999 nope|x|0|-1|99999999 ERROR|99999999 TIMEOUT]",
     "CLUSTER [SLOTS|SHARDS|NODES|INFO|MYID|LINKS|HELP|SAVECONFIG|BUMPEPOCH|FLUSHSLOTS|FAILOVER|RESET|MYSHARDID|GETSLOTMIGRATIONS|NOPE]",
     "CLUSTER [KEYSLOT %k|COUNTKEYSINSLOT 1|GETKEYSINSLOT 1 1|COUNT-FAILURE-REPORTS x|REPLICAS x|SLAVES x|REPLICATE x|FORGET x|MEET x 1|ADDSLOTS 1|DELSLOTS 1]",
     "CLUSTER [ADDSLOTSRANGE 1 2|DELSLOTSRANGE 1 2|SET-CONFIG-EPOCH 1|SETSLOT 1 STABLE|CANCELSLOTMIGRATIONS|SYNCSLOTS x|MIGRATESLOTS x|SLOT-STATS x|FLUSHSLOT 1]",
@@ -91,7 +89,7 @@ pub const SERVER: &[&str] = &[
 pub const NOT_DRAWN: &[(&str, &str)] = &[
     (
         "script|debug",
-        "refused behind another command, which depends on the packets; TEMPORARY, BUGS D21",
+        "refused behind another command, which depends on the packets",
     ),
     ("multi", "drawn as whole transactions, and in `states`"),
     ("subscribe", "`states`"),
@@ -111,8 +109,7 @@ pub const NOT_DRAWN: &[(&str, &str)] = &[
     ("bgrewriteaof", "its answer depends on whether another rewrite runs"),
     ("save", "fails while a background save runs; wrong arities only"),
     ("restore-asking", "as RESTORE; speaks of clusters"),
-    // TEMPORARY, BUGS D5.
-    ("client|capa", "unknown to the proxy"),
-    ("client|import-source", "unknown to the proxy"),
+    ("client|capa", "Valkey only; wrong arities"),
+    ("client|import-source", "Valkey only; wrong arities"),
     ("clusterscan", "cluster mode only"),
 ];
