@@ -165,8 +165,8 @@ struct States<'a> {
     trail: VecDeque<String>,
     tokens: u64,
     may_be_multi: Vec<bool>,
-    /// Without replies.
-    may_be_off: Vec<bool>,
+    /// Have asked for no replies since they came.
+    was_off: Vec<bool>,
     /// Have asked to listen since they came.
     may_listen: Vec<bool>,
     /// The last command of each.
@@ -225,7 +225,7 @@ fn run(start: &mut dyn FnMut() -> Server, ops: u64, depth: usize, extra: &[&str]
         trail: VecDeque::new(),
         tokens: 0,
         may_be_multi: vec![false; CLIENTS],
-        may_be_off: vec![false; CLIENTS],
+        was_off: vec![false; CLIENTS],
         may_listen: vec![false; CLIENTS],
         last: vec![Command::new(); CLIENTS],
         has_tracked: vec![false; CLIENTS],
@@ -297,6 +297,7 @@ impl States<'_> {
             b"reset" if command.len() == 1 => {
                 self.may_be_multi[who] = false;
                 self.may_listen[who] = false;
+                self.was_off[who] = false;
             }
             b"subscribe" | b"psubscribe" | b"ssubscribe" => self.may_listen[who] = true,
             _ => {}
@@ -305,7 +306,7 @@ impl States<'_> {
             && client.eq_ignore_ascii_case(b"client")
             && reply.eq_ignore_ascii_case(b"reply")
         {
-            self.may_be_off[who] = setting.eq_ignore_ascii_case(b"off");
+            self.was_off[who] |= setting.eq_ignore_ascii_case(b"off") || setting.eq_ignore_ascii_case(b"skip");
         }
         self.last[who] = command.clone();
     }
@@ -331,7 +332,7 @@ impl States<'_> {
             || is(1, "reply") && self.may_be_multi[who]
             // Without replies: nobody knows which subscriptions were confirmed.
             || command[0].to_ascii_lowercase().ends_with(b"subscribe")
-                && (self.may_be_off[who] || self.last[who].get(2).is_some_and(|word| word.eq_ignore_ascii_case(b"skip")))
+                && self.was_off[who]
     }
 
     fn turn(&mut self, who: usize, batch: &[Command]) {
