@@ -323,6 +323,8 @@ impl States<'_> {
             || is(1, "reply") && self.may_be_multi[who]
             // TEMPORARY, BUGS D12: the attribute as typed.
             || is(1, "setinfo") && is_bad_name
+            // The server neither answers nor closes then; and TEMPORARY, BUGS D25.
+            || is(0, "quit") && self.may_be_off[who]
             // TEMPORARY, BUGS D23: subscriptions that nobody confirms.
             || command[0].to_ascii_lowercase().ends_with(b"subscribe") && self.may_be_off[who]
             // TEMPORARY, BUGS D14: without a reply in this place.
