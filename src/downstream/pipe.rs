@@ -59,7 +59,13 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         _ => None,
     };
     let db = (reason != Reason::Anywhere).then_some(db);
-    let mut lent = match session.worker.pool.take(version, db).await {
+    // A server that answers others is busy, or paused; one that answers nobody may never answer.
+    let timeouts = &session.worker.shared.config.upstream_timeouts;
+    let answer_within = match request::is_up(&session.worker, &session.client) {
+        true => timeouts.read,
+        false => session.worker.target.connect_timeout,
+    };
+    let mut lent = match session.worker.pool.take(version, db, answer_within).await {
         Ok(lent) => lent,
         Err(error) => return refuse(session, &reason, &error),
     };

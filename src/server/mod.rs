@@ -192,14 +192,12 @@ fn target(config: &Config, embedded: Option<&Embedded>) -> Target {
             user: user.clone(),
             password: password.clone(),
             connect_timeout,
-            read_timeout: config.upstream_timeouts.read,
         },
         (Upstream::Embedded { data_dir }, embedded) => Target {
             endpoint: Endpoint::Unix(embedded.map_or_else(|| data_dir.clone(), |e| e.socket().to_owned())),
             user: None,
             password: None,
             connect_timeout,
-            read_timeout: config.upstream_timeouts.read,
         },
     }
 }

@@ -20,8 +20,6 @@ pub struct Target {
     pub user: Option<String>,
     pub password: Option<Secret>,
     pub connect_timeout: Duration,
-    /// For a reply.
-    pub read_timeout: Duration,
 }
 
 /// Why a connection could not be had. The text goes to clients, after "nearcache: upstream … is unavailable: ".

@@ -7,6 +7,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
@@ -78,11 +79,14 @@ impl Pool {
         }
     }
 
-    /// A clean connection that speaks `version` and is in database `db`, or in any.
-    pub async fn take(&self, version: Version, db: Option<u32>) -> Result<Lent, PoolError> {
+    /// A clean connection that speaks `version` and is in database `db`, or in any. The answers of its handshake are awaited
+    /// for so long.
+    pub async fn take(&self, version: Version, db: Option<u32>, answer_within: Duration) -> Result<Lent, PoolError> {
         while let Some(mut lent) = self.take_idle(version, db) {
             let wanted = db.unwrap_or(lent.db);
-            if !lent.stream.is_disturbed() && (lent.db == wanted || self.select(&mut lent, wanted).await.is_ok()) {
+            if !lent.stream.is_disturbed()
+                && (lent.db == wanted || self.select(&mut lent, wanted, answer_within).await.is_ok())
+            {
                 return Ok(lent);
             }
         }
@@ -99,7 +103,7 @@ impl Pool {
             version,
             db,
             tracking: Tracking::Off,
-            answer_within: self.target.read_timeout,
+            answer_within,
         };
         let (stream, greeted) = self.target.open(greeting).await.map_err(PoolError::Dial)?;
         Ok(Lent {
@@ -141,7 +145,7 @@ impl Pool {
         Some(idle.swap_remove(place).lent)
     }
 
-    async fn select(&self, lent: &mut Lent, db: u32) -> Result<(), DialError> {
+    async fn select(&self, lent: &mut Lent, db: u32, answer_within: Duration) -> Result<(), DialError> {
         let mut request = Vec::new();
         encode::command(&mut request, [&b"SELECT"[..], db.to_string().as_bytes()].into_iter());
         let exchange = async {
@@ -160,14 +164,14 @@ impl Pool {
                 }
             }
         };
-        match tokio::time::timeout(self.target.read_timeout, exchange).await {
+        match tokio::time::timeout(answer_within, exchange).await {
             Ok(Ok(false)) => {
                 lent.db = db;
                 Ok(())
             }
             Ok(Ok(true)) => Err(DialError::Protocol("SELECT was refused".into())),
             Ok(Err(e)) => Err(e),
-            Err(_) => Err(DialError::Timeout(self.target.read_timeout)),
+            Err(_) => Err(DialError::Timeout(answer_within)),
         }
     }
 }

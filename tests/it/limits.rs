@@ -343,3 +343,46 @@ fn is_served_within(client: &mut Client, limit: Duration) {
     let took = begun.elapsed();
     assert!(took < limit, "three small commands took {took:?}");
 }
+
+#[test]
+fn many_clients_write_and_read_large_values_at_once() {
+    const CLIENTS: usize = 60;
+    const BYTES: usize = 8 << 20;
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let port = proxy.port();
+    let mut neighbour = proxy.client();
+    neighbour.expect(&["SET", "small", "v"], "+OK");
+    let threads: Vec<_> = (0..CLIENTS)
+        .map(|i| {
+            std::thread::spawn(move || {
+                let mut client = Client::tcp(port);
+                let key = format!("large{}", i % 12);
+                let value = vec![b'x'; BYTES];
+                for _ in 0..2 {
+                    client.send(&[&b"SET"[..], key.as_bytes(), &value]);
+                    let patience = std::time::Duration::from_secs(60);
+                    assert_eq!(show(&client.try_frame(patience).expect("a reply")), r"+OK\r\n");
+                    client.send(&["GET", &key]);
+                    assert_eq!(client.try_frame(patience).expect("a reply").len(), BYTES + 12);
+                }
+            })
+        })
+        .collect();
+    let mut peak = 0;
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        neighbour.expect(&["GET", "small"], "$1\r\nv");
+        peak = peak.max(resident_kib(proxy.pid()));
+    }
+    for thread in threads {
+        thread.join().expect("every transfer succeeds");
+    }
+    assert!(peak < 300 << 10, "{peak} KiB");
+    // A key that is small again is kept again.
+    neighbour.expect(&["SET", "large0", "small"], "+OK");
+    eventually("it is a hit", STEP, || {
+        let before = proxy.metric("cache_hits_total", &["l1"]);
+        neighbour.expect(&["GET", "large0"], "$5\r\nsmall");
+        proxy.metric("cache_hits_total", &["l1"]) > before
+    });
+}

@@ -377,3 +377,51 @@ fn a_pinned_client_learns_that_its_connection_is_gone() {
     }
     assert_eq!(server.client().int(&["EXISTS", "k"]), 0);
 }
+
+#[test]
+fn a_reply_for_which_the_server_closes_the_connection_takes_another_way() {
+    // Closed at once for a reply of more than a megabyte that is not taken as fast as it is written.
+    let server = Server::with(&["--client-output-buffer-limit", "normal 1mb 0 0"]);
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let mut direct = server.client();
+    for i in 0..100 {
+        direct.cmd(&["SET", &format!("k{i}"), &"x".repeat(100_000)]);
+    }
+    let keys: Vec<String> = (0..100).map(|i| format!("k{i}")).collect();
+    let mget: Vec<&str> = ["MGET"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    let mut client = proxy.client();
+    let mut other = proxy.client();
+    let mut lost = 0;
+    eventually(
+        "the reply comes over a connection of its own, or is an error there",
+        STEP,
+        || {
+            let Ok(reply) = ({
+                client.send(&mget);
+                client.try_frame(STEP)
+            }) else {
+                // The connection of its own was closed for it, and so was the client, as the server would have closed it.
+                client = proxy.client();
+                return true;
+            };
+            let is_lost = reply.starts_with(b"-ERR nearcache: ");
+            lost += u32::from(is_lost);
+            !is_lost || String::from_utf8_lossy(&reply).contains("was lost before the reply: it closed")
+        },
+    );
+    assert!(lost <= 3, "the shared connection was lost {lost} times");
+    let before = proxy.metric("nearcache_links_lost_total", &[]);
+    for _ in 0..5 {
+        client.send(&mget);
+        if client.try_frame(STEP).is_err() {
+            client = proxy.client();
+        }
+        other.expect(&["SET", "small", "v"], "+OK");
+        other.expect(&["GET", "small"], "$1\r\nv");
+    }
+    assert_eq!(
+        proxy.metric("nearcache_links_lost_total", &[]),
+        before,
+        "others suffer no more"
+    );
+}

@@ -606,7 +606,6 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
         user: None,
         password: None,
         connect_timeout: Duration::from_secs(1),
-        read_timeout: Duration::from_secs(1),
     };
     Arc::new(Shared::new(
         config,
