@@ -325,6 +325,8 @@ impl States<'_> {
             || is(1, "setinfo") && is_bad_name
             // The server neither answers nor closes then; and TEMPORARY, BUGS D25.
             || is(0, "quit") && self.may_be_off[who]
+            // TEMPORARY, BUGS D9.
+            || is(0, "quit") && self.last[who].get(1).is_some_and(|word| word.eq_ignore_ascii_case(b"reply"))
             // TEMPORARY, BUGS D23: subscriptions that nobody confirms.
             || command[0].to_ascii_lowercase().ends_with(b"subscribe") && self.may_be_off[who]
             // TEMPORARY, BUGS D14: without a reply in this place.
