@@ -74,7 +74,10 @@ pub fn handle(
     rest: &[u8],
     now_us: u64,
 ) -> Step {
-    let is_unauthenticated = client.state.borrow().access == ClientAccess::Unauthenticated;
+    let (is_unauthenticated, has_listened) = {
+        let state = client.state.borrow();
+        (state.access == ClientAccess::Unauthenticated, state.listening.is_some())
+    };
     let Some(spec) = facts.table.find(args.arg(0)) else {
         if is_unauthenticated {
             client.state.borrow_mut().error(local::unknown_command(args));
@@ -126,13 +129,15 @@ pub fn handle(
         });
         return Step::DONE;
     }
-    let gate = pubsub::gate(&client.state.borrow(), spec, path, args);
-    match gate {
-        Gate::Open => {}
-        Gate::Wait => return Step::Wait,
-        Gate::Refused(error) => {
-            client.state.borrow_mut().error(error);
-            return Step::DONE;
+    if has_listened {
+        let gate = pubsub::gate(&client.state.borrow(), spec, path, args);
+        match gate {
+            Gate::Open => {}
+            Gate::Wait => return Step::Wait,
+            Gate::Refused(error) => {
+                client.state.borrow_mut().error(error);
+                return Step::DONE;
+            }
         }
     }
     let request = Request {
@@ -144,10 +149,11 @@ pub fn handle(
         now_us,
     };
     match path {
-        Path::Shared => match pubsub::publish(worker, client, &request) {
+        Path::Shared if has_listened => match pubsub::publish(worker, client, &request) {
             Some(step) => step,
             None => shared(worker, client, &request),
         },
+        Path::Shared => shared(worker, client, &request),
         Path::Local(which) => local::answer(worker, client, &request, which),
         Path::Pin(Pin::Multi) => match transaction::whole(worker, client, &request) {
             Some(step) => step,
@@ -180,7 +186,7 @@ pub fn pin(client: &Client, reason: Reason) -> Step {
 }
 
 pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
-    if request.spec.may_be_paused() && worker.shared.pause.holds_writes_back(request.now_us) {
+    if worker.shared.pause.holds_writes_back(request.now_us) && request.spec.may_be_paused() {
         return pin(client, Reason::Side);
     }
     let road = if request.spec.runs_code() {
