@@ -85,31 +85,16 @@ pub fn handle(
         }
         return pin(client, Reason::Side);
     };
+    let request = Request {
+        args,
+        raw,
+        rest,
+        spec,
+        facts,
+        now_us,
+    };
     if !spec.is_arity_ok(args.len()) {
-        // The server says it in its own words, and counts it.
-        if facts.is_known && !is_unauthenticated && is_up(worker, client) {
-            let request = Request {
-                args,
-                raw,
-                rest,
-                spec,
-                facts,
-                now_us,
-            };
-            return match available(worker, client, Road::Main) {
-                Ok(link) => send(worker, client, &link, &request, Touched::None, Effect::None),
-                Err(step) => step,
-            };
-        }
-        let mut error = local::wrong_arity(&spec.name);
-        if &*spec.name == "exec" {
-            error = format!(
-                "EXECABORT Transaction discarded because of: {}",
-                error.trim_start_matches("ERR ")
-            );
-        }
-        client.state.borrow_mut().error(&error);
-        return Step::DONE;
+        return wrong_arity(worker, client, &request, is_unauthenticated);
     }
     client.meta.note(spec, args);
     let path = spec.path(args);
@@ -140,14 +125,6 @@ pub fn handle(
             }
         }
     }
-    let request = Request {
-        args,
-        raw,
-        rest,
-        spec,
-        facts,
-        now_us,
-    };
     match path {
         Path::Shared if has_listened => match pubsub::publish(worker, client, &request) {
             Some(step) => step,
@@ -168,6 +145,26 @@ pub fn handle(
             Step::DONE
         }
     }
+}
+
+/// The server says it in its own words, and counts it, where it may be asked.
+fn wrong_arity(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, is_unauthenticated: bool) -> Step {
+    // An arity that is only assumed could be wrong, and the request be executed.
+    if request.facts.is_known && !is_unauthenticated && is_up(worker, client) {
+        return match available(worker, client, Road::Main) {
+            Ok(link) => send(worker, client, &link, request, Touched::None, Effect::None),
+            Err(step) => step,
+        };
+    }
+    let error = local::wrong_arity(&request.spec.name);
+    client.state.borrow_mut().error(match &*request.spec.name {
+        "exec" => format!(
+            "EXECABORT Transaction discarded because of: {}",
+            error.trim_start_matches("ERR ")
+        ),
+        _ => error,
+    });
+    Step::DONE
 }
 
 /// Whether there is a server to be asked.

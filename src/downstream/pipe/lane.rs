@@ -28,7 +28,7 @@ impl Lane {
         let mut place = std::pin::pin!(Arc::clone(&session.worker.shared.bulk).acquire_owned());
         let place = std::future::poll_fn(|cx| {
             session.client.remember(cx);
-            if session.client.meta.is_killed() {
+            if session.client.meta.is_killed() || session.client.state.borrow().is_closing {
                 return Poll::Ready(None);
             }
             place.as_mut().poll(cx).map(Result::ok)
