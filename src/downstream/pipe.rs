@@ -359,7 +359,8 @@ impl Pipe {
                     continue;
                 }
                 Ok(Scan::Incomplete { need }) if need > most_held => {
-                    if !is_first && self.pinned.is_waiting() && !self.pinned.is_sticky() {
+                    let is_answered = session.client.state.borrow().outbox.is_all_answered();
+                    if !is_answered || !is_first && self.pinned.is_waiting() && !self.pinned.is_sticky() {
                         self.is_stalled = true;
                         break;
                     }

@@ -222,10 +222,7 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road) -> Result
     let db = state.db;
     let connection = match road {
         Road::Main => worker.connection(db),
-        Road::Scripts => {
-            worker.script_is_coming();
-            Ok(worker.script_connection(db))
-        }
+        Road::Scripts => Ok(worker.script_connection(db)),
     };
     let link = match connection {
         Ok(link) => link,
@@ -244,6 +241,9 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road) -> Result
         && link.is_full(&waker)
     {
         return Err(Step::Wait);
+    }
+    if road == Road::Scripts {
+        worker.script_is_coming();
     }
     Ok(link)
 }

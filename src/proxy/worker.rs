@@ -144,9 +144,12 @@ impl Worker {
             tracking: Tracking::Off,
             answer_within: self.target.connect_timeout,
         };
-        // A script may run for long. That the server lives is seen on the other connection, where it says that it is busy.
+        // A script may run for long, and the server reads nothing behind it. That it lives is seen on the other connection,
+        // where it says that it is busy.
+        let for_ever = Duration::from_secs(u64::from(u32::MAX));
         let timeouts = Timeouts {
-            read: Duration::from_secs(u64::from(u32::MAX)),
+            read: for_ever,
+            write: for_ever,
             ..self.timeouts()
         };
         let sink = LinkSink::new(self, LinkId::PINNED);
@@ -213,7 +216,7 @@ impl Worker {
         self.script_connections
             .borrow_mut()
             .retain(|(_, open)| !open.tick(now_us, probe_after, false));
-        self.hub.tick(now_us, probe_after);
+        self.hub.tick(now_us, probe_after, self.shared.pause.until_us());
         self.pool.tick(now_us);
         let version = self.shared.facts_version();
         if version != self.facts_version.replace(version) {

@@ -34,6 +34,7 @@ impl Audience {
         let before = match workers.iter().position(|(w, _)| *w == worker) {
             Some(at) if count == 0 => workers.swap_remove(at).1,
             Some(at) => std::mem::replace(&mut workers[at].1, count),
+            None if count == 0 => 0,
             None => {
                 workers.push((worker, count));
                 0

@@ -24,7 +24,7 @@ use crate::proxy::waiter::{Answer, Effect};
 use crate::proxy::worker::Worker;
 use crate::resp::Version;
 use crate::resp::convert::Rule;
-use crate::resp::reply;
+use crate::resp::{encode, reply};
 use crate::upstream::connection::{Connection, Failure, Frame, Sink};
 use crate::upstream::dial::{Greeting, Tracking, TrackingState};
 use crate::upstream::occasional::Occasional;
@@ -34,6 +34,8 @@ pub struct Hub {
     link: RefCell<Option<Occasional<HubSink>>>,
     /// For each kind of subscription.
     channels: RefCell<[HashMap<Bytes, Channel>; 3]>,
+    /// Subscriptions that nobody wants and that the server, busy with a script, did not end.
+    unended: RefCell<Vec<(Subscription, Bytes)>>,
 }
 
 #[derive(Default)]
@@ -105,15 +107,28 @@ impl Hub {
         self.link.borrow().as_ref().map(|open| Rc::clone(open.link()))
     }
 
-    pub fn tick(&self, now_us: u64, probe_after: Duration) {
+    pub fn tick(&self, now_us: u64, probe_after: Duration, patient_until_us: u64) {
         let is_needed = !self.channels.borrow().iter().all(HashMap::is_empty);
         let mut link = self.link.borrow_mut();
+        if let Some(open) = &*link {
+            open.link().patient_until_us.set(patient_until_us);
+            for (kind, name) in self.unended.take() {
+                if !self.is_wanted(kind, &name) {
+                    open.link()
+                        .send_with(now_us, |out, expect| end(out, expect, None, kind, name));
+                }
+            }
+        }
         if link
             .as_ref()
             .is_some_and(|open| open.tick(now_us, probe_after, is_needed))
         {
             *link = None;
         }
+    }
+
+    fn is_wanted(&self, kind: Subscription, name: &Bytes) -> bool {
+        self.channels.borrow()[kind as usize].contains_key(name)
     }
 
     /// One more client wants to hear of it.
@@ -265,12 +280,38 @@ impl HubSink {
 }
 
 impl Hub {
+    /// The server has refused to end a subscription, which its client still has.
+    fn goes_on(&self, asked: &Asked) -> bool {
+        let Some(name) = &asked.name else { return false };
+        match &mut asked.client.state.borrow_mut().listening {
+            Some(listening) => {
+                if listening.wanted[asked.kind as usize].insert(name.clone()) {
+                    self.want(asked.kind, name);
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
     fn is_listening(&self, kind: Subscription, name: &Bytes, client: &Client) -> bool {
         let channels = self.channels.borrow();
         channels[kind as usize]
             .get(name)
             .is_some_and(|channel| channel.listeners.contains_key(&client.meta.id))
     }
+}
+
+/// Writes the end of a subscription at the server.
+pub fn end(
+    out: &mut Vec<u8>,
+    expect: &mut dyn FnMut(HubWaiter),
+    asked: Option<Asked>,
+    kind: Subscription,
+    name: Bytes,
+) {
+    encode::command(out, [kind.confirmed_as(false).as_bytes(), &name].into_iter());
+    expect(HubWaiter::Unsubscribe(asked, kind, name));
 }
 
 fn answered(client: &Client) {
@@ -327,6 +368,17 @@ impl Sink for HubSink {
                     .answer(asked.sequence, Answer::Converted(error), &worker.touched);
             }
             HubWaiter::Subscribe(asked) => self.confirm(&worker, &asked, true),
+            HubWaiter::Unsubscribe(asked, kind, name) if is_error => {
+                let goes_on = asked.as_ref().is_some_and(|asked| worker.hub.goes_on(asked));
+                if !goes_on {
+                    worker.hub.unended.borrow_mut().push((kind, name));
+                }
+                if let Some(asked) = asked {
+                    answered(&asked.client);
+                    let error = Answer::Converted(Bytes::copy_from_slice(frame.bytes));
+                    asked.client.answer(asked.sequence, error, &worker.touched);
+                }
+            }
             HubWaiter::Unsubscribe(Some(asked), ..) | HubWaiter::Barrier(asked) => self.confirm(&worker, &asked, false),
             HubWaiter::Answer {
                 client,

@@ -159,8 +159,7 @@ pub fn request(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) 
                     expect(HubWaiter::Subscribe(asked));
                 }
                 Some(name) if wanted.remove(&name) && worker.hub.release(kind, &name) => {
-                    encode::command(out, [kind.confirmed_as(false).as_bytes(), &name].into_iter());
-                    expect(HubWaiter::Unsubscribe(Some(asked), kind, name));
+                    hub::end(out, expect, Some(asked), kind, name);
                 }
                 _ => {
                     out.extend_from_slice(PING);
@@ -185,7 +184,8 @@ pub fn publish(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) 
         ..
     } = &mut *state;
     let listening = listening.as_mut().filter(|listening| listening.is_any())?;
-    if !matches!(&*request.spec.name, "publish" | "spublish") {
+    let is_paused = worker.shared.pause.holds_writes_back(request.now_us);
+    if !matches!(&*request.spec.name, "publish" | "spublish") || is_paused {
         return None;
     }
     if !outbox.is_all_answered() {
@@ -270,10 +270,7 @@ pub fn forget(worker: &Worker, client: &Client) {
                 continue;
             }
             let Some(link) = worker.hub.existing() else { continue };
-            link.send_with(worker.now_us(), |out, expect| {
-                encode::command(out, [kind.confirmed_as(false).as_bytes(), &name].into_iter());
-                expect(HubWaiter::Unsubscribe(None, kind, name.clone()));
-            });
+            link.send_with(worker.now_us(), |out, expect| hub::end(out, expect, None, kind, name));
         }
     }
 }

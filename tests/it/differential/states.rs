@@ -330,6 +330,7 @@ impl States<'_> {
             || command[0].to_ascii_lowercase().ends_with(b"subscribe") && self.was_off[who]
             || is(0, "quit") && self.was_off[who]
             || is(0, "hello") && self.was_off[who] && self.may_listen[who]
+            || (is(0, "publish") || is(0, "spublish")) && self.was_off[who] && self.may_listen[who]
     }
 
     fn turn(&mut self, who: usize, batch: &[Command]) {
