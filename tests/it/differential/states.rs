@@ -330,7 +330,8 @@ impl States<'_> {
             || command[0].to_ascii_lowercase().ends_with(b"subscribe") && self.was_off[who]
             || is(0, "quit") && self.was_off[who]
             || is(0, "hello") && self.was_off[who] && self.may_listen[who]
-            || (is(0, "publish") || is(0, "spublish")) && self.was_off[who] && self.may_listen[who]
+            // Nor could anybody tell then which frame is the reply that counts listeners.
+            || (is(0, "publish") || is(0, "spublish") || is(0, "pubsub")) && self.was_off[who]
     }
 
     fn turn(&mut self, who: usize, batch: &[Command]) {
