@@ -330,7 +330,9 @@ impl States<'_> {
             || command[0].to_ascii_lowercase().ends_with(b"subscribe") && self.was_off[who]
             || is(0, "quit") && self.was_off[who]
             || is(0, "hello") && self.was_off[who] && self.may_listen[who]
-            // Nor could anybody tell then which frame is the reply that counts listeners.
+            // The server writes a client's own messages into the middle of its reply to EXEC; here they come between replies.
+            || (is(0, "publish") || is(0, "spublish")) && self.may_listen[who] && self.may_be_multi[who]
+            // Without replies nobody can tell which frame is the reply that counts listeners.
             || (is(0, "publish") || is(0, "spublish") || is(0, "pubsub")) && self.was_off[who]
     }
 
