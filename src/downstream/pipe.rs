@@ -97,6 +97,7 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         frames: FrameScanner::default(),
         scanned: 0,
         is_streaming: false,
+        streamed_bytes: 0,
         head: Box::default(),
         broken: None,
         has_ended: false,
@@ -177,6 +178,7 @@ struct Pipe {
     scanned: usize,
     /// Part of a frame is forwarded already; its first bytes.
     is_streaming: bool,
+    streamed_bytes: usize,
     head: Box<[u8]>,
     /// A protocol error that is told once everything before it is answered.
     broken: Option<ProtocolError>,
@@ -360,7 +362,8 @@ impl Pipe {
                 }
                 Ok(Scan::Incomplete { need }) if need > most_held => {
                     let is_answered = session.client.state.borrow().outbox.is_all_answered();
-                    if !is_answered || !is_first && self.pinned.is_waiting() && !self.pinned.is_sticky() {
+                    let is_alone = !self.pinned.is_sticky() || session.client.meta.is_subscribed();
+                    if !is_answered || self.pinned.is_ending() || !is_first && self.pinned.is_waiting() && is_alone {
                         self.is_stalled = true;
                         break;
                     }

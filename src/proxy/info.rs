@@ -37,6 +37,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
     let version = state.version;
     match link {
         Some(link) if !is_own_alone => {
+            state.road = Road::Main;
             let sequence = state.outbox.expect(Touched::None, Source::Sent);
             drop(state);
             let effect = if wants_own { Effect::Info } else { Effect::None };

@@ -10,22 +10,20 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// The server has agreed to a pause from now on; 0 ms ends it.
+    /// The server has agreed to a pause from now on. Of several the longest and the widest counts.
     pub fn set(&self, now_us: u64, length_ms: u64, is_all: bool) {
-        let is_on = self.is_on(now_us);
         let end_us = now_us.saturating_add(length_ms.saturating_mul(1000));
-        match (length_ms, is_on) {
-            (0, _) => self.until_us.store(0, Relaxed),
-            // Of several the longest and the widest.
-            (_, true) => {
-                self.until_us.fetch_max(end_us, Relaxed);
-                self.is_all.fetch_or(is_all, Relaxed);
-            }
-            (_, false) => {
-                self.is_all.store(is_all, Relaxed);
-                self.until_us.store(end_us, Relaxed);
-            }
+        if self.is_on(now_us) {
+            self.until_us.fetch_max(end_us, Relaxed);
+            self.is_all.fetch_or(is_all, Relaxed);
+        } else {
+            self.is_all.store(is_all, Relaxed);
+            self.until_us.store(end_us, Relaxed);
         }
+    }
+
+    pub fn end(&self) {
+        self.until_us.store(0, Relaxed);
     }
 
     pub fn is_on(&self, now_us: u64) -> bool {

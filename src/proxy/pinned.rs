@@ -63,9 +63,10 @@ enum Replies {
 #[derive(Clone, Copy, Debug)]
 pub enum Frame<'a> {
     Whole(&'a [u8]),
-    /// Too large to be held together: its first bytes.
+    /// Too large to be held together: its first bytes, and how many it had.
     Large {
         head: &'a [u8],
+        len: usize,
     },
 }
 
@@ -170,6 +171,12 @@ impl Pinned {
         self.is_opaque || self.is_blocked()
     }
 
+    /// Whether what is under way ends the state by which the next request would be judged.
+    pub fn is_ending(&self) -> bool {
+        let is_ending = |waiting: &Waiting| matches!(waiting.kind, Kind::Reset | Kind::Quit);
+        self.waiting.iter().any(is_ending)
+    }
+
     /// The server may take its time: a client that has gone meanwhile must not be served any more.
     pub fn is_blocked(&self) -> bool {
         self.waiting.iter().any(|waiting| waiting.is_blocking)
@@ -190,8 +197,7 @@ impl Pinned {
     pub fn request(&mut self, worker: &Worker, client: &Client, spec: Option<&Spec>, args: Args<'_>) -> Forwarding {
         // One request on a connection that is not kept: the next belongs to another path. And what is sent behind a RESET
         // or QUIT must not be judged by the state that these end.
-        let is_ending = |waiting: &Waiting| matches!(waiting.kind, Kind::Reset | Kind::Quit);
-        if self.is_waiting() && (!self.is_sticky() || self.waiting.iter().any(is_ending)) {
+        if self.is_waiting() && (!self.is_sticky() || self.is_ending()) {
             return Forwarding::Wait;
         }
         let Some(spec) = spec else {
@@ -283,7 +289,9 @@ impl Pinned {
         match spec {
             Some(spec) if are_keys_known && matches!(spec.path(args), Path::Shared) => {
                 if spec.access == Access::Write {
-                    worker.remember_large(touched(worker, spec, args).hashes());
+                    for &hash in touched(worker, spec, args).hashes() {
+                        worker.remember_large(Some(hash));
+                    }
                 }
                 let _ = self.request(worker, client, Some(spec), args);
             }

@@ -235,6 +235,12 @@ impl Sink for LinkSink {
             waiter.to.as_ref().map(|(client, _)| client),
             &frame,
         );
+        if !self.is_vouching()
+            && let Some((client, _)) = &waiter.to
+        {
+            // A script may have read and written what it did not declare.
+            client.state.borrow_mut().floor_us = self.received_us.get();
+        }
         if frame.shared.is_some() {
             worker.remember_large_reply(&waiter.effect, frame.bytes.len());
         }

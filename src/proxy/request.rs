@@ -325,11 +325,6 @@ impl Worker {
             }
     }
 
-    pub fn is_known_large(&self, touched: &Touched) -> bool {
-        let large = self.large_keys.borrow();
-        !large.is_empty() && touched.hashes().iter().any(|hash| large.contains(hash))
-    }
-
     /// Now, for what must not be older than this moment.
     pub fn now_us(&self) -> u64 {
         clock::now_us()

@@ -15,7 +15,7 @@ use slab::Slab;
 
 use super::client::Client;
 use super::flight::Follower;
-use super::outbox::Ready;
+use super::outbox::{Ready, Touched};
 use super::pubsub;
 use super::pubsub::hub::Hub;
 use super::replies::LinkSink;
@@ -305,28 +305,40 @@ impl Worker {
             return;
         }
         match effect {
-            Effect::Read(touched) => self.remember_large(touched.hashes()),
-            Effect::FillRead(_, hash) => self.remember_large(&[*hash]),
-            Effect::Mget { touched, .. } => self.remember_large(touched.hashes()),
+            Effect::Read(touched) | Effect::Mget { touched, .. } => self.remember_large(large_name(touched)),
+            Effect::FillRead(_, hash) => self.remember_large(Some(*hash)),
             _ => {}
         }
     }
 
-    /// These keys have large values: every worker is told.
-    pub fn remember_large(&self, hashes: &[u64]) {
-        for &hash in hashes {
-            let is_news = self.large_keys.borrow_mut().put(hash, ()).is_none();
-            if is_news {
-                self.tell_others(|| Message::Large { hash });
+    /// A key, or several that are read together, with a large value: every worker is told.
+    pub fn remember_large(&self, name: Option<u64>) {
+        let Some(hash) = name else { return };
+        let is_news = self.large_keys.borrow_mut().put(hash, ()).is_none();
+        if is_news {
+            self.tell_others(|| Message::Large { hash });
+        }
+    }
+
+    /// The reply to a read had so many bytes.
+    pub fn note_size(&self, read: &Touched, bytes: usize) {
+        if bytes >= LARGE_REPLY_BYTES {
+            return;
+        }
+        let own = large_name(read).into_iter();
+        for hash in own.chain(read.hashes().iter().copied()) {
+            if self.large_keys.borrow_mut().pop(&hash).is_some() {
+                self.tell_others(|| Message::NotLarge { hash });
             }
         }
     }
 
-    /// The reply to a read of the key was small.
-    pub fn forget_large(&self, hash: u64) {
-        if self.large_keys.borrow_mut().pop(&hash).is_some() {
-            self.tell_others(|| Message::NotLarge { hash });
-        }
+    /// Whether what is read had a large reply the last time, or one of the keys has a large value.
+    pub fn is_known_large(&self, read: &Touched) -> bool {
+        let large = self.large_keys.borrow();
+        !large.is_empty()
+            && (read.hashes().iter().any(|hash| large.contains(hash))
+                || large_name(read).is_some_and(|name| large.contains(&name)))
     }
 
     fn tell_others(&self, message: impl Fn() -> Message) {
@@ -468,6 +480,14 @@ impl Worker {
             }
         }
     }
+}
+
+/// Under what the size of a reply is remembered: the key, or several in this order.
+fn large_name(read: &Touched) -> Option<u64> {
+    read.hashes()
+        .iter()
+        .copied()
+        .reduce(|name, hash| name.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash)
 }
 
 /// Longer than a healthy server takes for anything but a script.

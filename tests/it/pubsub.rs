@@ -384,3 +384,38 @@ fn clients_come_and_go_while_messages_flow() {
         publisher.cmd(&["PUBSUB", "CHANNELS"]) == b"*0\r\n" && publisher.int(&["PUBSUB", "NUMPAT"]) == 0
     });
 }
+
+#[test]
+fn a_large_request_waits_for_the_confirmations_before_it() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let value = "x".repeat(1_200_000);
+    for state in [&["CLIENT", "TRACKING", "ON"][..], &["WATCH", "w"], &["PING"]] {
+        let mut client = proxy.client3();
+        client.cmd(state);
+        let requests = [
+            encode(&["SUBSCRIBE", "c"]),
+            encode(&["SET", "k", &value]),
+            encode(&["INFO", "server"]),
+            encode(&["SET", "k", &value]),
+            encode(&["ECHO", "done"]),
+        ];
+        client.raw(&requests.concat());
+        assert_eq!(show(&client.frame()), r">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n");
+        assert_eq!(show(&client.frame()), r"+OK\r\n");
+        assert!(show(&client.frame()).contains("redis_version"));
+        assert_eq!(show(&client.frame()), r"+OK\r\n");
+        assert_eq!(show(&client.frame()), r"$4\r\ndone\r\n");
+        client.raw(
+            &[
+                encode(&["RESET"]),
+                encode(&["SET", "k", &value]),
+                encode(&["ECHO", "done"]),
+            ]
+            .concat(),
+        );
+        assert_eq!(show(&client.frame()), r"+RESET\r\n");
+        assert_eq!(show(&client.frame()), r"+OK\r\n");
+        assert_eq!(show(&client.frame()), r"$4\r\ndone\r\n");
+    }
+}

@@ -41,7 +41,10 @@ impl Pipe {
             let frame = &self.held[start..self.scanned];
             if is_complete {
                 let seen = if self.is_streaming {
-                    Frame::Large { head: &self.head }
+                    Frame::Large {
+                        head: &self.head,
+                        len: self.streamed_bytes + frame.len(),
+                    }
                 } else {
                     Frame::Whole(frame)
                 };
@@ -64,11 +67,13 @@ impl Pipe {
                     break;
                 }
                 self.is_streaming = true;
+                self.streamed_bytes = 0;
                 self.head = frame[..HEAD_BYTES].into();
             }
             let mut state = session.client.state.borrow_mut();
             state.outbox.ready().bytes.extend_from_slice(frame);
             state.outbox.set_mid_frame(!is_complete);
+            self.streamed_bytes += frame.len();
             drop(state);
             start = self.scanned;
             if !is_complete {

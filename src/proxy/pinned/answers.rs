@@ -16,10 +16,14 @@ use crate::resp::reply;
 impl Pinned {
     /// A complete frame has come from the server. Must be applied before the client can see its last byte.
     pub fn frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Frame<'_>) -> Relay {
+        let len = match frame {
+            Frame::Whole(frame) => frame.len(),
+            Frame::Large { len, .. } => len,
+        };
         let frame = match frame {
             Frame::Whole(frame) => Some(frame),
             // Confirmations and statuses are never that large, messages may be.
-            Frame::Large { head } if head.first() == Some(&b'>') || self.subscriptions.is_large_message(head) => {
+            Frame::Large { head, .. } if head.first() == Some(&b'>') || self.subscriptions.is_large_message(head) => {
                 return Relay::Forward;
             }
             Frame::Large { .. } => None,
@@ -43,9 +47,8 @@ impl Pinned {
             return Relay::Forward;
         };
         self.voids(worker, client, &waiting.read, &waiting.written);
-        // It was held together, so it is not large.
-        if frame.is_some() && !self.is_multi {
-            waiting.read.hashes().iter().for_each(|&hash| worker.forget_large(hash));
+        if !self.is_multi {
+            worker.note_size(&waiting.read, len);
         }
         if let Some(silent) = &waiting.silent {
             self.voids(worker, client, silent, silent);
@@ -105,6 +108,7 @@ impl Pinned {
                 self.is_dirty = true;
             }
             Kind::Pause { length_ms, is_all } => worker.shared.pause.set(worker.now_us(), length_ms, is_all),
+            Kind::Unpause => worker.shared.pause.end(),
             Kind::TrackingOff => self.is_tracking = false,
             Kind::Setting => {
                 self.is_settled = true;

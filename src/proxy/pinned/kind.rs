@@ -61,11 +61,12 @@ pub enum Kind {
     ClientId,
     Redirection,
     TrackingInfo,
-    /// `CLIENT PAUSE`, for so long (ms), and of everything or of writes only; 0 ms: `UNPAUSE`.
+    /// `CLIENT PAUSE`, for so long (ms), and of everything or of writes only.
     Pause {
         length_ms: u64,
         is_all: bool,
     },
+    Unpause,
     /// `PUBLISH` and `PUBSUB NUMSUB`: the reply tells a number of clients that listen.
     Receivers {
         is_sharded: bool,
@@ -132,10 +133,7 @@ pub fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
             Path::Local(Local::Reset) => Kind::Reset,
             Path::Local(Local::Quit) => Kind::Quit,
             Path::Local(Local::Client) if args.len() == 3 && is(1, b"setname") => Kind::SetName(word(args.arg(2))),
-            Path::Local(Local::Client) if args.len() == 2 && is(1, b"unpause") => Kind::Pause {
-                length_ms: 0,
-                is_all: false,
-            },
+            Path::Local(Local::Client) if args.len() == 2 && is(1, b"unpause") => Kind::Unpause,
             Path::Local(Local::Client) if is(1, b"pause") => Kind::Pause {
                 length_ms: integer(args.arg(2)).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
                 is_all: !is(3, b"write"),

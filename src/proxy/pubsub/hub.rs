@@ -253,6 +253,14 @@ impl HubSink {
         let mut state = client.state.borrow_mut();
         let version = state.version;
         let Some(listening) = &mut state.listening else { return };
+        // An earlier request for the same, which was refused, has taken it back.
+        if let Some(name) = name
+            && is_start
+            && is_changed
+            && listening.wanted[*kind as usize].insert(name.clone())
+        {
+            worker.hub.want(*kind, name);
+        }
         if is_changed {
             listening.changed(&client.meta, *kind, is_start);
         }
