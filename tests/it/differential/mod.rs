@@ -20,8 +20,8 @@ use std::collections::VecDeque;
 
 use fastrand::Rng;
 
-use crate::support::client::{children, encode};
-use crate::support::{Client, Proxy, Server, number_from_env, seed, show, show_args};
+use crate::support::client::{children, encode, without_id};
+use crate::support::{Client, Proxy, STEP, Server, eventually, number_from_env, seed, show, show_args};
 use documented::Documented;
 use grammar::{Command, Source, Template, inline};
 
@@ -97,6 +97,14 @@ fn run(start: &mut dyn FnMut() -> Server, protocol: Protocol, ops: u64) {
     client.expect(&["SET", "to be dumped", "from a dump"], "+OK");
     let dump = client.bulk(&["DUMP", "to be dumped"]).expect("a payload");
     client.expect(&["DEL", "to be dumped"], ":1");
+    // On which server's words it answers a worker knows a moment after the start.
+    let hello = without_id(&client.cmd(&["HELLO"]));
+    let knows = |mut client: Client| {
+        eventually("a worker knows the server", STEP, || {
+            without_id(&client.cmd(&["HELLO"])) == hello
+        });
+        client
+    };
     let greet = |i: usize, client: Client| match protocol {
         Protocol::Resp2 => client,
         Protocol::Resp3 => client.hello3(),
@@ -106,7 +114,7 @@ fn run(start: &mut dyn FnMut() -> Server, protocol: Protocol, ops: u64) {
     let templates = |texts: &[&str]| texts.iter().map(|t| Template::parse(t)).collect();
     let mut turns = Turns {
         direct: (0..CLIENTS).map(|i| greet(i, direct.client())).collect(),
-        through: (0..CLIENTS).map(|i| greet(i, proxy.client())).collect(),
+        through: (0..CLIENTS).map(|i| greet(i, knows(proxy.client()))).collect(),
         pending: vec![VecDeque::new(); CLIENTS],
         queued: vec![None; CLIENTS],
         reads: templates(commands::READS),
