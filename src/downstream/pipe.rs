@@ -41,12 +41,13 @@ pub enum Ended {
 
 /// Frames up to this size are looked at whole; larger ones are forwarded as they come.
 const WHOLE_FRAME_BYTES: usize = 64 << 10;
-/// Input that is read ahead while requests wait, so that the client's end is noticed.
 /// Enough to tell a message from a reply.
 const HEAD_BYTES: usize = 64;
+/// Input that is read ahead while requests wait, so that the client's end is noticed.
 const READ_AHEAD_BYTES: usize = 64 << 10;
 const TURNS: usize = 4;
-const LOOK_PERIOD: Duration = Duration::from_millis(100);
+/// How soon that is noticed for a blocked client that has sent more.
+const LOOK_PERIOD: Duration = Duration::from_millis(5);
 
 /// Runs the client's requests over a connection of its own, the one at the start of `session.input` first.
 pub async fn run(session: &mut Session, reason: Reason) -> Ended {

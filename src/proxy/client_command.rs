@@ -14,7 +14,6 @@ use super::waiter::Effect;
 use super::worker::Worker;
 use crate::command::Pin;
 use crate::resp::{Version, encode};
-use crate::upstream::facts::Facts;
 use list::{Killed, describe, kill, list, number};
 
 pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
@@ -46,7 +45,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             Err(error) => state.error(&error),
         },
         // Whether the server may send this client elsewhere; it never does.
-        (b"capa", 3..) if is_valkey(request.facts) => state.ok(),
+        (b"capa", 3..) if request.facts.is_valkey() => state.ok(),
         (b"getredir", 2) => state.outbox.answer_now(|ready| encode::integer(&mut ready.bytes, -1)),
         (b"trackinginfo", 2) => {
             let version = state.version;
@@ -96,7 +95,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             return pin(client, Reason::Anywhere);
         }
         (b"setinfo", _) if request.facts.is_at_least(7, 2) => state.error(wrong_arity("client|setinfo")),
-        (b"capa", _) if is_valkey(request.facts) => state.error(wrong_arity("client|capa")),
+        (b"capa", _) if request.facts.is_valkey() => state.error(wrong_arity("client|capa")),
         (b"id" | b"getname" | b"setname" | b"getredir" | b"trackinginfo" | b"info" | b"kill" | b"unblock", _) => {
             state.error(wrong_arity(&format!("client|{}", String::from_utf8_lossy(&sub))))
         }
@@ -181,7 +180,7 @@ fn set_info(client: &Client, request: &Request<'_>) -> Result<(), String> {
         return Err(format!("ERR Unrecognized option '{word}'"));
     }
     if !is_valid_name(value) {
-        let word = if is_valkey(request.facts) {
+        let word = if request.facts.is_valkey() {
             word
         } else {
             word.to_lowercase()
@@ -198,10 +197,6 @@ fn set_info(client: &Client, request: &Request<'_>) -> Result<(), String> {
     };
     *place = String::from_utf8_lossy(value).into();
     Ok(())
-}
-
-fn is_valkey(facts: &Facts) -> bool {
-    &*facts.server == "valkey"
 }
 
 fn write_tracking_info(out: &mut Vec<u8>, version: Version) {

@@ -183,9 +183,6 @@ pub fn pin(client: &Client, reason: Reason) -> Step {
 }
 
 pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
-    if worker.shared.pause.holds_writes_back(request.now_us) && request.spec.may_be_paused() {
-        return pin(client, Reason::Side);
-    }
     let road = if request.spec.runs_code() {
         Road::Scripts
     } else {
@@ -250,7 +247,8 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road) -> Result
 
 /// Sends a request as it is; what it touches is dealt with when its reply comes.
 pub fn forward(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
-    if request.spec.is_likely_large(request.args) {
+    let is_held_back = || worker.shared.pause.holds_writes_back(request.now_us) && request.spec.may_be_paused();
+    if request.spec.is_likely_large(request.args) || is_held_back() {
         return pin(client, Reason::Side);
     }
     let touched = touched(worker, request.spec, request.args);

@@ -43,13 +43,18 @@ impl Facts {
         }
     }
 
+    /// Whether it is a Redis of this version, or compatible with one.
     pub fn is_at_least(&self, major: u32, minor: u32) -> bool {
-        let mut parts = self
-            .redis_version
-            .split('.')
-            .map(|part| part.parse::<u32>().unwrap_or(0));
-        let own = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-        own >= (major, minor)
+        numbers(&self.redis_version) >= (major, minor)
+    }
+
+    pub fn is_valkey(&self) -> bool {
+        self.server == "valkey"
+    }
+
+    /// Whether it is a Valkey of this version, by its own count.
+    pub fn is_valkey_at_least(&self, major: u32, minor: u32) -> bool {
+        self.is_valkey() && numbers(&self.version) >= (major, minor)
     }
 
     /// Asks the upstream.
@@ -110,6 +115,12 @@ impl Facts {
             }
         }
     }
+}
+
+/// The first two numbers of a version.
+fn numbers(version: &str) -> (u32, u32) {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 async fn ask(

@@ -141,6 +141,43 @@ fn a_client_that_kills_itself_hears_of_it() {
 }
 
 #[test]
+fn the_filters_of_valkey_are_offered_in_front_of_valkey() {
+    let Some(server) = Server::valkey(&[]) else { return };
+    let proxy = Proxy::start(&server, &[]);
+    let mut named = proxy.client();
+    named.expect(&["CLIENT", "SETNAME", "me"], "+OK");
+    let id = named.int(&["CLIENT", "ID"]).to_string();
+    let mut asking = proxy.client();
+    eventually("the proxy knows the server", STEP, || {
+        asking.text(&["HELLO"]).contains("valkey") && named.text(&["HELLO"]).contains("valkey")
+    });
+    for filter in [
+        &["NAME", "me"][..],
+        &["ID", "9998", &id, "9999"],
+        &["NOT-NAME", "", "DB", "0", "FLAGS", "N"],
+        &["ID", &id, "USER", "default", "NOT-ID", "9998"],
+    ] {
+        let list = asking.text(&[&["CLIENT", "LIST"], filter].concat());
+        assert_eq!(list.matches(" addr=").count(), 1, "{filter:?}: {list}");
+        assert!(list.contains(&format!("id={id} ")), "{filter:?}: {list}");
+    }
+    let mut direct = server.client();
+    for refused in [
+        &["CLIENT", "LIST", "ID", "x"][..],
+        &["CLIENT", "KILL", "ID", "x"],
+        &["CLIENT", "LIST", "IDLE", "0"],
+        &["CLIENT", "KILL", "MAXAGE", "100000"],
+        &["CLIENT", "KILL", "NAME", "nobody", "MAXAGE", "1"],
+        &["CLIENT", "LIST", "DB", "99"],
+        &["CLIENT", "LIST", "SKIPME", "x"],
+    ] {
+        assert_eq!(asking.text(refused), direct.text(refused), "{refused:?}");
+    }
+    asking.expect(&["CLIENT", "KILL", "NAME", "me", "TYPE", "normal"], ":1");
+    named.until_closed();
+}
+
+#[test]
 fn invalidations_go_where_a_client_sends_them() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);

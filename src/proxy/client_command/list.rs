@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::is_valkey;
 use crate::clock;
 use crate::proxy::client::{Client, ClientMeta};
 use crate::proxy::request::Request;
@@ -178,7 +177,7 @@ impl Filter {
     fn parse(request: &Request<'_>, purpose: Purpose) -> Result<Filter, String> {
         let (args, facts) = (request.args, request.facts);
         // Valkey 9 has all tests for both, and any number of ids.
-        let has_all = is_valkey(facts) && facts.is_at_least(9, 0);
+        let has_all = facts.is_valkey_at_least(9, 0);
         let has_age = has_all || facts.is_at_least(7, 4);
         let mut filter = Filter {
             tests: Vec::new(),
@@ -243,7 +242,12 @@ impl Filter {
                 b"idle" if has_all => What::Idle(seconds("idle")?),
                 b"db" if has_all => {
                     let db = std::str::from_utf8(value).ok().and_then(|db| db.parse().ok());
-                    What::Db(db.filter(|db| *db < facts.databases).ok_or("ERR Invalid DB index")?)
+                    What::Db(db.filter(|db| *db < facts.databases).ok_or_else(|| {
+                        format!(
+                            "ERR DB number should be between 0 and {}",
+                            facts.databases.saturating_sub(1)
+                        )
+                    })?)
                 }
                 _ => return Err(SYNTAX.into()),
             };
