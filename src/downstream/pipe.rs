@@ -433,7 +433,7 @@ impl Pipe {
 
     /// Deals with a request that is not this connection's affair: the proxy's own commands, and subscriptions, which the
     /// worker has for all its clients. `None`: it is.
-    fn aside(&self, session: &Session, facts: &Facts, args: Args<'_>, raw: &[u8]) -> Option<Forwarding> {
+    fn aside(&mut self, session: &Session, facts: &Facts, args: Args<'_>, raw: &[u8]) -> Option<Forwarding> {
         let (worker, client) = (&session.worker, &session.client);
         let spec = facts
             .table
@@ -457,12 +457,18 @@ impl Pipe {
             Gate::Refused(_) => true,
         };
         if !is_aside {
-            return None;
+            // Replies to what came earlier are still due from elsewhere.
+            let is_first = client.state.borrow().outbox.is_all_answered();
+            return (!is_first).then_some(Forwarding::Wait);
         }
         if self.pinned.is_waiting() {
             return Some(Forwarding::Wait);
         }
         if let Gate::Refused(error) = gate {
+            // The server, which does not hear of it, would have ended these too.
+            if &*spec.name == "exec" && self.pinned.end_watches() {
+                self.to_server.extend_from_slice(b"*1\r\n$7\r\nUNWATCH\r\n");
+            }
             client.state.borrow_mut().error(error);
             return Some(Forwarding::Answered);
         }

@@ -193,6 +193,15 @@ impl Pinned {
         self.waiting.insert(last, Waiting::of(Kind::Own));
     }
 
+    /// The proxy is about to send an `UNWATCH` of its own; `false`: there is nothing to end.
+    pub fn end_watches(&mut self) -> bool {
+        let has_watched = std::mem::take(&mut self.is_watching);
+        if has_watched {
+            self.own_request();
+        }
+        has_watched
+    }
+
     /// Judges a complete request that is about to be forwarded.
     pub fn request(&mut self, worker: &Worker, client: &Client, spec: Option<&Spec>, args: Args<'_>) -> Forwarding {
         // One request on a connection that is not kept: the next belongs to another path. And what is sent behind a RESET

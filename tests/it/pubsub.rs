@@ -88,6 +88,22 @@ fn a_conversation_in_resp3_is_that_of_the_server() {
 }
 
 #[test]
+fn a_refused_exec_ends_the_watches() {
+    let steps: &[&[&str]] = &[
+        &["CLIENT", "TRACKING", "ON"],
+        &["WATCH", "k"],
+        &["SUBSCRIBE", "a"],
+        &["EXEC"],
+        &["UNSUBSCRIBE", "a"],
+        &["SET", "k", "1"],
+        &["MULTI"],
+        &["GET", "k"],
+        &["EXEC"],
+    ];
+    same(steps, &[1; 9], false);
+}
+
+#[test]
 fn nobody_hears_what_was_published_before() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &["--workers", "1"]);

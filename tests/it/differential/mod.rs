@@ -4,7 +4,7 @@
 //! transactions and watched keys run across the turns of others. Reads are drawn from few keys and repeated, so that the
 //! proxy's answers come from its cache as well as from its server.
 //!
-//! `NEARCACHE_DIFF_OPS` is the number of commands of each run, `NEARCACHE_TEST_SEED` repeats one.
+//! `NEARCACHE_DIFF_OPS` is the number of commands of each run, `NEARCACHE_TEST_SEED` (a number, or `random`) makes other ones.
 
 mod commands;
 mod compare;

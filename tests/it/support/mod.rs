@@ -31,9 +31,12 @@ pub fn eventually(what: &str, within: Duration, mut done: impl FnMut() -> bool) 
     }
 }
 
-/// Seed of a random test: `NEARCACHE_TEST_SEED` repeats a failed run, otherwise every run is a new one.
+/// Seed of a random test: the same in each run, so that a red build is a change; `NEARCACHE_TEST_SEED` is a number, or `random`.
 pub fn seed() -> u64 {
-    let seed = number_from_env("NEARCACHE_TEST_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let seed = match env::var("NEARCACHE_TEST_SEED").as_deref() {
+        Ok("random") => fastrand::u64(..),
+        _ => number_from_env("NEARCACHE_TEST_SEED").unwrap_or(1),
+    };
     eprintln!("NEARCACHE_TEST_SEED={seed}");
     seed
 }
