@@ -5,13 +5,20 @@
 //! call, always at least 1, so that 0 stays free to mean "never". Promises monotonicity, not wall time.
 
 use std::sync::OnceLock;
-use std::time::Instant;
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Microseconds since the process first asked, at least 1.
 #[must_use]
 pub fn now_us() -> u64 {
-    let elapsed = ORIGIN.get_or_init(Instant::now).elapsed();
-    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX - 1) + 1
+    // In plain integers: `Instant` does it in two parts with a carry, at three times the instructions, for each batch.
+    let now_us = monotonic_us();
+    now_us.saturating_sub(*ORIGIN_US.get_or_init(|| now_us)) + 1
 }
 
-static ORIGIN: OnceLock<Instant> = OnceLock::new();
+fn monotonic_us() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+}
+
+static ORIGIN_US: OnceLock<u64> = OnceLock::new();

@@ -111,6 +111,10 @@ impl Spec {
         }
     }
 
+    pub(super) fn is_plain_get(&self) -> bool {
+        self.cache == Cache::Get && self.is_arity_ok(2) && matches!(self.route, Route::Fixed(Path::Shared))
+    }
+
     /// How the RESP3 reply to this request becomes a RESP2 one. Right for every request whose path is
     /// [`Path::Shared`], except that an `EXEC` needs the rules of what was queued as well.
     pub fn rule(&self, args: Args<'_>) -> Rule {

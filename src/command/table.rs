@@ -19,6 +19,8 @@ pub struct Table {
     rows: Vec<Spec>,
     /// Open addressing with linear probing; a power of two, at most half full, so a probe always ends.
     places: Vec<Place>,
+    /// The row of `GET`, if it is what one expects.
+    get: Option<u16>,
 }
 
 impl Table {
@@ -47,6 +49,12 @@ impl Table {
     #[inline]
     pub fn find(&self, name: &[u8]) -> Option<&Spec> {
         self.rows.get(self.id(name)?)
+    }
+
+    /// The row of a `GET` of one key that L1 may answer; `None` if the server has another notion of it.
+    #[inline]
+    pub fn plain_get(&self) -> Option<u16> {
+        self.get
     }
 
     pub fn row(&self, id: u16) -> Option<&Spec> {
@@ -82,7 +90,13 @@ impl Table {
                 at += 1;
             }
         }
-        Table { rows, places }
+        let mut table = Table {
+            rows,
+            places,
+            get: None,
+        };
+        table.get = table.find(b"get").filter(|row| row.is_plain_get()).map(|row| row.id);
+        table
     }
 
     #[inline]

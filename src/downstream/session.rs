@@ -12,6 +12,7 @@ use super::pipe::{self, Ended};
 use crate::clock;
 use crate::net::Stream;
 use crate::proxy::client::{Access, Client};
+use crate::proxy::read::hits;
 use crate::proxy::request::{self, Reason, Step};
 use crate::proxy::worker::Worker;
 use crate::resp::encode;
@@ -193,6 +194,12 @@ impl Session {
         let mut consumed = 0;
         let mut requests = 0;
         let status = loop {
+            if self.scanner.is_at_start() {
+                let rest = &buf[consumed..];
+                let hits = hits::answer(&worker, &self.client, &facts, rest, started_us, HIGH_WATER_BYTES);
+                consumed += hits.bytes;
+                requests += hits.requests;
+            }
             let limits = {
                 let mut state = self.client.state.borrow_mut();
                 if state.is_closing {
@@ -318,6 +325,9 @@ impl Session {
     /// Books what the client holds; false: it holds too much and is closed.
     pub fn account(&self) -> bool {
         let state = self.client.state.borrow();
+        if state.outbox.is_idle() && self.input.is_empty() && self.client.accounted_bytes.get() == 0 {
+            return true;
+        }
         let (held, charged) = state.outbox.held_bytes();
         let (input, limits) = (self.input.len(), &self.worker.shared.config.clients);
         let is_listening = state.listening.as_ref().is_some_and(|listening| listening.is_any());

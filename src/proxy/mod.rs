@@ -15,7 +15,7 @@ pub mod outbox;
 mod pause;
 pub mod pinned;
 pub mod pubsub;
-mod read;
+pub mod read;
 mod replies;
 pub mod request;
 pub mod shared;

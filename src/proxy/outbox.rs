@@ -90,6 +90,11 @@ impl Outbox {
         self.slots.is_empty()
     }
 
+    /// Whether nothing is held for the client and nothing awaited.
+    pub fn is_idle(&self) -> bool {
+        self.slots.is_empty() && self.ready.is_empty() && self.messages.is_none()
+    }
+
     /// How many slots may wait at once: fewer where replies are large, so that one client's answers do not fill the shared
     /// connection for everybody, and few until the first replies have told.
     pub fn window(&self, most: usize) -> usize {

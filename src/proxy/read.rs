@@ -2,6 +2,7 @@
 //! kept as their payload, from which `STRLEN`, `GETRANGE`, `EXISTS`, `TTL` and `TYPE` are answered as well; every other
 //! read is kept as its reply. Reads of several keys are in [`several`].
 
+pub mod hits;
 mod several;
 
 use std::rc::Rc;
@@ -364,15 +365,23 @@ fn range(payload: &[u8], from: i64, to: i64) -> &[u8] {
 
 fn write_view(ready: &mut Ready, view: &View<'_>, kind: FillKind, version: Version, request: &Request<'_>) {
     match (&view.value, kind) {
-        (ViewValue::Absent(_), FillKind::Payload) => encode::null(&mut ready.bytes, version),
-        (ViewValue::Small(payload), FillKind::Payload) => encode::bulk(&mut ready.bytes, payload),
-        (ViewValue::Large(payload), FillKind::Payload) => write_large(ready, payload),
+        (value, FillKind::Payload) => write_payload(ready, value, version),
         (ViewValue::Absent(frame) | ViewValue::Small(frame), FillKind::Reply { .. }) => {
             write_reply(ready, frame, None, view.is_plain, version, request);
         }
         (ViewValue::Large(frame), FillKind::Reply { .. }) => {
             write_reply(ready, frame, Some(frame), view.is_plain, version, request);
         }
+    }
+}
+
+/// The reply to `GET`.
+#[inline]
+fn write_payload(ready: &mut Ready, value: &ViewValue<'_>, version: Version) {
+    match value {
+        ViewValue::Absent(_) => encode::null(&mut ready.bytes, version),
+        ViewValue::Small(payload) => encode::bulk(&mut ready.bytes, payload),
+        ViewValue::Large(payload) => write_large(ready, payload),
     }
 }
 

@@ -234,9 +234,10 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road) -> Result
         client.state.borrow_mut().error(worker.unavailable(&failure));
         return Err(Step::DONE);
     }
-    if let Some(waker) = client.waker()
-        && link.is_full(&waker)
+    if link.is_full()
+        && let Some(waker) = client.waker()
     {
+        link.wake_when_room(waker);
         return Err(Step::Wait);
     }
     if road == Road::Scripts {

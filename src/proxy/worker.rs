@@ -57,7 +57,8 @@ pub struct Worker {
     pub pool: Pool,
     /// The subscriptions of its clients.
     pub hub: Hub,
-    facts: RefCell<Arc<Facts>>,
+    /// Counted by this worker alone: every batch takes it.
+    facts: RefCell<Rc<Arc<Facts>>>,
     facts_version: Cell<u64>,
     /// Clients that got an answer in the batch that is being applied.
     pub touched: RefCell<Vec<Rc<Client>>>,
@@ -84,7 +85,7 @@ impl Worker {
             script_connections: RefCell::default(),
             pool,
             hub: Hub::default(),
-            facts: RefCell::new(shared.facts()),
+            facts: RefCell::new(Rc::new(shared.facts())),
             facts_version: Cell::new(shared.facts_version()),
             touched: RefCell::default(),
             posted: RefCell::default(),
@@ -101,8 +102,8 @@ impl Worker {
         &self.shared.counters[usize::from(self.index)]
     }
 
-    pub fn facts(&self) -> Arc<Facts> {
-        Arc::clone(&self.facts.borrow())
+    pub fn facts(&self) -> Rc<Arc<Facts>> {
+        Rc::clone(&self.facts.borrow())
     }
 
     /// The shared connection for a database, made at its first use.
@@ -130,6 +131,13 @@ impl Worker {
         self.connections.borrow_mut().push((db, Rc::clone(&link)));
         tokio::task::spawn_local(Rc::clone(&link).run());
         Ok(link)
+    }
+
+    /// The link of the shared connection for a database, if what it reads may be kept and requests are taken.
+    pub fn caching_link(&self, db: u32) -> Option<LinkId> {
+        let connections = self.connections.borrow();
+        let (_, link) = connections.iter().find(|(d, _)| *d == db)?;
+        (link.is_taking() && self.is_caching(link)).then_some(link.sink.link)
     }
 
     /// The shared connection for scripts in a database.
@@ -220,7 +228,7 @@ impl Worker {
         self.pool.tick(now_us);
         let version = self.shared.facts_version();
         if version != self.facts_version.replace(version) {
-            *self.facts.borrow_mut() = self.shared.facts();
+            *self.facts.borrow_mut() = Rc::new(self.shared.facts());
         }
     }
 

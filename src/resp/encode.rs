@@ -119,9 +119,16 @@ pub fn command<'a>(out: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u
 /// A header line of a type that announces a length or a count.
 #[inline]
 pub(super) fn header(out: &mut Vec<u8>, kind: u8, len: u64) {
-    out.push(kind);
-    out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
-    line_end(out);
+    match len {
+        // Nearly all, in one piece.
+        0..10 => out.extend_from_slice(&[kind, b'0' + len as u8, b'\r', b'\n']),
+        10..100 => out.extend_from_slice(&[kind, b'0' + (len / 10) as u8, b'0' + (len % 10) as u8, b'\r', b'\n']),
+        _ => {
+            out.push(kind);
+            out.extend_from_slice(itoa::Buffer::new().format(len).as_bytes());
+            line_end(out);
+        }
+    }
 }
 
 /// The text with line ends made blanks, and a line end.

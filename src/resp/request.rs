@@ -130,6 +130,12 @@ impl Scanner {
         self.scan_args(buf, limits, spans)
     }
 
+    /// Whether no request is begun.
+    #[inline]
+    pub fn is_at_start(&self) -> bool {
+        self.at == 0 && self.args_left == 0 && self.looked == 0
+    }
+
     /// Forgets the request begun, to start with another.
     pub fn reset(&mut self) {
         *self = Scanner::default();
@@ -232,6 +238,25 @@ impl Scanner {
             Some(_) => Ok(Scan::Inline { len: end + 1, args }),
         }
     }
+}
+
+/// The key of a complete `GET` at the start of `buf`, in the form in which clients send it, and the request's length.
+/// `None` says nothing.
+#[inline]
+pub fn usual_get(buf: &[u8]) -> Option<(&[u8], usize)> {
+    const HEADERS: u64 = u64::from_le_bytes(*b"*2\r\n$3\r\n");
+    const NAME: u32 = u32::from_le_bytes(*b"get\r");
+    // Makes the three letters small ones.
+    const SMALL: u32 = u32::from_le_bytes(*b"   \0");
+    let (headers, rest) = buf.split_first_chunk::<8>()?;
+    let (name, rest) = rest.split_first_chunk::<4>()?;
+    if u64::from_le_bytes(*headers) != HEADERS || u32::from_le_bytes(*name) | SMALL != NAME {
+        return None;
+    }
+    let rest = rest.strip_prefix(b"\n")?;
+    let (len, payload) = number::short_bulk_header(rest)?;
+    let behind = payload.get(len + 2..)?;
+    Some((&payload[..len], buf.len() - behind.len()))
 }
 
 /// Reads the `$` line at `at`: the argument's length and where its payload starts; `None` if the line is unfinished.

@@ -179,6 +179,10 @@ impl<S: Sink> Connection<S> {
         }
     }
 
+    pub fn is_taking(&self) -> bool {
+        !matches!(*self.phase.borrow(), Phase::Down(_))
+    }
+
     pub fn is_up(&self) -> bool {
         matches!(*self.phase.borrow(), Phase::Up)
     }
@@ -188,14 +192,15 @@ impl<S: Sink> Connection<S> {
         self.tracking.get()
     }
 
-    /// Whether a session should wait; if so, it is woken when there is room again.
-    pub fn is_full(&self, waker: &Waker) -> bool {
+    /// Whether sessions have to wait before they send more.
+    pub fn is_full(&self) -> bool {
         let queue = self.queue.borrow();
-        let full = queue.out.len() - queue.written > FULL_BYTES;
-        if full {
-            self.blocked.borrow_mut().push(waker.clone());
-        }
-        full
+        queue.out.len() - queue.written > FULL_BYTES
+    }
+
+    /// Wakes this session when there is room again.
+    pub fn wake_when_room(&self, waker: Waker) {
+        self.blocked.borrow_mut().push(waker);
     }
 
     /// When the oldest unanswered request was queued.

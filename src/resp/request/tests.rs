@@ -297,3 +297,33 @@ proptest! {
         prop_assert_eq!(in_pieces(&samples::pieces(&bytes, &cuts)), whole(&bytes));
     }
 }
+
+#[test]
+fn a_usual_get_is_what_the_scanner_finds() {
+    let check = |buf: &[u8]| {
+        let mut spans = Vec::new();
+        let scan = Scanner::default().scan(buf, &Limits::AUTHENTICATED, &mut spans);
+        let args = Args { buf, spans: &spans };
+        let scanned = match scan {
+            Ok(Scan::Complete { len }) if args.len() == 2 && args.arg(0).eq_ignore_ascii_case(b"get") => {
+                Some((args.arg(1), len))
+            }
+            _ => None,
+        };
+        // What it does not know is left to the scanner.
+        assert!(usual_get(buf).is_none_or(|found| Some(found) == scanned), "{buf:?}");
+    };
+    let whole = b"*2\r\n$3\r\nGeT\r\n$5\r\nkey:1\r\n*2\r\n";
+    assert_eq!(usual_get(whole), Some((&b"key:1"[..], whole.len() - 4)));
+    assert_eq!(usual_get(b"*2\r\n$3\r\nGET\r\n$0\r\n\r\n"), Some((&b""[..], 19)));
+    for end in 0..whole.len() - 4 {
+        assert_eq!(usual_get(&whole[..end]), None);
+    }
+    for at in 0..whole.len() {
+        for byte in 0..=u8::MAX {
+            let mut buf = whole.to_vec();
+            buf[at] = byte;
+            check(&buf);
+        }
+    }
+}
