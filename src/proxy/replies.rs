@@ -117,6 +117,9 @@ impl LinkSink {
     }
 
     fn passed_by(&self, worker: &Worker, touched: &Touched, to: Option<&Rc<Client>>) {
+        if !worker.shared.config.cache.enabled {
+            return;
+        }
         match touched {
             Touched::All => {
                 if let Some(client) = to {
@@ -131,6 +134,9 @@ impl LinkSink {
     }
 
     fn acked(&self, worker: &Worker, touched: &Touched) {
+        if !worker.shared.config.cache.enabled {
+            return;
+        }
         match touched {
             Touched::All => worker.void_everything(),
             touched => touched

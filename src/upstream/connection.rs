@@ -91,6 +91,8 @@ pub struct Connection<S: Sink> {
     queue: RefCell<Queue<S::Waiter>>,
     phase: RefCell<Phase>,
     waker: RefCell<Option<Waker>>,
+    /// The task has been woken and has not run since.
+    is_woken: Cell<bool>,
     /// Sessions that found the queue full.
     blocked: RefCell<Vec<Waker>>,
     /// Set by `hang_up`: the pump ends with this reason.
@@ -164,6 +166,7 @@ impl<S: Sink> Connection<S> {
             }),
             phase: RefCell::new(Phase::Connecting),
             waker: RefCell::new(None),
+            is_woken: Cell::new(false),
             blocked: RefCell::new(Vec::new()),
             doomed: RefCell::new(None),
             tracking: Cell::new(false),
@@ -279,8 +282,11 @@ impl<S: Sink> Connection<S> {
         self.wake();
     }
 
+    /// Once for all requests of a turn.
     fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
+        if !self.is_woken.replace(true)
+            && let Some(waker) = &*self.waker.borrow()
+        {
             waker.wake_by_ref();
         }
     }
@@ -405,6 +411,7 @@ impl<S: Sink> Connection<S> {
         };
         let end = poll_fn(|cx| {
             self.remember(cx);
+            self.is_woken.set(false);
             if let Some(why) = self.doomed.borrow_mut().take() {
                 return Poll::Ready(why);
             }

@@ -29,6 +29,9 @@ pub fn answer(
     most_ready_bytes: usize,
 ) -> Answered {
     let mut answered = Answered::default();
+    if !worker.shared.config.cache.enabled {
+        return answered;
+    }
     let Some(mut request) = usual_get(buf) else {
         return answered;
     };
