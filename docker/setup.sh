@@ -3,6 +3,7 @@
 #
 #   docker/setup.sh run [flags of nearcache]   installs what is missing, builds with optimisation, runs
 #   docker/setup.sh test [flags of cargo test] installs what the tests need too, and runs them all
+#   docker/setup.sh instructions [--record]    counts the instructions of the common steps, and compares or records them
 #
 # Installs by apt only what is not there, into the system; everything else goes under target/. A second run finds it
 # all in place and installs nothing. Needs root or sudo only where something is missing.
@@ -24,8 +25,9 @@ main() {
     case $command in
         run) run "$@" ;;
         test) run_tests "$@" ;;
+        instructions) count_instructions "$@" ;;
         *)
-            sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+            sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
             exit 2
             ;;
     esac
@@ -55,6 +57,14 @@ run_tests() {
     return "$status"
 }
 
+count_instructions() {
+    need_system_packages valgrind
+    need_cargo
+    # With everything installed, that nothing could be counted is a failure.
+    export CI=${CI:-true}
+    cargo bench --locked --bench instructions -- "$@"
+}
+
 need_system_packages() {
     local missing=()
     command -v cc >/dev/null || missing+=(build-essential)
@@ -64,6 +74,8 @@ need_system_packages() {
         command -v redis-server >/dev/null || [[ " ${missing[*]} " = *' redis-server '* ]] || missing+=(redis-server)
         { command -v redis-cli && command -v redis-benchmark; } >/dev/null || missing+=(redis-tools)
         python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+    elif [ "${1:-}" = valgrind ]; then
+        command -v valgrind >/dev/null || missing+=(valgrind)
     fi
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || fail "please install by hand (there is no apt-get here): ${missing[*]}"
