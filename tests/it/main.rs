@@ -17,6 +17,7 @@ mod differential;
 mod embedded;
 mod flights;
 mod limits;
+mod many_clients;
 mod operation;
 mod options;
 mod pinned;
