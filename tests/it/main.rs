@@ -7,6 +7,7 @@ mod admin;
 mod architecture;
 mod auth;
 mod caching;
+mod churn;
 mod client_command;
 mod clients;
 mod coherence;
