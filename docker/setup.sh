@@ -67,7 +67,8 @@ count_instructions() {
 
 need_system_packages() {
     local missing=()
-    command -v cc >/dev/null || missing+=(build-essential)
+    # make and cc: jemalloc is built from its sources.
+    { command -v cc && command -v make; } >/dev/null || missing+=(build-essential)
     command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
     if [ "${1:-}" = python3 ]; then
         # The tests compare with a real Redis, whatever else is there.

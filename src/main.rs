@@ -6,6 +6,13 @@ use std::process::ExitCode;
 use nearcache::cli::{self, Outcome};
 use nearcache::server;
 
+/// jemalloc, for what stays resident when the sizes of values change. `benches/churn` with `--l1 256MiB` (values of 1000,
+/// 64, 3000, 200 bytes in turn; the allocator preloaded), peak of the resident set over the budget: jemalloc 5.3.1 1.15,
+/// mimalloc 2 1.21, mimalloc 3 1.30, glibc 2.36 1.45, which glibc did not give back. User instructions for a miss: 9 % fewer
+/// to 2 % more than with glibc, 4 to 11 % more than with mimalloc 2.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
         Outcome::Run(config, warnings) => server::run(*config, &warnings),

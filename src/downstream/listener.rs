@@ -20,8 +20,9 @@ pub enum Listener {
     Unix(UnixListener, String),
 }
 
-/// Clients that the kernel may keep waiting.
-const BACKLOG: i32 = 1024;
+/// Clients that the kernel may keep waiting, if `net.core.somaxconn` allows it (4096 by default). One that finds no place
+/// is not refused but asks again after a second.
+const BACKLOG: i32 = 4096;
 /// After a failed accept (no more file descriptors, say): long enough not to spin, short enough not to be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -29,7 +30,8 @@ const PROTECTED: &str = "-DENIED nearcache is running in protected mode because 
 const TOO_MANY: &str = "-ERR max number of clients reached\r\n";
 
 impl Listener {
-    pub fn bind(address: &ListenAddr) -> io::Result<Listener> {
+    /// Sockets that are accepted inherit what is set here, which spares each of them the system calls.
+    pub fn bind(address: &ListenAddr, tcp_keepalive: Duration) -> io::Result<Listener> {
         match address {
             ListenAddr::Tcp(address) => {
                 use socket2::{Domain, Socket, Type};
@@ -38,6 +40,15 @@ impl Listener {
                 if address.is_ipv6() {
                     socket.set_only_v6(true)?;
                 }
+                socket.set_tcp_nodelay(true)?;
+                if !tcp_keepalive.is_zero() {
+                    // As Redis: probes at a third of the interval, three of them.
+                    let keepalive = socket2::TcpKeepalive::new()
+                        .with_time(tcp_keepalive)
+                        .with_interval((tcp_keepalive / 3).max(Duration::from_secs(1)))
+                        .with_retries(3);
+                    socket.set_tcp_keepalive(&keepalive)?;
+                }
                 socket.bind(&(*address).into())?;
                 socket.listen(BACKLOG)?;
                 socket.set_nonblocking(true)?;
@@ -45,7 +56,10 @@ impl Listener {
             }
             ListenAddr::Unix(path) => {
                 remove_dead_socket(path)?;
-                Ok(Listener::Unix(UnixListener::bind(path)?, path.display().to_string()))
+                let listener = UnixListener::bind(path)?;
+                // The runtime listens with a backlog of its own; the kernel takes the later word.
+                socket2::SockRef::from(&listener).listen(BACKLOG)?;
+                Ok(Listener::Unix(listener, path.display().to_string()))
             }
         }
     }
@@ -79,6 +93,8 @@ impl Listener {
         }
     }
 
+    /// The next client. However many are waiting, the runtime lets its other tasks have their turn after some of them (its
+    /// budget of operations for a task).
     async fn accept(&self) -> io::Result<NewClient> {
         match self {
             Listener::Tcp(listener) => {
@@ -116,17 +132,6 @@ fn admit(shared: &Arc<Shared>, client: NewClient, turn: &mut usize) {
     if let Some(text) = refusal {
         client.refuse(text);
         return;
-    }
-    if let NewClient::Tcp(stream, _) = &client {
-        let _ = stream.set_nodelay(true);
-        if !limits.tcp_keepalive.is_zero() {
-            // As Redis: probes at a third of the interval, three of them.
-            let keepalive = socket2::TcpKeepalive::new()
-                .with_time(limits.tcp_keepalive)
-                .with_interval((limits.tcp_keepalive / 3).max(Duration::from_secs(1)))
-                .with_retries(3);
-            let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive);
-        }
     }
     shared.clients.fetch_add(1, Relaxed);
     let workers = shared.inboxes.len();

@@ -83,7 +83,7 @@ async fn serve(config: Config) -> ExitCode {
     // Addresses first: a second process on the same ports must not touch anything else.
     let mut listeners = Vec::new();
     for address in &config.listen {
-        match Listener::bind(address) {
+        match Listener::bind(address, config.clients.tcp_keepalive) {
             Ok(listener) => listeners.push(listener),
             Err(error) => return fail(1, &format!("{address} cannot be listened on: {error}")),
         }

@@ -14,6 +14,9 @@ use crate::proxy::client::{Client, ClientMeta};
 use crate::proxy::shared::{Message, NewClient, Shared};
 use crate::proxy::worker::Worker;
 
+/// Messages in one turn: clients that come in a storm cost some ten microseconds each, and those who are there wait.
+const MESSAGES_A_TURN: usize = 32;
+
 pub fn spawn(index: u16, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(format!("worker-{index}"))
@@ -37,7 +40,9 @@ async fn run(index: u16, shared: Arc<Shared>) {
     tokio::task::spawn_local(ticks(Rc::clone(&worker)));
     let inbox = &shared.inboxes[usize::from(index)];
     loop {
+        let mut taken = 0;
         while let Some(message) = inbox.pop() {
+            taken += 1;
             match message {
                 Message::Socket(new) => admit(&worker, new),
                 Message::Answer { to, answer } => worker.take_answer(&to, &answer),
@@ -46,6 +51,10 @@ async fn run(index: u16, shared: Arc<Shared>) {
                 Message::NotLarge { hash } => drop(worker.large_keys.borrow_mut().pop(&hash)),
                 Message::Drain => worker.drain(),
                 Message::Stop => return,
+            }
+            if taken % MESSAGES_A_TURN == 0 {
+                worker.wake_touched();
+                tokio::task::yield_now().await;
             }
         }
         worker.wake_touched();

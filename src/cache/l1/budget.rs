@@ -1,23 +1,22 @@
 //! What L1 takes from the allocator, and how its budget is shared out.
 //!
-//! Counted are the blocks and values of entries, the slab, the index and the ghost, each as glibc's `malloc` rounds it.
+//! Counted are the blocks and values of entries, the slab, the index and the ghost, each as jemalloc rounds it.
 //! Not counted: leases and waiting followers, which the number of commands in flight bounds.
 
 use super::Config;
 use super::slab::CHUNK_BYTES;
 
-/// Bytes that `malloc(request)` takes: a header of 8, in steps of 16, at least 32 (glibc, 64 bit); from 128 KiB on pages of
-/// their own.
+/// Bytes that `malloc(request)` takes: jemalloc has no headers, but classes of sizes: 8, multiples of 16 up to 128, then four
+/// between one power of two and the next (jemalloc.3, "SIZE CLASSES").
 pub(super) const fn malloc_bytes(request: usize) -> usize {
     match request {
         0 => 0,
-        1..=24 => 32,
-        MMAP_FROM.. => (request + 16).next_multiple_of(PAGE),
-        _ => (request + 8).next_multiple_of(16),
+        1..=8 => 8,
+        9..=128 => request.next_multiple_of(16),
+        _ => request.next_multiple_of(request.next_power_of_two() / 8),
     }
 }
 
-const MMAP_FROM: usize = 128 * 1024;
 const PAGE: usize = 4096;
 
 /// What each shard may do.
@@ -48,8 +47,8 @@ pub(super) fn shard_count(config: &Config) -> usize {
     if let Some(wanted) = config.shards {
         return wanted.clamp(1, MAX_SHARDS).next_power_of_two();
     }
-    // Two pages beside the value: rounding, name and slot must not push the largest value over a quarter.
-    let largest = config.max_value_bytes.saturating_add(2 * PAGE);
+    // Two pages beside the value: name and slot must not push the largest value over a quarter.
+    let largest = malloc_bytes(config.max_value_bytes.min(1 << 40)) + 2 * PAGE;
     let least_share = (8 * CHUNK_BYTES).max(largest.saturating_mul(4));
     match config.budget_bytes / least_share {
         0 => 1,

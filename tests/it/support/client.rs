@@ -152,6 +152,15 @@ impl Client {
         std::mem::replace(&mut self.received, rest)
     }
 
+    /// How many bytes have come and were not handed out yet.
+    pub fn bytes_at_hand(&self) -> usize {
+        let unread = match &self.stream {
+            Stream::Tcp(s) => rustix::io::ioctl_fionread(s),
+            Stream::Unix(s) => rustix::io::ioctl_fionread(s),
+        };
+        self.received.len() + unread.expect("a socket knows what it holds") as usize
+    }
+
     /// Everything up to the end of the connection. A reset counts as an end: the peer closed with input unread.
     #[track_caller]
     pub fn until_closed(&mut self) -> Vec<u8> {

@@ -9,8 +9,11 @@ pub mod relay;
 pub mod server;
 
 use std::env;
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 pub use client::Client;
 pub use proxy::Proxy;
@@ -74,9 +77,28 @@ pub fn show_args<A: AsRef<[u8]>>(args: &[A]) -> String {
     args.iter().map(|a| show(a.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
+/// Sends a process SIGSTOP and waits until it is halted.
+pub fn freeze(pid: u32) {
+    signal(pid, Signal::STOP);
+    let stat = format!("/proc/{pid}/stat");
+    eventually("the process is stopped", STEP, || {
+        fs::read_to_string(&stat).is_ok_and(|s| s.rsplit(')').next().is_some_and(|s| s.trim_start().starts_with('T')))
+    });
+}
+
+/// SIGCONT after [`freeze`].
+pub fn thaw(pid: u32) {
+    signal(pid, Signal::CONT);
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid as i32).expect("a process id is not zero");
+    kill_process(pid, signal).expect("the process is alive");
+}
+
 /// Resident memory of a process in KiB, from `/proc/PID/status`.
 pub fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is alive");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is alive");
     let line = status
         .lines()
         .find(|l| l.starts_with("VmRSS:"))

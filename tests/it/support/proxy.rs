@@ -153,6 +153,16 @@ impl Proxy {
         kill_process(pid, Signal::TERM).expect("the proxy is alive");
     }
 
+    /// SIGSTOP: alive and silent.
+    pub fn freeze(&self) {
+        super::freeze(self.pid());
+    }
+
+    /// SIGCONT after [`Proxy::freeze`].
+    pub fn thaw(&self) {
+        super::thaw(self.pid());
+    }
+
     /// The exit status once it has ended by itself.
     pub fn wait(&mut self, within: Duration) -> Option<ExitStatus> {
         let end = Instant::now() + within;

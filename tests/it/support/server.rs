@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{Client, STEP, skip};
@@ -121,17 +120,12 @@ impl Server {
 
     /// SIGSTOP: alive and silent.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
-        let stat = format!("/proc/{}/stat", self.pid());
-        super::eventually("the server is stopped", STEP, || {
-            fs::read_to_string(&stat)
-                .is_ok_and(|s| s.rsplit(')').next().is_some_and(|s| s.trim_start().starts_with('T')))
-        });
+        super::freeze(self.pid());
     }
 
     /// SIGCONT after [`Server::freeze`].
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        super::thaw(self.pid());
     }
 
     /// `kill -9`: what was not on disk is lost.
@@ -234,11 +228,6 @@ impl Server {
             assert!(Instant::now() < end, "the server does not answer: {}", self.log());
             thread::sleep(Duration::from_millis(2));
         }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.pid() as i32).expect("a process id is not zero");
-        kill_process(pid, signal).expect("the server is alive");
     }
 }
 

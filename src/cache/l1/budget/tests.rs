@@ -14,9 +14,19 @@ fn config(budget_bytes: usize, max_value_bytes: usize, shards: Option<usize>) ->
 }
 
 #[test]
-fn the_allocator_rounds_in_sixteens_and_from_128_kib_on_in_pages() {
-    assert_eq!([0, 1, 24, 25, 40, 41].map(malloc_bytes), [0, 32, 32, 48, 48, 64]);
-    assert_eq!(malloc_bytes(128 * 1024), 132 * 1024);
+fn the_allocator_rounds_to_its_classes() {
+    // From the table in jemalloc.3.
+    let classes = [
+        8, 16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280,
+    ];
+    for pair in classes.windows(2) {
+        assert_eq!([pair[0] + 1, pair[1]].map(malloc_bytes), [pair[1]; 2]);
+    }
+    assert_eq!([0, 1, 8].map(malloc_bytes), [0, 8, 8]);
+    assert_eq!(
+        [14 << 10, (14 << 10) + 1, (1 << 20) + 1].map(malloc_bytes),
+        [14 << 10, 16 << 10, 1280 << 10]
+    );
 }
 
 #[test]

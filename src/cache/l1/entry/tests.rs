@@ -71,7 +71,7 @@ fn a_large_value_is_not_in_the_block() {
     let payload = Payload::new(of, Body::Large(value.clone()), false, &lifetime(5, 1, Expiry::Never));
     assert!(payload.matches(of));
     assert_eq!(payload.value_bytes(), 5000);
-    assert!((5000..5200).contains(&payload.weight()));
+    assert!((5000..5250).contains(&payload.weight()));
 }
 
 #[test]

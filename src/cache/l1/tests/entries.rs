@@ -313,7 +313,7 @@ fn an_entry_that_would_displace_too_much_is_refused() {
         ..config()
     });
     assert_eq!(r.l1.stats().shards, 1);
-    r.fill(get("k"), on(r.a, 10), value(&"x".repeat(9_000)));
+    r.fill(get("k"), on(r.a, 10), value(&"x".repeat(8_000)));
     r.fill(get("large"), on(r.a, 10), value(&"x".repeat(10_000)));
     assert_eq!((r.l1.stats().entries, r.l1.stats().refused_too_large), (1, 1));
     let tiny = rig_with(Config {
