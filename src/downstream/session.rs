@@ -13,7 +13,7 @@ use super::pipe::{self, Ended};
 use crate::clock;
 use crate::net::Stream;
 use crate::proxy::client::{Access, Client};
-use crate::proxy::read::hits;
+use crate::proxy::read::hits::{self, Most};
 use crate::proxy::request::{self, Reason, Step};
 use crate::proxy::worker::Worker;
 use crate::resp::encode;
@@ -213,9 +213,14 @@ impl Session {
         let status = loop {
             if self.scanner.is_at_start() {
                 let rest = &buf[consumed..];
-                let hits = hits::answer(&worker, &self.client, &facts, rest, started_us, HIGH_WATER_BYTES);
+                let most = Most {
+                    requests: self.requests_left,
+                    ready_bytes: HIGH_WATER_BYTES,
+                };
+                let hits = hits::answer(&worker, &self.client, &facts, rest, started_us, most);
                 consumed += hits.bytes;
-                requests += hits.requests;
+                requests += u64::from(hits.requests);
+                self.requests_left -= hits.requests;
             }
             let limits = {
                 let mut state = self.client.state.borrow_mut();

@@ -282,7 +282,11 @@ pub fn send(
     }
     let version = state.version;
     // Only a hit could overtake it.
-    let touched = if worker.shared.config.cache.enabled { touched } else { Touched::None };
+    let touched = if worker.shared.config.cache.enabled {
+        touched
+    } else {
+        Touched::None
+    };
     let sequence = state.outbox.expect(touched, Source::Sent);
     drop(state);
     worker.counters().shared_total.add(1);

@@ -16,18 +16,19 @@ use crate::upstream::facts::Facts;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Answered {
     pub bytes: usize,
-    pub requests: u64,
+    pub requests: u32,
 }
 
-/// Answers the hits at the start of `buf`, as long as fewer than `most_ready_bytes` wait for the socket.
-pub fn answer(
-    worker: &Rc<Worker>,
-    client: &Client,
-    facts: &Facts,
-    buf: &[u8],
-    now_us: u64,
-    most_ready_bytes: usize,
-) -> Answered {
+/// Where to stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Most {
+    pub requests: u32,
+    /// Waiting for the socket.
+    pub ready_bytes: usize,
+}
+
+/// Answers the hits at the start of `buf`.
+pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], now_us: u64, most: Most) -> Answered {
     let mut answered = Answered::default();
     if !worker.shared.config.cache.enabled {
         return answered;
@@ -70,7 +71,7 @@ pub fn answer(
             name,
             variant: b"",
         };
-        if ready.len() >= most_ready_bytes {
+        if answered.requests == most.requests || ready.len() >= most.ready_bytes {
             break;
         }
         let hit = cache.peek(&query, &asker, |view| write_payload(ready, &view.value, *version));
@@ -86,7 +87,7 @@ pub fn answer(
     }
     if answered.requests > 0 {
         client.meta.command.store(get, Relaxed);
-        worker.counters().l1_hits_total.add(answered.requests);
+        worker.counters().l1_hits_total.add(answered.requests.into());
     }
     answered
 }
