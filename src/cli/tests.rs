@@ -1,7 +1,7 @@
 //! The command line against the environment, the file and the defaults.
 
 use super::{EXIT_USAGE, Outcome, parse};
-use crate::config::{Config, Endpoint, LogFormat, LogLevel, Upstream};
+use crate::config::{Config, Endpoint, LogFormat, LogLevel, Place, Upstream};
 use std::ffi::OsString;
 use std::io::Write;
 use tempfile::NamedTempFile;
@@ -98,13 +98,31 @@ fn the_variables_of_other_services_are_understood() {
     );
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.upstream.to_string(), "redis://:***@10.0.0.5:6380");
-    assert!(config.client_credentials().unwrap().password.matches(b"p"));
+    assert!(config.upstream.credentials().unwrap().password.matches(b"p"));
     assert_eq!(config.admin.unwrap().port(), 9100);
     assert_eq!(config.log.level, LogLevel::Warn);
     assert!(!config.cache.enabled, "without L1 nothing is cached");
     let (config, _) = run(&[], &[("REDIS_ADDR", "[::1]:1"), ("CACHE_L1_ENABLED", "true")]);
     assert_eq!(config.upstream.to_string(), "redis://[::1]:1");
     assert!(config.cache.enabled);
+}
+
+#[test]
+fn sentinels_of_other_services_are_understood() {
+    let env = [
+        ("REDIS_ADDR", "10.0.0.5:6380"),
+        ("REDIS_PASSWORD", "p"),
+        ("SENTINEL_ADDRS", "a:1, b,[::1]:3"),
+        ("SENTINEL_MASTER_NAME", "cache"),
+    ];
+    let (config, warnings) = run(&[], &env);
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(
+        config.upstream.to_string(),
+        "redis+sentinel://:***@a:1,b:26379,[::1]:3/cache"
+    );
+    let (config, _) = run(&[], &[("SENTINEL_ADDRS", "a"), ("NEARCACHE_UPSTREAM", "redis://own:2")]);
+    assert_eq!(host_of(&config), "own");
 }
 
 #[test]
@@ -123,7 +141,7 @@ fn its_own_variables_win_over_those_of_other_services() {
 #[test]
 fn variables_without_effect_yet_are_warned_of() {
     let env = [
-        ("SENTINEL_ADDRS", "a:1,b:2"),
+        ("REDIS_SLAVE_ADDRS", "a:1,b:2"),
         ("CACHE_L3_ENABLED", "true"),
         ("CACHE_L2_ENABLED", "false"),
         ("WEBUI_PORT", "8082"),
@@ -133,7 +151,7 @@ fn variables_without_effect_yet_are_warned_of() {
     let (config, warnings) = run(&[], &env);
     assert_eq!(config, Config::default());
     for name in [
-        "SENTINEL_ADDRS",
+        "REDIS_SLAVE_ADDRS",
         "CACHE_L3_ENABLED",
         "CACHE_L2_ENABLED",
         "WEBUI_PORT",
@@ -201,7 +219,7 @@ fn an_unknown_flag_is_refused() {
 
 #[test]
 fn what_is_asked_for_is_printed() {
-    let printed = |args: &[&str]| match call(args, &[("SENTINEL_ADDRS", "a:1")]) {
+    let printed = |args: &[&str]| match call(args, &[("REDIS_SLAVE_ADDRS", "a:1")]) {
         Outcome::Print(text) => text,
         other => panic!("{other:?}"),
     };
@@ -214,7 +232,7 @@ fn what_is_asked_for_is_printed() {
     assert!(printed(&["--print-config", "--l1=2GiB"]).contains("l1 = \"2GiB\""));
     let check = printed(&["--check-config"]);
     assert!(
-        check.starts_with("warning: SENTINEL_ADDRS") && check.ends_with("the configuration is valid\n"),
+        check.starts_with("warning: REDIS_SLAVE_ADDRS") && check.ends_with("the configuration is valid\n"),
         "{check}"
     );
 }
@@ -256,7 +274,7 @@ fn file(text: &str) -> NamedTempFile {
 fn host_of(config: &Config) -> &str {
     match &config.upstream {
         Upstream::Url {
-            endpoint: Endpoint::Tcp { host, .. },
+            place: Place::Node(Endpoint::Tcp { host, .. }),
             ..
         } => host,
         other => panic!("{other:?}"),
