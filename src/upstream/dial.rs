@@ -14,6 +14,7 @@ use bytes::{Buf, BytesMut};
 use parking_lot::RwLock;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::tls::{self, Tls};
 use crate::config::{Credentials, Endpoint, Secret};
@@ -227,7 +228,7 @@ impl Target {
     /// Connects and greets. Nothing is left in the stream: the next reply belongs to the next request.
     pub async fn open(&self, greeting: Greeting) -> Result<(Stream, Greeted), DialError> {
         let mut route = self.route.clone();
-        let deadline = tokio::time::Instant::now() + self.connect_timeout;
+        let deadline = Instant::now() + self.connect_timeout;
         loop {
             let Route { generation, node, role } = route.borrow_and_update().clone();
             let node = match node {
@@ -273,19 +274,26 @@ impl Access {
         })
     }
 
-    async fn connect_socket(&self, node: &Endpoint) -> Result<Stream, DialError> {
+    async fn connect_socket(&self, node: &Endpoint, within: Duration) -> Result<Stream, DialError> {
+        use tokio::time::timeout_at;
+        let deadline = Instant::now() + within;
+        let late = |_| DialError::Timeout(within);
         match node {
             Endpoint::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                let connecting = TcpStream::connect((host.as_str(), *port));
+                let stream = timeout_at(deadline, connecting).await.map_err(late)??;
                 stream.set_nodelay(true)?;
                 let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
                 socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
                 match &self.tls {
                     None => Ok(Stream::Tcp(stream)),
-                    Some(tls) => tls.connect(stream, host).await.map_err(DialError::Tls),
+                    Some(tls) => tls.connect(stream, host, deadline).await.map_err(DialError::Tls),
                 }
             }
-            Endpoint::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+            Endpoint::Unix(path) => {
+                let connecting = UnixStream::connect(path);
+                Ok(Stream::Unix(timeout_at(deadline, connecting).await.map_err(late)??))
+            }
         }
     }
 
@@ -297,11 +305,8 @@ impl Access {
         greeting: Greeting,
         connect_timeout: Duration,
     ) -> Result<(Stream, Greeted), DialError> {
-        use tokio::time::timeout;
-        let mut stream = timeout(connect_timeout, self.connect_socket(node))
-            .await
-            .map_err(|_| DialError::Timeout(connect_timeout))??;
-        let greeted = timeout(greeting.answer_within, self.greet(&mut stream, role, greeting))
+        let mut stream = self.connect_socket(node, connect_timeout).await?;
+        let greeted = tokio::time::timeout(greeting.answer_within, self.greet(&mut stream, role, greeting))
             .await
             .map_err(|_| DialError::Timeout(greeting.answer_within))??;
         Ok((stream, greeted))

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -90,11 +91,11 @@ impl Tls {
         })
     }
 
-    /// The handshake, over a connection to this host.
+    /// The handshake, over a connection to this host, until this time at most.
     ///
     /// # Errors
     /// What went wrong and what to do about it.
-    pub async fn connect(&self, stream: TcpStream, host: &str) -> Result<Stream, String> {
+    pub async fn connect(&self, stream: TcpStream, host: &str, deadline: Instant) -> Result<Stream, String> {
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => ServerName::try_from(host.to_owned()).map_err(|_| {
@@ -102,7 +103,11 @@ impl Tls {
             })?,
         };
         let shown = name.to_str().into_owned();
-        match self.connector.connect(name, stream).await {
+        let handshake = tokio::time::timeout_at(deadline, self.connector.connect(name, stream));
+        let Ok(done) = handshake.await else {
+            return Err(format!("no answer to the handshake; {NO_TLS}"));
+        };
+        match done {
             Ok(stream) => Ok(stream.into()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(format!(
                 "the server closed the connection during the handshake; {NO_TLS}"
@@ -134,7 +139,8 @@ pub fn explain(error: &io::Error, name: Option<&str>) -> Option<String> {
         Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
             format!("the server's certificate is not valid yet: is this machine's clock right? ({error})")
         }
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A bad signature: somebody else of the same name has signed it.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the server's certificate is signed by nobody who is trusted here: name the CA's file in upstream.tls_ca"
                 .to_owned()
         }

@@ -227,6 +227,7 @@ fn an_upstream_on_ipv6() {
     let mut client = proxy.client();
     client.expect(&["SET", "k", "v"], "+OK");
     client.expect(&["WATCH", "k"], "+OK");
+    client.expect(&["UNWATCH"], "+OK");
     drop(server);
     eventually("the error names it", STEP, || {
         client.text(&["GET", "other"]).contains("upstream [::1]:")

@@ -21,7 +21,7 @@ use nearcache::resp::limits::Limits;
 use nearcache::resp::reply;
 use nearcache::resp::request::{Args, Scan, Scanner, Span};
 use nearcache::upstream::connection::Input;
-use nearcache::upstream::dial::{Access, Target, TrackingState};
+use nearcache::upstream::dial::{self, Target, TrackingState};
 use nearcache::upstream::facts::Facts;
 
 use super::check::{self, Checked, Expected, Judge, Shown};
@@ -603,7 +603,7 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
     };
     let target = Target::fixed(
         Endpoint::Unix(PathBuf::from("/nonexistent")),
-        Access::default(),
+        dial::Access::default(),
         Duration::from_secs(1),
     );
     Arc::new(Shared::new(

@@ -19,12 +19,16 @@ use super::{Client, STEP, Server, eventually};
 /// The name under which the sentinels here know the primary.
 pub const NAME: &str = "mymaster";
 
+/// The password of data nodes that have one.
+const PASSWORD: &str = "data";
+
 /// One primary, two replicas and three sentinels with a quorum of two.
 pub struct Watched {
     /// The first one is the primary at the start.
     pub nodes: Vec<Server>,
     pub sentinels: Vec<Sentinel>,
     scheme: &'static str,
+    has_password: bool,
 }
 
 pub struct Sentinel {
@@ -45,6 +49,11 @@ impl Watched {
     /// With more lines for the configuration of each sentinel.
     pub fn with(lines: &str) -> Watched {
         Watched::launch(lines, &[], "redis")
+    }
+
+    /// For [`Watched::cut`]: whoever has no password gets no answer.
+    pub fn that_can_be_cut() -> Watched {
+        Watched::launch("", &["--requirepass", PASSWORD, "--masterauth", PASSWORD], "redis")
     }
 
     /// All of them speak nothing but TLS, Unix sockets aside.
@@ -98,6 +107,7 @@ impl Watched {
             nodes,
             sentinels,
             scheme,
+            has_password: flags.contains(&PASSWORD),
         };
         eventually("the sentinels know all replicas and one another", STEP * 2, || {
             watched.sentinels.iter().all(|sentinel| {
@@ -125,12 +135,24 @@ impl Watched {
     /// The address for `--upstream`.
     pub fn url(&self) -> String {
         let list: Vec<String> = self.sentinels.iter().map(Sentinel::address).collect();
-        format!("{}+sentinel://{}/{NAME}", self.scheme, list.join(","))
+        let user_info = match self.has_password {
+            true => format!(":{PASSWORD}@"),
+            false => String::new(),
+        };
+        format!("{}+sentinel://{user_info}{}/{NAME}", self.scheme, list.join(","))
     }
 
     /// The node that says of itself that it is the primary, other than this one.
     pub fn primary_other_than(&self, old: usize) -> Option<usize> {
-        (0..self.nodes.len()).find(|&i| i != old && self.nodes[i].client().text(&["ROLE"]).contains("master"))
+        (0..self.nodes.len()).find(|&i| i != old && self.is_primary(i))
+    }
+
+    /// What a node says of itself. One that just becomes something else may close the connection.
+    pub fn is_primary(&self, node: usize) -> bool {
+        let mut client = self.nodes[node].client();
+        client.send(&["ROLE"]);
+        let role = client.try_frame(STEP).unwrap_or_default();
+        String::from_utf8_lossy(&role).contains("\nmaster\r")
     }
 
     /// The node that most sentinels name.
