@@ -14,6 +14,7 @@ use std::time::Duration;
 
 /// Which Redis is fronted.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one in the process")]
 pub enum Upstream {
     /// A private server started as a child of the proxy.
     Embedded {

@@ -71,7 +71,7 @@ impl Line {
             &[b"SENTINEL", b"MASTER", name],
         ];
         let surroundings: [&[&[u8]]; 2] = [&[b"SENTINEL", b"SENTINELS", name], &[b"SENTINEL", b"REPLICAS", name]];
-        let wants_surroundings = self.turns % SURROUNDINGS_EVERY == 0;
+        let wants_surroundings = self.turns.is_multiple_of(SURROUNDINGS_EVERY);
         self.turns = self.turns.wrapping_add(1);
         let mut questions = primary.to_vec();
         if wants_surroundings {
