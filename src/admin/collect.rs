@@ -116,8 +116,9 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
     out.add(&names::UPSTREAM_UP, &[], f64::from(u8::from(links.up() > 0)));
     let facts = shared.facts();
     if facts.is_known {
+        let node = shared.target.node();
         let labels = [
-            ("address", &*shared.upstream_name),
+            ("address", &*node),
             ("server", &*facts.server),
             ("version", &*facts.version),
         ];

@@ -187,6 +187,8 @@ struct L1 {
 struct L2 {
     status: Status,
     upstream: String,
+    /// The node that it is now.
+    node: String,
     links: usize,
     links_tracked: usize,
     links_refused: usize,
@@ -211,6 +213,7 @@ impl Health {
                 l2: L2 {
                     status: verdict.l2,
                     upstream: shared.upstream_name.clone(),
+                    node: shared.target.node(),
                     links: seen.links.wanted,
                     links_tracked: seen.links.tracked,
                     links_refused: seen.links.refused,

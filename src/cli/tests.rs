@@ -108,6 +108,46 @@ fn the_variables_of_other_services_are_understood() {
 }
 
 #[test]
+fn every_variable_of_the_upstream_reaches_its_option() {
+    let (secret, pem) = (file("hush\n"), file("a certificate\n"));
+    let [secret, pem] = [&secret, &pem].map(|file| file.path().to_str().unwrap());
+    let env = [
+        ("NEARCACHE_UPSTREAM", "rediss+sentinel://u@s1/m"),
+        ("NEARCACHE_UPSTREAM_PASSWORD_FILE", secret),
+        ("NEARCACHE_SENTINEL_USER", "watcher"),
+        ("NEARCACHE_SENTINEL_PASSWORD", "own"),
+        ("NEARCACHE_TLS_CA", pem),
+        ("NEARCACHE_TLS_CERT", pem),
+        ("NEARCACHE_TLS_KEY", pem),
+        ("NEARCACHE_TLS_SERVER_NAME", "redis.internal"),
+    ];
+    let (config, warnings) = run(&[], &env);
+    assert_eq!(warnings, Vec::<String>::new());
+    let Upstream::Url {
+        place: Place::Sentinel(sentinels),
+        tls: Some(tls),
+        password,
+        ..
+    } = config.upstream
+    else {
+        panic!("{:?}", config.upstream);
+    };
+    assert!(password.value.unwrap().matches(b"hush"));
+    assert_eq!(sentinels.user.as_deref(), Some("watcher"));
+    assert!(sentinels.password.value.unwrap().matches(b"own"));
+    assert!(tls.ca.is_some() && tls.identity.is_some());
+    assert_eq!(tls.server_name.as_deref(), Some("redis.internal"));
+    let (config, _) = run(
+        &[],
+        &[
+            ("NEARCACHE_UPSTREAM", "sentinel://s1/m"),
+            ("NEARCACHE_SENTINEL_PASSWORD_FILE", secret),
+        ],
+    );
+    assert!(config.to_toml().contains("sentinel_password_file"));
+}
+
+#[test]
 fn sentinels_of_other_services_are_understood() {
     let env = [
         ("REDIS_ADDR", "10.0.0.5:6380"),
@@ -180,14 +220,14 @@ fn problems_of_all_sources_are_told_together() {
             path,
             "--l1=4",
             "--port=x",
-            "--upstream=rediss://h",
+            "--upstream=redis+cluster://h",
             "--l3=/d",
         ],
         &env,
     );
     for part in [
         "REDIS_ADDR: \"h:x\": the port must be a number",
-        "--upstream: TLS: this part of nearcache does not exist yet",
+        "--upstream: Cluster: this part of nearcache does not exist yet",
         "--port: \"127.0.0.1:x\" is not an address",
         "CACHE_ENABLED: must be true or false, found \"perhaps\"",
         "--l1: \"4\" needs a unit",

@@ -488,7 +488,7 @@ proptest! {
     }
 
     #[test]
-    fn no_url_makes_the_reader_panic(url in "(redis|unix)://[a-z0-9:@/?%&=\\[\\]é]{0,24}") {
+    fn no_url_makes_the_reader_panic(url in "(redis|rediss|redis\\+sentinel|unix)://[a-z0-9:@,/?%&=\\[\\]é]{0,24}") {
         let _ = upstream(&url);
     }
 
