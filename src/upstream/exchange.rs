@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 
 use super::dial::{DialError, Greeting, Target, Tracking};
 use crate::net::Stream;
-use crate::resp::reply::frame_len;
+use crate::resp::reply::{self, frame_len};
 use crate::resp::{Version, encode};
 
 pub struct Exchange {
@@ -74,8 +74,33 @@ impl Exchange {
         }
     }
 
-    /// Sends what is answered by messages alone.
-    pub async fn send(&mut self, requests: &[&[&[u8]]]) -> Result<(), DialError> {
+    /// Sends a request that is answered by messages, unless it is refused, and behind it a question that is known to be
+    /// answered; the refusal, if there is one.
+    pub async fn subscribe(
+        &mut self,
+        words: &[&[u8]],
+        barrier: &[&[u8]],
+        within: Duration,
+    ) -> Result<Option<BytesMut>, DialError> {
+        let exchange = async {
+            self.send(&[words, barrier]).await?;
+            let mut refusal = None;
+            loop {
+                let frame = self.frame().await?;
+                match frame.first() {
+                    Some(b'>') => self.has_messages = true,
+                    _ if reply::is_error(&frame) => refusal = Some(frame),
+                    _ => return Ok(refusal),
+                }
+            }
+        };
+        match tokio::time::timeout(within, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(DialError::Timeout(within)),
+        }
+    }
+
+    async fn send(&mut self, requests: &[&[&[u8]]]) -> Result<(), DialError> {
         let mut out = Vec::new();
         for words in requests {
             encode::command(&mut out, words.iter().copied());

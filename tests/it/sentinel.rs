@@ -302,6 +302,32 @@ fn one_sentinel_that_lies_is_not_believed() {
 }
 
 #[test]
+fn a_minority_is_followed_only_if_nobody_speaks_against_it_and_copies_are_not_shown_then() {
+    let (old, new) = (Server::start(), Server::start());
+    new.client().expect(&["SET", "k", "new"], "+OK");
+    old.client().expect(&["SET", "k", "old"], "+OK");
+    let sentinels = [(); 3].map(|()| Scripted::naming(Some(old.port())).refuse_to_announce());
+    let proxy = Proxy::before(&url(&[&sentinels[0], &sentinels[1], &sentinels[2]]), &[]);
+    let mut client = proxy.client();
+    client.expect(&["GET", "k"], "$3\r\nold");
+    sentinels[0].silence();
+    sentinels[2].switch(new.port());
+    let begun = Instant::now();
+    while begun.elapsed() < 2 * BOUND {
+        client.expect(&["GET", "k"], "$3\r\nold");
+    }
+    sentinels[1].silence();
+    eventually("it is followed", 2 * BOUND, || {
+        client.cmd(&["GET", "k"]) == b"$3\r\nnew\r\n"
+    });
+    let before = new.calls("get");
+    for _ in 0..20 {
+        client.expect(&["GET", "k"], "$3\r\nnew");
+    }
+    assert_eq!(new.calls("get"), before + 20);
+}
+
+#[test]
 fn nothing_of_the_old_primary_survives_a_switch() {
     let (old, new) = (Server::start(), Server::start());
     for (server, value) in [(&old, "old"), (&new, "new")] {

@@ -51,9 +51,12 @@ impl Line {
                 error: format!("{} (is it a sentinel?)", words(&id).trim_start_matches('-')),
             });
         }
-        exchange
-            .send(&[&[b"SUBSCRIBE", b"+switch-master", b"+promoted-slave"]])
-            .await?;
+        let channels: &[&[u8]] = &[b"SUBSCRIBE", b"+switch-master", b"+promoted-slave"];
+        let refusal = exchange.subscribe(channels, &[b"SENTINEL", b"MYID"], within).await?;
+        if let Some(refusal) = refusal {
+            // What it would announce is seen when it is asked the next time.
+            tracing::debug!(sentinel = %address, error = words(&refusal), "a sentinel refuses SUBSCRIBE");
+        }
         Ok(Line {
             exchange,
             id: words(&id),

@@ -291,6 +291,8 @@ struct Script {
     primary: Option<u16>,
     epoch: u64,
     others: Vec<(String, u16)>,
+    is_silent: bool,
+    refuses_to_announce: bool,
     listeners: Vec<TcpStream>,
 }
 
@@ -331,6 +333,20 @@ impl Scripted {
         }
     }
 
+    /// From now on it answers nobody.
+    pub fn silence(&self) {
+        self.script.lock().expect("no thread of a script panics").is_silent = true;
+    }
+
+    /// It lets nobody subscribe.
+    pub fn refuse_to_announce(self) -> Scripted {
+        self.script
+            .lock()
+            .expect("no thread of a script panics")
+            .refuses_to_announce = true;
+        self
+    }
+
     /// It tells of other sentinels.
     pub fn tell_of(&self, others: &[(String, u16)]) {
         self.script.lock().expect("no thread of a script panics").others = others.to_vec();
@@ -343,6 +359,9 @@ fn serve(stream: TcpStream, script: &Mutex<Script>) {
     while let Some(words) = request(&mut input) {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut script = script.lock().expect("no thread of a script panics");
+        if script.is_silent {
+            break;
+        }
         let array = |items: &[&str]| String::from_utf8_lossy(&encode(items)).into_owned();
         let port = script.primary.map(|port| port.to_string());
         let reply = match (
@@ -379,6 +398,7 @@ fn serve(stream: TcpStream, script: &Mutex<Script>) {
                 format!("*{}\r\n{}", script.others.len(), rows.collect::<String>())
             }
             ("SENTINEL", _) => "*0\r\n".to_owned(),
+            ("SUBSCRIBE", _) if script.refuses_to_announce => "-NOPERM no permissions\r\n".to_owned(),
             ("SUBSCRIBE", _) => {
                 script.listeners.extend(output.try_clone());
                 continue;
