@@ -6,7 +6,7 @@ use std::fs;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::certificates::{Authority, Identity, Validity};
-use crate::support::sentinel::{NAME, Watched};
+use crate::support::sentinel::Watched;
 use crate::support::server::free_port;
 use crate::support::{Client, Proxy, STEP, Server, eventually, show};
 
@@ -243,12 +243,7 @@ fn sentinels_and_nodes_over_tls() {
     let mut client = proxy.client();
     client.expect(&["SET", "k", "v"], "+OK");
     client.expect(&["GET", "k"], "$1\r\nv");
-    watched.sentinels[0]
-        .client()
-        .expect(&["SENTINEL", "FAILOVER", NAME], "+OK");
-    eventually("another is promoted", STEP * 2, || {
-        watched.primary_other_than(0).is_some()
-    });
+    watched.fail_over(0);
     eventually("it is followed", STEP, || {
         proxy.metric("nearcache_upstream_switches_total", &[]) == Some(1.0)
             && client.cmd(&["SET", "k", "w"]) == b"+OK\r\n"

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -150,8 +150,10 @@ impl Watched {
     /// What a node says of itself. One that just becomes something else may close the connection.
     pub fn is_primary(&self, node: usize) -> bool {
         let mut client = self.nodes[node].client();
-        client.send(&["ROLE"]);
-        let role = client.try_frame(STEP).unwrap_or_default();
+        let role = match client.try_raw(&encode(&["ROLE"])) {
+            Ok(()) => client.try_frame(STEP).unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
         String::from_utf8_lossy(&role).contains("\nmaster\r")
     }
 
@@ -159,6 +161,20 @@ impl Watched {
     pub fn named(&self) -> Option<usize> {
         let names: Vec<u16> = self.sentinels.iter().filter_map(Sentinel::names).collect();
         (0..self.nodes.len()).find(|&i| 2 * names.iter().filter(|&&port| port == self.nodes[i].port()).count() > 3)
+    }
+
+    /// Has the sentinels replace a primary that is well, and waits until another one is promoted. On a busy machine they may
+    /// give up half way.
+    pub fn fail_over(&self, old: usize) {
+        let mut asked: Option<Instant> = None;
+        eventually("another node is promoted", 2 * FAILOVER, || {
+            let is_due = asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(8));
+            if is_due && self.named() == Some(old) {
+                asked = Some(Instant::now());
+                self.sentinels[0].client().cmd(&["SENTINEL", "FAILOVER", NAME]);
+            }
+            self.primary_other_than(old).is_some()
+        });
     }
 
     /// A sentinel can no longer speak to a node, and hears nothing from it.
@@ -237,7 +253,9 @@ impl Sentinel {
     /// The port of the primary that it names.
     pub fn names(&self) -> Option<u16> {
         let mut client = self.client();
-        client.send(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]);
+        client
+            .try_raw(&encode(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]))
+            .ok()?;
         let reply = client.try_frame(Duration::from_millis(500)).ok()?;
         let port = payload(children(&reply).get(1)?)??;
         String::from_utf8_lossy(&port).parse().ok()
