@@ -5,6 +5,12 @@
 #   docker/setup.sh test [flags of cargo test] installs what the tests need too, and runs them all
 #   docker/setup.sh instructions [--record]    counts the instructions of the common steps, and compares or records them
 #
+# and to real topologies on this machine, as processes, with the proxy in front (standalone: one server; sentinel: a
+# primary, two replicas and three sentinels):
+#
+#   docker/setup.sh up|down|status standalone|sentinel
+#   docker/setup.sh test standalone|sentinel   brings it up, sends commands and a failover through the proxy, takes it down
+#
 # Installs by apt only what is not there, into the system; everything else goes under target/. A second run finds it
 # all in place and installs nothing. Needs root or sudo only where something is missing.
 set -euo pipefail
@@ -24,10 +30,16 @@ main() {
     [ $# -eq 0 ] || shift
     case $command in
         run) run "$@" ;;
-        test) run_tests "$@" ;;
+        up | down | status) topology "$command" "$@" ;;
+        test)
+            case ${1:-} in
+                standalone | sentinel) topology smoke "$@" ;;
+                *) run_tests "$@" ;;
+            esac
+            ;;
         instructions) count_instructions "$@" ;;
         *)
-            sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+            sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
             exit 2
             ;;
     esac
@@ -63,6 +75,216 @@ count_instructions() {
     # With everything installed, that nothing could be counted is a failure.
     export CI=${CI:-true}
     cargo bench --locked --bench instructions -- "$@"
+}
+
+# ---- topologies: every process in a directory of its own under target/topology, known by the pid file there
+
+topology() {
+    local action=$1 kind=${2:-}
+    case $kind in
+        standalone) nodes=(16379) sentinels=() listen=6391 admin=9191 ;;
+        sentinel) nodes=(16381 16382 16383) sentinels=(26381 26382 26383) listen=6392 admin=9192 ;;
+        *) fail "which topology? $action standalone or $action sentinel" ;;
+    esac
+    place=$PWD/target/topology/$kind
+    case $action in
+        up) up "$kind" ;;
+        down) down ;;
+        status) status ;;
+        smoke) smoke "$kind" ;;
+    esac
+}
+
+up() {
+    need_system_packages
+    need_cargo
+    need_redis_programs
+    cargo build --release --locked --bin nearcache
+    local port url
+    for port in "${nodes[@]}"; do
+        # The first one is the primary at the start; later on the sentinels know.
+        start "node-$port" "$port" "$redis_server" --port "$port" --bind 127.0.0.1 --save '' --appendonly no \
+            --repl-diskless-sync-delay 0 $([ "$port" = "${nodes[0]}" ] || echo --replicaof 127.0.0.1 "${nodes[0]}")
+    done
+    for port in "${sentinels[@]}"; do
+        mkdir -p "$place/sentinel-$port"
+        [ -e "$place/sentinel-$port/sentinel.conf" ] || cat >"$place/sentinel-$port/sentinel.conf" <<EOF
+port $port
+bind 127.0.0.1
+dir $place/sentinel-$port
+sentinel monitor mymaster 127.0.0.1 ${nodes[0]} 2
+sentinel down-after-milliseconds mymaster 1000
+sentinel failover-timeout mymaster 5000
+EOF
+        start "sentinel-$port" "$port" "$redis_server" "$place/sentinel-$port/sentinel.conf" --sentinel
+    done
+    url=redis://127.0.0.1:${nodes[0]}
+    if [ "$1" = sentinel ]; then
+        url=redis+sentinel://$(printf '127.0.0.1:%s,' "${sentinels[@]}" | sed 's/,$//')/mymaster
+        wait_for 'the sentinels find the replicas and one another' sentinels_are_complete
+    fi
+    start nearcache "$listen" "$(realpath "${CARGO_TARGET_DIR:-target}")/release/nearcache" --upstream "$url" \
+        --listen "127.0.0.1:$listen" --admin "127.0.0.1:$admin"
+    wait_for 'the proxy is healthy' is_healthy
+    say "up: redis-cli -p $listen talks to the proxy, http://127.0.0.1:$admin/health tells how it is"
+}
+
+# A name, the port at which it will answer, and the command.
+start() {
+    local name=$1 port=$2
+    shift 2
+    if is_running "$name"; then
+        say "$name runs already"
+        return
+    fi
+    if cli "$port" PING >/dev/null 2>&1; then
+        fail "something else answers at port $port, where $name should"
+    fi
+    mkdir -p "$place/$name"
+    (cd "$place/$name" && exec nohup "$@" >>"$place/$name/log" 2>&1 </dev/null) &
+    echo $! >"$place/$name/pid"
+    wait_for "$name answers at port $port" answers "$port"
+}
+
+down() {
+    local name pid
+    # The proxy first, then who names the primary, then the nodes.
+    for name in $(parts); do
+        if is_running "$name"; then
+            pid=$(cat "$place/$name/pid")
+            kill "$pid"
+            wait_for "$name ends" is_gone "$pid"
+            say "$name has ended"
+        fi
+    done
+    rm -rf "$place"
+}
+
+# The directories of all processes, in that order.
+parts() {
+    local path
+    for path in "$place"/nearcache "$place"/sentinel-* "$place"/node-*; do
+        [ ! -d "$path" ] || basename "$path"
+    done
+}
+
+status() {
+    local name
+    for name in $(parts); do
+        if is_running "$name"; then
+            say "$name: up, pid $(cat "$place/$name/pid")"
+        else
+            say "$name: down; the end of its log:"
+            tail -n 3 "$place/$name/log"
+        fi
+    done
+    is_running nearcache || fail 'the proxy does not run'
+    need_redis_programs
+    cli "$listen" INFO nearcache | grep -E 'upstream|caching|sentinels|replicas'
+}
+
+smoke() {
+    trap down EXIT
+    up "$1"
+    expect OK SET smoke:k before
+    expect before GET smoke:k
+    expect before GET smoke:k
+    [ "$(field nearcache_l1_hits)" -ge 1 ] || fail 'the second read was no hit'
+    expect 1 DEL smoke:k smoke:n
+    expect 1 INCR smoke:n
+    expect OK EVAL "return redis.call('SET', KEYS[1], ARGV[1])" 1 smoke:k script
+    expect script GET smoke:k
+    cli "${nodes[0]}" SET smoke:k foreign >/dev/null
+    wait_for 'a foreign write is seen' answer_is foreign GET smoke:k
+    if [ "$1" = sentinel ]; then
+        say 'a failover by command'
+        cli "${sentinels[0]}" SENTINEL FAILOVER mymaster >/dev/null
+        wait_for 'the proxy follows it' switches_are 1
+        wait_for 'writes are possible' answer_is OK SET smoke:k after
+        expect after GET smoke:k
+        say 'kill -9 of the primary'
+        local port
+        port=$(cli "${sentinels[0]}" SENTINEL GET-MASTER-ADDR-BY-NAME mymaster | tail -n 1)
+        wait_for 'the sentinels are ready for another one' replicas_are_two
+        kill -9 "$(cat "$place/node-$port/pid")"
+        wait_for 'the proxy follows it' switches_are 2
+        wait_for 'writes are possible' answer_is OK SET smoke:k later
+        expect later GET smoke:k
+    fi
+    say "smoke test of $1: passed"
+}
+
+expect() {
+    local expected=$1 found
+    shift
+    found=$(cli "$listen" "$@")
+    [ "$found" = "$expected" ] || fail "$* answered \"$found\", not \"$expected\""
+}
+
+answer_is() {
+    local expected=$1
+    shift
+    [ "$(cli "$listen" "$@" 2>/dev/null)" = "$expected" ]
+}
+
+field() {
+    cli "$listen" INFO nearcache | tr -d '\r' | sed -n "s/^$1://p"
+}
+
+switches_are() {
+    [ "$(field nearcache_upstream_switches)" = "$1" ]
+}
+
+sentinels_are_complete() {
+    local port state
+    for port in "${sentinels[@]}"; do
+        state=$(cli "$port" SENTINEL MASTER mymaster | paste -s -d ' ')
+        [[ $state = *'num-slaves 2 num-other-sentinels 2'* ]] || return 1
+    done
+}
+
+replicas_are_two() {
+    local state
+    state=$(cli "${sentinels[0]}" SENTINEL REPLICAS mymaster | paste -s -d ' ')
+    [ "$(grep -o 'master-link-status ok' <<<"$state" | wc -l)" -ge 2 ] && [[ $state != *s_down* ]]
+}
+
+is_healthy() {
+    [ "$(field nearcache_links_tracked)" -ge 1 ] 2>/dev/null
+}
+
+is_running() {
+    local pid
+    pid=$(cat "$place/$1/pid" 2>/dev/null) && [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$place/$1" ]
+}
+
+is_gone() {
+    ! kill -0 "$1" 2>/dev/null
+}
+
+answers() {
+    cli "$1" PING 2>/dev/null | grep -q PONG
+}
+
+# What is awaited, and the command that says whether it is so.
+wait_for() {
+    local what=$1 end=$((SECONDS + 30))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || fail "not within 30 seconds: $what"
+        sleep 0.05
+    done
+}
+
+cli() {
+    local port=$1
+    shift
+    timeout 5 "$redis_cli" -p "$port" "$@"
+}
+
+need_redis_programs() {
+    redis_server=$(command -v redis-server || command -v valkey-server) || fail 'there is no redis-server'
+    redis_cli=$(command -v redis-cli || command -v valkey-cli) || fail 'there is no redis-cli: install redis-tools'
 }
 
 need_system_packages() {

@@ -62,7 +62,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: impl Fn(&str) -> Opt
 #[derive(Parser)]
 #[command(name = "nearcache", version, max_term_width = 100)]
 struct Flags {
-    /// The Redis to front: redis://[[user]:password@]host[:port][/db] or unix:///path
+    /// The Redis to front: redis://[[user]:password@]host[:port][/db], rediss:// for TLS,
+    /// redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/name[/db] or unix:///path
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     /// The configuration file (TOML); conf/nearcache.toml lists every option

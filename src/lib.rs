@@ -18,6 +18,13 @@
 //! A client whose state lives in its connection (`MULTI`, blocking commands) leaves this walk: its session runs in
 //! `downstream::pipe`, over an upstream connection of its own, followed by `proxy::pinned`. Subscriptions do not need
 //! one: `proxy::pubsub` has them for all clients of a worker on one connection.
+//!
+//! # The walk of a failover
+//! `upstream::sentinel` asks the sentinels and publishes whom most of them name, and since when they agree.
+//! `server::upstream` passes the time on to `cache::Links`, since no copy may be shown much longer than that; when the node
+//! is another one it begins a new generation there, voids everything, and only then gives the node to `upstream::dial`,
+//! by which all connections are made. Each worker closes what leads to the old node, and its connections dial the new one,
+//! which has to say itself that it is the primary.
 
 pub mod cli;
 

@@ -1,4 +1,4 @@
-//! One stream type for TCP and Unix sockets, used by both sides of the proxy.
+//! One stream type for TCP and Unix sockets, used by both sides of the proxy, and for TLS to the upstream.
 //!
 //! Reading and writing go through tokio's poll functions, which know after a short read or write that the
 //! socket is drained and spare the system call that would only say "would block".
@@ -6,16 +6,26 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<Tls>),
+}
+
+/// A TLS stream keeps records that its socket would not take, and sends them only when it is asked to: here whenever it is
+/// read from or written to, so that whoever polls it after a wake-up need not know.
+#[derive(Debug)]
+pub struct Tls {
+    stream: TlsStream<TcpStream>,
+    has_unsent: bool,
 }
 
 impl Stream {
@@ -34,6 +44,10 @@ impl Stream {
         match self {
             Stream::Tcp(s) => tokio_util::io::poll_read_buf(Pin::new(s), cx, buf),
             Stream::Unix(s) => tokio_util::io::poll_read_buf(Pin::new(s), cx, buf),
+            Stream::Tls(s) => {
+                s.send_unsent(cx)?;
+                tokio_util::io::poll_read_buf(Pin::new(&mut s.stream), cx, buf)
+            }
         }
     }
 
@@ -41,6 +55,10 @@ impl Stream {
         match self {
             Stream::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             Stream::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            Stream::Tls(s) => {
+                s.send_unsent(cx)?;
+                Pin::new(&mut s.stream).poll_read(cx, buf)
+            }
         }
     }
 
@@ -48,6 +66,12 @@ impl Stream {
         match self {
             Stream::Tcp(s) => Pin::new(s).poll_write(cx, buf),
             Stream::Unix(s) => Pin::new(s).poll_write(cx, buf),
+            Stream::Tls(s) => {
+                let written = Pin::new(&mut s.stream).poll_write(cx, buf);
+                s.has_unsent = true;
+                s.send_unsent(cx)?;
+                written
+            }
         }
     }
 
@@ -55,6 +79,12 @@ impl Stream {
         match self {
             Stream::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Stream::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Stream::Tls(s) => {
+                let written = Pin::new(&mut s.stream).poll_write_vectored(cx, bufs);
+                s.has_unsent = true;
+                s.send_unsent(cx)?;
+                written
+            }
         }
     }
 
@@ -63,6 +93,10 @@ impl Stream {
         match self {
             Stream::Tcp(s) => s.write_all(buf).await,
             Stream::Unix(s) => s.write_all(buf).await,
+            Stream::Tls(s) => {
+                s.stream.write_all(buf).await?;
+                s.stream.flush().await
+            }
         }
     }
 
@@ -76,6 +110,8 @@ impl Stream {
         match self {
             Stream::Tcp(s) => socket2::SockRef::from(s).shutdown(std::net::Shutdown::Write),
             Stream::Unix(s) => socket2::SockRef::from(s).shutdown(std::net::Shutdown::Write),
+            // Without a close_notify, which a server takes like the end that it is.
+            Stream::Tls(s) => socket2::SockRef::from(s.stream.get_ref().0).shutdown(std::net::Shutdown::Write),
         }
     }
 
@@ -84,6 +120,7 @@ impl Stream {
         let ready = match self {
             Stream::Tcp(s) => std::pin::pin!(s.ready(Interest::READABLE)).poll(cx),
             Stream::Unix(s) => std::pin::pin!(s.ready(Interest::READABLE)).poll(cx),
+            Stream::Tls(s) => std::pin::pin!(s.stream.get_ref().0.ready(Interest::READABLE)).poll(cx),
         };
         match ready {
             Poll::Ready(Ok(ready)) => ready.is_read_closed(),
@@ -94,12 +131,43 @@ impl Stream {
 
     /// Whether the peer has closed or sent something although nothing was asked: an idle connection that is no longer
     /// usable.
-    pub fn is_disturbed(&self) -> bool {
+    pub fn is_disturbed(&mut self) -> bool {
         let mut byte = [0u8; 1];
         let read = match self {
             Stream::Tcp(s) => s.try_read(&mut byte),
             Stream::Unix(s) => s.try_read(&mut byte),
+            // There may be records that carry nothing (session tickets), so only the TLS layer can tell.
+            Stream::Tls(s) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                return Pin::new(&mut s.stream)
+                    .poll_read(&mut cx, &mut ReadBuf::new(&mut byte))
+                    .is_ready();
+            }
         };
         !matches!(read, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl Tls {
+    fn send_unsent(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.has_unsent {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(sent) => {
+                    self.has_unsent = false;
+                    return sent;
+                }
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<TlsStream<TcpStream>> for Stream {
+    fn from(stream: TlsStream<TcpStream>) -> Self {
+        Stream::Tls(Box::new(Tls {
+            stream,
+            has_unsent: false,
+        }))
     }
 }

@@ -9,6 +9,7 @@ use crate::metrics::expose::{Exposition, Labels};
 use crate::metrics::names::{self, Number};
 use crate::metrics::{Counters, Durations, Tally};
 use crate::proxy::shared::Shared;
+use crate::upstream::sentinel::Sentinels;
 
 pub fn collect(shared: &Shared) -> Exposition {
     let mut out = Exposition::default();
@@ -115,13 +116,30 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
     out.add(&names::UPSTREAM_UP, &[], f64::from(u8::from(links.up() > 0)));
     let facts = shared.facts();
     if facts.is_known {
+        let node = shared.target.node();
         let labels = [
-            ("address", &*shared.upstream_name),
+            ("address", &*node),
             ("server", &*facts.server),
             ("version", &*facts.version),
         ];
         out.add(&names::UPSTREAM_INFO, &labels, 1.0);
     }
+    out.add(&names::UPSTREAM_SWITCHES, &[], shared.switches.load(Relaxed) as f64);
+    let (sentinels, replicas) = match &shared.topology {
+        Some(topology) => {
+            let topology = topology.borrow();
+            (topology.sentinels, topology.replicas.len())
+        }
+        None => (Sentinels::default(), 0),
+    };
+    for (state, count) in [
+        ("known", sentinels.known),
+        ("answering", sentinels.answering),
+        ("agreeing", sentinels.agreeing),
+    ] {
+        out.add(&names::SENTINELS, &[(names::STATE, state)], count as f64);
+    }
+    out.add(&names::REPLICAS, &[], replicas as f64);
     out.add(&names::LINKS, &[], links.wanted as f64);
     out.add(&names::LINKS_TRACKED, &[], links.tracked as f64);
     out.add(&names::LINKS_REFUSED, &[], links.refused as f64);

@@ -102,8 +102,16 @@ impl Links {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
     UpstreamUnreachable,
-    LinksDown { down: usize, wanted: usize },
-    LinksSilent { silent: usize, wanted: usize },
+    LinksDown {
+        down: usize,
+        wanted: usize,
+    },
+    LinksSilent {
+        silent: usize,
+        wanted: usize,
+    },
+    /// Copies are not shown: another node may have become the primary.
+    PrimaryUnconfirmed,
     TrackingRefused,
     FactsUnknown,
     Draining,
@@ -120,6 +128,9 @@ impl fmt::Display for Reason {
                     "{silent} of {wanted} upstream connections have not answered within the staleness bound"
                 )
             }
+            Reason::PrimaryUnconfirmed => f.write_str(
+                "no majority of the sentinels has named this primary within the staleness bound: no copies are shown",
+            ),
             Reason::TrackingRefused => f.write_str("the upstream refuses CLIENT TRACKING: nothing is cached"),
             Reason::FactsUnknown => f.write_str("the upstream's version and commands are not known yet"),
             Reason::Draining => f.write_str("the proxy is ending"),
@@ -176,6 +187,8 @@ struct L1 {
 struct L2 {
     status: Status,
     upstream: String,
+    /// The node that it is now.
+    node: String,
     links: usize,
     links_tracked: usize,
     links_refused: usize,
@@ -200,6 +213,7 @@ impl Health {
                 l2: L2 {
                     status: verdict.l2,
                     upstream: shared.upstream_name.clone(),
+                    node: shared.target.node(),
                     links: seen.links.wanted,
                     links_tracked: seen.links.tracked,
                     links_refused: seen.links.refused,
@@ -220,6 +234,7 @@ pub struct Seen {
     pub links: Links,
     pub caching: Caching,
     is_upstream_known: bool,
+    is_primary_confirmed: bool,
     is_draining: bool,
 }
 
@@ -246,6 +261,11 @@ impl Seen {
             links,
             caching,
             is_upstream_known: shared.facts().is_known,
+            is_primary_confirmed: shared
+                .links
+                .confirmed_us()
+                .saturating_add(cache.bound.as_micros() as u64)
+                > clock::now_us(),
             is_draining: shared.is_draining.load(Relaxed),
         }
     }
@@ -270,13 +290,16 @@ impl Seen {
             _ if up == 0 => Status::Unhealthy,
             _ => Status::Degraded,
         };
+        if self.caching == Caching::Tracked && !self.is_primary_confirmed && up > 0 {
+            reasons.push(Reason::PrimaryUnconfirmed);
+        }
         if self.caching == Caching::Refused {
             reasons.push(Reason::TrackingRefused);
         }
         let l1 = match self.caching {
             Caching::Off | Caching::ByAge => Status::Healthy,
             Caching::Refused => Status::Degraded,
-            Caching::Tracked if down + silent > 0 => Status::Degraded,
+            Caching::Tracked if down + silent > 0 || !self.is_primary_confirmed => Status::Degraded,
             Caching::Tracked => Status::Healthy,
         };
         if self.is_draining {

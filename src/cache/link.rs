@@ -4,6 +4,10 @@
 //! the link that filled it, and is a hit only while that link is in the same *epoch* and has answered lately. So the loss
 //! of a connection, a flush of the server, or mere silence make thousands of entries misses by changing one number here.
 //!
+//! Where the upstream node itself can turn out to be the wrong one (Sentinel names another primary while the old one goes on
+//! answering), a link vouches no longer than somebody *confirms* the node: [`Links::confirm`] says until when that is known,
+//! for the nodes of one *generation*, and a link that leads to a node of an earlier generation stays as fresh as it was.
+//!
 //! A link is written by the one thread that parses its stream (its owner), except for [`Links::void_everything`], and
 //! read without a lock by every worker. Times are microseconds of the process's monotonic clock, never 0.
 
@@ -36,6 +40,12 @@ pub struct Links {
     blocks: Box<[OnceLock<Block>]>,
     /// Ids handed out, counted before the link is used for anything.
     taken: AtomicUsize,
+    /// How long what was answered and confirmed is believed.
+    bound_us: AtomicU64,
+    /// Which node is the upstream now.
+    generation: AtomicU32,
+    /// When it was last known to be the one; `u64::MAX` where nobody doubts it. Written after the generation.
+    confirmed_us: AtomicU64,
 }
 
 type Block = Box<[CachePadded<Link>]>;
@@ -46,6 +56,19 @@ struct Link {
     epoch: AtomicU32,
     /// When the newest answered command of this epoch was sent; 0 while none was.
     answered_us: AtomicU64,
+    /// Until when what it filled in this epoch may be shown: the staleness bound after the earlier of its newest answer and
+    /// the newest confirmation of its node.
+    fresh_until_us: AtomicU64,
+    /// Of the node to which its connection leads.
+    generation: AtomicU32,
+}
+
+/// What a link says for itself; all 0 for an unknown one.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Vouched {
+    pub answered_us: u64,
+    pub fresh_until_us: u64,
+    pub epoch: u32,
 }
 
 /// 65,534 links: the largest `u16` is [`LinkId::PINNED`], the one below stays free.
@@ -64,6 +87,39 @@ impl Links {
         Links {
             blocks,
             taken: AtomicUsize::new(0),
+            bound_us: AtomicU64::new(0),
+            generation: AtomicU32::new(0),
+            confirmed_us: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// The staleness bound. Called once, before the first answer; without it nothing is ever fresh.
+    pub fn set_bound(&self, bound_us: u64) {
+        self.bound_us.store(bound_us, Ordering::Relaxed);
+    }
+
+    /// The upstream is a node of this generation from now on, and it was confirmed at this time (0: not yet). Links to
+    /// earlier nodes do not become any fresher. Called before anybody can connect to the node. One thread.
+    pub fn begin_generation(&self, generation: u32, confirmed_us: u64) {
+        // The generation first: whoever reads the confirmation of the new node then sees that it is not about the old one.
+        self.generation.store(generation, Ordering::SeqCst);
+        self.confirmed_us.store(confirmed_us, Ordering::SeqCst);
+    }
+
+    /// The node of the current generation was the right one at this time. The same thread.
+    pub fn confirm(&self, confirmed_us: u64) {
+        self.confirmed_us.store(confirmed_us, Ordering::Release);
+    }
+
+    /// When the upstream node was last known to be the right one; `u64::MAX`: nobody doubts it.
+    pub fn confirmed_us(&self) -> u64 {
+        self.confirmed_us.load(Ordering::Acquire)
+    }
+
+    /// The connection of `link` leads to a node of this generation. Called by its owner, before its first answer.
+    pub fn reached(&self, link: LinkId, generation: u32) {
+        if let Some(l) = self.link(link) {
+            l.generation.store(generation, Ordering::Relaxed);
         }
     }
 
@@ -99,7 +155,33 @@ impl Links {
             && l.answered_us.load(Ordering::Relaxed) < sent_us
         {
             l.answered_us.store(sent_us, Ordering::Release);
+            self.renew_link(l);
         }
+    }
+
+    /// A confirmation may have come since the last answer. Called by the link's owner, some times within the bound.
+    pub fn renew(&self, link: LinkId) {
+        if let Some(l) = self.link(link) {
+            self.renew_link(l);
+        }
+    }
+
+    fn renew_link(&self, l: &Link) {
+        // In this order; see `begin_generation`.
+        let confirmed_us = self.confirmed_us.load(Ordering::Acquire);
+        let is_current = self.generation.load(Ordering::Acquire) == l.generation.load(Ordering::Relaxed);
+        let vouched_us = l.answered_us.load(Ordering::Relaxed).min(confirmed_us);
+        if is_current && vouched_us > 0 {
+            let until_us = vouched_us.saturating_add(self.bound_us.load(Ordering::Relaxed));
+            if l.fresh_until_us.load(Ordering::Relaxed) < until_us {
+                l.fresh_until_us.store(until_us, Ordering::Release);
+            }
+        }
+    }
+
+    /// Until when what `link` fills may be shown; 0: it may not.
+    pub fn fresh_until_us(&self, link: LinkId) -> u64 {
+        self.link(link).map_or(0, |l| l.fresh_until_us.load(Ordering::Acquire))
     }
 
     /// When the newest answered command of this epoch was sent; 0: nothing was answered yet.
@@ -116,6 +198,7 @@ impl Links {
             // and vouch for what nobody watches any more.
             l.next_epoch();
             l.answered_us.store(0, Ordering::Release);
+            l.fresh_until_us.store(0, Ordering::Release);
         }
     }
 
@@ -137,14 +220,18 @@ impl Links {
         }
     }
 
-    /// What an entry of `link` must be held against: (`answered_us`, epoch).
+    /// What an entry of `link` must be held against.
     #[inline]
-    pub(crate) fn vouched(&self, link: LinkId) -> (u64, u32) {
-        // `answered_us` is read first: an answer of a later life is then seen together with that life's epoch, and can
+    pub(crate) fn vouched(&self, link: LinkId) -> Vouched {
+        // The epoch is read last: an answer of a later life is then seen together with that life's epoch, and can
         // not vouch for an entry of the earlier one. See `lost`.
         match self.link(link) {
-            Some(l) => (l.answered_us.load(Ordering::Acquire), l.epoch.load(Ordering::Acquire)),
-            None => (0, 0),
+            Some(l) => Vouched {
+                answered_us: l.answered_us.load(Ordering::Acquire),
+                fresh_until_us: l.fresh_until_us.load(Ordering::Acquire),
+                epoch: l.epoch.load(Ordering::Acquire),
+            },
+            None => Vouched::default(),
         }
     }
 
@@ -178,6 +265,8 @@ fn new_block() -> Block {
             CachePadded::new(Link {
                 epoch: AtomicU32::new(1),
                 answered_us: AtomicU64::new(0),
+                fresh_until_us: AtomicU64::new(0),
+                generation: AtomicU32::new(0),
             })
         })
         .collect()

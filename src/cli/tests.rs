@@ -1,7 +1,7 @@
 //! The command line against the environment, the file and the defaults.
 
 use super::{EXIT_USAGE, Outcome, parse};
-use crate::config::{Config, Endpoint, LogFormat, LogLevel, Upstream};
+use crate::config::{Config, Endpoint, LogFormat, LogLevel, Place, Upstream};
 use std::ffi::OsString;
 use std::io::Write;
 use tempfile::NamedTempFile;
@@ -98,13 +98,71 @@ fn the_variables_of_other_services_are_understood() {
     );
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.upstream.to_string(), "redis://:***@10.0.0.5:6380");
-    assert!(config.client_credentials().unwrap().password.matches(b"p"));
+    assert!(config.upstream.credentials().unwrap().password.matches(b"p"));
     assert_eq!(config.admin.unwrap().port(), 9100);
     assert_eq!(config.log.level, LogLevel::Warn);
     assert!(!config.cache.enabled, "without L1 nothing is cached");
     let (config, _) = run(&[], &[("REDIS_ADDR", "[::1]:1"), ("CACHE_L1_ENABLED", "true")]);
     assert_eq!(config.upstream.to_string(), "redis://[::1]:1");
     assert!(config.cache.enabled);
+}
+
+#[test]
+fn every_variable_of_the_upstream_reaches_its_option() {
+    let (secret, pem) = (file("hush\n"), file("a certificate\n"));
+    let [secret, pem] = [&secret, &pem].map(|file| file.path().to_str().unwrap());
+    let env = [
+        ("NEARCACHE_UPSTREAM", "rediss+sentinel://u@s1/m"),
+        ("NEARCACHE_UPSTREAM_PASSWORD_FILE", secret),
+        ("NEARCACHE_SENTINEL_USER", "watcher"),
+        ("NEARCACHE_SENTINEL_PASSWORD", "own"),
+        ("NEARCACHE_TLS_CA", pem),
+        ("NEARCACHE_TLS_CERT", pem),
+        ("NEARCACHE_TLS_KEY", pem),
+        ("NEARCACHE_TLS_SERVER_NAME", "redis.internal"),
+    ];
+    let (config, warnings) = run(&[], &env);
+    assert_eq!(warnings, Vec::<String>::new());
+    let Upstream::Url {
+        place: Place::Sentinel(sentinels),
+        tls: Some(tls),
+        password,
+        ..
+    } = config.upstream
+    else {
+        panic!("{:?}", config.upstream);
+    };
+    assert!(password.value.unwrap().matches(b"hush"));
+    assert_eq!(sentinels.user.as_deref(), Some("watcher"));
+    assert!(sentinels.password.value.unwrap().matches(b"own"));
+    assert!(tls.ca.is_some() && tls.identity.is_some());
+    assert_eq!(tls.server_name.as_deref(), Some("redis.internal"));
+    let (config, _) = run(
+        &[],
+        &[
+            ("NEARCACHE_UPSTREAM", "sentinel://s1/m"),
+            ("NEARCACHE_SENTINEL_PASSWORD_FILE", secret),
+        ],
+    );
+    assert!(config.to_toml().contains("sentinel_password_file"));
+}
+
+#[test]
+fn sentinels_of_other_services_are_understood() {
+    let env = [
+        ("REDIS_ADDR", "10.0.0.5:6380"),
+        ("REDIS_PASSWORD", "p"),
+        ("SENTINEL_ADDRS", "a:1, b,[::1]:3"),
+        ("SENTINEL_MASTER_NAME", "cache"),
+    ];
+    let (config, warnings) = run(&[], &env);
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(
+        config.upstream.to_string(),
+        "redis+sentinel://:***@a:1,b:26379,[::1]:3/cache"
+    );
+    let (config, _) = run(&[], &[("SENTINEL_ADDRS", "a"), ("NEARCACHE_UPSTREAM", "redis://own:2")]);
+    assert_eq!(host_of(&config), "own");
 }
 
 #[test]
@@ -123,7 +181,7 @@ fn its_own_variables_win_over_those_of_other_services() {
 #[test]
 fn variables_without_effect_yet_are_warned_of() {
     let env = [
-        ("SENTINEL_ADDRS", "a:1,b:2"),
+        ("REDIS_SLAVE_ADDRS", "a:1,b:2"),
         ("CACHE_L3_ENABLED", "true"),
         ("CACHE_L2_ENABLED", "false"),
         ("WEBUI_PORT", "8082"),
@@ -133,7 +191,7 @@ fn variables_without_effect_yet_are_warned_of() {
     let (config, warnings) = run(&[], &env);
     assert_eq!(config, Config::default());
     for name in [
-        "SENTINEL_ADDRS",
+        "REDIS_SLAVE_ADDRS",
         "CACHE_L3_ENABLED",
         "CACHE_L2_ENABLED",
         "WEBUI_PORT",
@@ -162,14 +220,14 @@ fn problems_of_all_sources_are_told_together() {
             path,
             "--l1=4",
             "--port=x",
-            "--upstream=rediss://h",
+            "--upstream=redis+cluster://h",
             "--l3=/d",
         ],
         &env,
     );
     for part in [
         "REDIS_ADDR: \"h:x\": the port must be a number",
-        "--upstream: TLS: this part of nearcache does not exist yet",
+        "--upstream: Cluster: this part of nearcache does not exist yet",
         "--port: \"127.0.0.1:x\" is not an address",
         "CACHE_ENABLED: must be true or false, found \"perhaps\"",
         "--l1: \"4\" needs a unit",
@@ -201,7 +259,7 @@ fn an_unknown_flag_is_refused() {
 
 #[test]
 fn what_is_asked_for_is_printed() {
-    let printed = |args: &[&str]| match call(args, &[("SENTINEL_ADDRS", "a:1")]) {
+    let printed = |args: &[&str]| match call(args, &[("REDIS_SLAVE_ADDRS", "a:1")]) {
         Outcome::Print(text) => text,
         other => panic!("{other:?}"),
     };
@@ -214,7 +272,7 @@ fn what_is_asked_for_is_printed() {
     assert!(printed(&["--print-config", "--l1=2GiB"]).contains("l1 = \"2GiB\""));
     let check = printed(&["--check-config"]);
     assert!(
-        check.starts_with("warning: SENTINEL_ADDRS") && check.ends_with("the configuration is valid\n"),
+        check.starts_with("warning: REDIS_SLAVE_ADDRS") && check.ends_with("the configuration is valid\n"),
         "{check}"
     );
 }
@@ -256,7 +314,7 @@ fn file(text: &str) -> NamedTempFile {
 fn host_of(config: &Config) -> &str {
     match &config.upstream {
         Upstream::Url {
-            endpoint: Endpoint::Tcp { host, .. },
+            place: Place::Node(Endpoint::Tcp { host, .. }),
             ..
         } => host,
         other => panic!("{other:?}"),

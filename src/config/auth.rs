@@ -28,6 +28,17 @@ pub struct Credentials {
 }
 
 impl Auth {
+    /// What a client must prove before it is served, where the proxy itself shows this to the upstream; `None` = nothing
+    /// (protected mode applies then).
+    #[must_use]
+    pub fn required(&self, upstream: Option<Credentials>) -> Option<Credentials> {
+        match self {
+            Self::None => None,
+            Self::Password(credentials) => Some(credentials.clone()),
+            Self::Upstream => upstream,
+        }
+    }
+
     pub(super) fn read(reader: &mut Reader) -> Self {
         let user = reader.text("auth.user");
         let password = reader.text("auth.password");

@@ -7,7 +7,7 @@
 
 use super::layers::{Origin, Settings};
 use super::reader::{Reader, parse_flag};
-use super::url::{absent, split_host_port};
+use super::url::{DEFAULT_PORT, absent, split_host_port};
 use std::fmt;
 
 /// Something an operator should know that does not keep the proxy from starting.
@@ -44,7 +44,7 @@ impl Settings {
             if address.contains("://") {
                 self.set("upstream.url", address, origin);
             } else {
-                match split_host_port(&address) {
+                match split_host_port(&address, DEFAULT_PORT) {
                     Ok((host, port)) if host.contains(':') => {
                         self.set("upstream.url", format!("redis://[{host}]:{port}"), origin);
                     }
@@ -52,6 +52,13 @@ impl Settings {
                     Err(why) => self.problem("REDIS_ADDR", format!("\"{address}\": {why}")),
                 }
             }
+        }
+        // Whoever has sentinels means them: the address is then that of the primary of the day.
+        if let Some(sentinels) = env("SENTINEL_ADDRS") {
+            let name = env("SENTINEL_MASTER_NAME").unwrap_or_else(|| "mymaster".to_owned());
+            let sentinels: Vec<&str> = sentinels.split([',', ' ']).filter(|one| !one.is_empty()).collect();
+            let url = format!("redis+sentinel://{}/{}", sentinels.join(","), name.trim());
+            self.set("upstream.url", url, Origin::Environment("SENTINEL_ADDRS"));
         }
         if let Some(password) = env("REDIS_PASSWORD") {
             self.set("upstream.password", password, Origin::Environment("REDIS_PASSWORD"));
@@ -111,8 +118,16 @@ pub(super) fn refuse_absent_parts(reader: &mut Reader) {
     }
 }
 
-const OWN: [(&str, &str); 9] = [
+const OWN: [(&str, &str); 17] = [
     ("NEARCACHE_UPSTREAM", "upstream.url"),
+    ("NEARCACHE_UPSTREAM_PASSWORD_FILE", "upstream.password_file"),
+    ("NEARCACHE_SENTINEL_USER", "upstream.sentinel_user"),
+    ("NEARCACHE_SENTINEL_PASSWORD", "upstream.sentinel_password"),
+    ("NEARCACHE_SENTINEL_PASSWORD_FILE", "upstream.sentinel_password_file"),
+    ("NEARCACHE_TLS_CA", "upstream.tls_ca"),
+    ("NEARCACHE_TLS_CERT", "upstream.tls_cert"),
+    ("NEARCACHE_TLS_KEY", "upstream.tls_key"),
+    ("NEARCACHE_TLS_SERVER_NAME", "upstream.tls_server_name"),
     ("NEARCACHE_ADMIN", "admin"),
     ("NEARCACHE_WORKERS", "workers"),
     ("NEARCACHE_L1", "cache.l1"),
@@ -139,11 +154,9 @@ const ABSENT: [(&str, &str, &str); 3] = [
 ];
 
 /// Variables without effect, with the truth value that asks for nothing which is missing.
-const WITHOUT_EFFECT: [(&str, Option<bool>); 12] = [
+const WITHOUT_EFFECT: [(&str, Option<bool>); 10] = [
     ("REDIS_MASTER_ADDR", NO_VALUE),
     ("REDIS_SLAVE_ADDRS", NO_VALUE),
-    ("SENTINEL_ADDRS", NO_VALUE),
-    ("SENTINEL_MASTER_NAME", NO_VALUE),
     ("CACHE_L2_ENABLED", Some(true)),
     ("CACHE_L3_ENABLED", Some(false)),
     ("CACHE_L3_PATH", NO_VALUE),

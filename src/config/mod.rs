@@ -11,6 +11,7 @@
 mod auth;
 mod cache;
 mod clients;
+mod credentials;
 mod environment;
 mod layers;
 mod listen;
@@ -18,19 +19,22 @@ mod log;
 mod reader;
 mod secret;
 mod shutdown;
+mod tls;
 mod upstream;
 mod url;
 
 pub use auth::{Auth, Credentials};
 pub use cache::{Cache, Consistency};
 pub use clients::Clients;
+pub use credentials::Password;
 pub use environment::{Warning, on_loopback};
 pub use layers::{Origin, Problem, Settings};
 pub use listen::ListenAddr;
 pub use log::{Log, LogFormat, LogLevel};
 pub use secret::Secret;
 pub use shutdown::Shutdown;
-pub use upstream::{Endpoint, Upstream, UpstreamTimeouts};
+pub use tls::TlsOptions;
+pub use upstream::{Endpoint, Place, Sentinels, Upstream, UpstreamTimeouts};
 
 use reader::Reader;
 use std::fmt::Write as _;
@@ -100,16 +104,6 @@ impl Config {
         match self.workers {
             0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
             some => some,
-        }
-    }
-
-    /// What a client must prove before it is served; `None` = nothing (protected mode applies then).
-    #[must_use]
-    pub fn client_credentials(&self) -> Option<Credentials> {
-        match &self.auth {
-            Auth::None => None,
-            Auth::Password(credentials) => Some(credentials.clone()),
-            Auth::Upstream => self.upstream.credentials(),
         }
     }
 

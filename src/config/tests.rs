@@ -1,6 +1,6 @@
 //! The configuration by itself: what each section accepts, what it refuses, and that all of it is said at once.
 
-use super::{Auth, Config, Consistency, Endpoint, ListenAddr, Origin, Secret, Settings, Upstream};
+use super::{Auth, Config, Consistency, Endpoint, ListenAddr, Origin, Password, Place, Secret, Settings, Upstream};
 use proptest::prelude::*;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -131,8 +131,6 @@ fn parts_that_do_not_exist_yet_are_refused_with_a_way_out() {
         "dashboard = \"127.0.0.1:8082\"",
         "[cache]\nl3 = \"/tmp/l3\"",
         "[cache]\nl3_size = \"4GiB\"",
-        "[upstream]\nurl = \"rediss://h\"",
-        "[upstream]\nurl = \"redis+sentinel://a,b/m\"",
         "[upstream]\nurl = \"redis+cluster://a,b\"",
         "[upstream]\nurl = \"rediss+cluster://a,b\"",
     ] {
@@ -154,20 +152,22 @@ fn upstream_urls_are_taken_apart() {
         ("redis://u%3A:p:q@h?db=3", "h", 6379, Some("u:"), Some("p:q"), 3),
     ] {
         let expected = Upstream::Url {
-            endpoint: Endpoint::Tcp {
+            place: Place::Node(Endpoint::Tcp {
                 host: host.to_owned(),
                 port,
-            },
+            }),
+            tls: None,
             user: user.map(str::to_owned),
-            password: password.map(Secret::new),
+            password: of(password),
             db,
         };
         assert_eq!(upstream(url), Ok(expected), "{url}");
     }
     let expected = Upstream::Url {
-        endpoint: Endpoint::Unix(PathBuf::from("/a b/s.sock")),
+        place: Place::Node(Endpoint::Unix(PathBuf::from("/a b/s.sock"))),
+        tls: None,
         user: Some("u".to_owned()),
-        password: Some(Secret::new("p&")),
+        password: of(Some("p&")),
         db: 2,
     };
     assert_eq!(
@@ -175,6 +175,151 @@ fn upstream_urls_are_taken_apart() {
         Ok(expected.clone())
     );
     assert_eq!(upstream("redis+unix:///a b/s.sock?db=2&user=u&pass=p%26"), Ok(expected));
+}
+
+#[test]
+fn sentinels_are_read_from_the_url() {
+    for (url, nodes, name, db, is_tls, printed) in [
+        (
+            "redis+sentinel://s1,s2:7,[::1]:8/m",
+            vec![("s1", 26379), ("s2", 7), ("::1", 8)],
+            "m",
+            0,
+            false,
+            "redis+sentinel://s1:26379,s2:7,[::1]:8/m",
+        ),
+        (
+            "rediss+sentinel://u:p%2C@s1/a%20b/3",
+            vec![("s1", 26379)],
+            "a b",
+            3,
+            true,
+            "rediss+sentinel://u:***@s1:26379/a%20b/3",
+        ),
+        (
+            "sentinel://s1/m/?db=2",
+            vec![("s1", 26379)],
+            "m",
+            2,
+            false,
+            "redis+sentinel://s1:26379/m/2",
+        ),
+    ] {
+        let read = upstream(url).unwrap();
+        assert_eq!(read.to_string(), printed);
+        let Upstream::Url {
+            place: Place::Sentinel(sentinels),
+            tls,
+            db: found,
+            ..
+        } = read
+        else {
+            panic!("{url}");
+        };
+        let nodes: Vec<Endpoint> = nodes
+            .into_iter()
+            .map(|(host, port)| Endpoint::Tcp {
+                host: host.to_owned(),
+                port,
+            })
+            .collect();
+        assert_eq!(
+            (sentinels.nodes, &*sentinels.name, found, tls.is_some()),
+            (nodes, name, db, is_tls)
+        );
+    }
+    for url in [
+        "redis+sentinel://s1:1",
+        "redis+sentinel://s1:1/",
+        "redis+sentinel://s1,,s2/m",
+        "redis+sentinel:///m",
+        "redis+sentinel://s1:1,s1:1/m",
+        "redis+sentinel://s1/m/x",
+        "redis+sentinel://s1/m/1/2",
+    ] {
+        assert_eq!(upstream(url).unwrap_err().len(), 1, "{url}");
+    }
+}
+
+#[test]
+fn options_without_effect_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    std::fs::write(&file, "hush\n").unwrap();
+    let file = file.display();
+    for (text, problem) in [
+        (
+            format!("url = \"redis://h\"\ntls_ca = \"{file}\""),
+            "does not begin with rediss",
+        ),
+        (
+            "url = \"redis://h\"\ntls_server_name = \"n\"".into(),
+            "does not begin with rediss",
+        ),
+        (
+            "url = \"rediss://h\"\ntls_ca = \"/nowhere\"".into(),
+            "/nowhere cannot be read",
+        ),
+        (
+            format!("url = \"rediss://h\"\ntls_cert = \"{file}\""),
+            "needs upstream.tls_key",
+        ),
+        (
+            format!("url = \"rediss://h\"\ntls_key = \"{file}\""),
+            "needs upstream.tls_cert",
+        ),
+        (
+            "url = \"redis://h\"\nsentinel_password = \"p\"".into(),
+            "upstream.url is not redis+sentinel",
+        ),
+        ("sentinel_user = \"u\"".into(), "upstream.url is not redis+sentinel"),
+        (
+            "url = \"redis+sentinel://h/m\"\nsentinel_user = \"u\"".into(),
+            "needs upstream.sentinel_password",
+        ),
+        (
+            format!("url = \"redis://h\"\npassword = \"p\"\npassword_file = \"{file}\""),
+            "remove one of them",
+        ),
+        (format!("password_file = \"{file}\""), "has no upstream to go with"),
+        (
+            "url = \"redis://h\"\npassword_file = \"/nowhere\"".into(),
+            "/nowhere cannot be read",
+        ),
+        (
+            "url = \"redis://h\"\npassword_file = \"/dev/null\"".into(),
+            "/dev/null is empty",
+        ),
+    ] {
+        let problems = read(&format!("[upstream]\n{text}\n")).unwrap_err();
+        assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+        assert!(problems[0].contains(problem), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_password_may_stand_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    std::fs::write(&file, "hush\r\n").unwrap();
+    let text = format!(
+        "[upstream]\nurl = \"redis+sentinel://u@h/m\"\npassword_file = {file:?}\nsentinel_password_file = {file:?}\n"
+    );
+    let config = read(&text).unwrap();
+    let shown = clients_show(&config).unwrap();
+    assert!(shown.user == "u" && shown.password.matches(b"hush"));
+    let printed = config.to_toml();
+    assert!(
+        !printed.contains("hush") && printed.contains("sentinel_password_file = "),
+        "{printed}"
+    );
+    let Upstream::Url { password, .. } = &config.upstream else {
+        panic!()
+    };
+    std::fs::write(&file, "newer").unwrap();
+    assert!(password.reread().unwrap().value.unwrap().matches(b"newer"));
+    std::fs::write(&file, "").unwrap();
+    assert!(password.reread().is_err());
 }
 
 #[test]
@@ -223,7 +368,7 @@ fn the_password_of_the_stronger_source_is_taken() {
     assert!(password(Origin::Flag("--f"), env()).matches(b"of-url"));
     assert!(password(env(), Origin::Flag("--f")).matches(b"own"));
     let with_user = read("[upstream]\nurl = \"redis://u@h\"\npassword = \"p\"").unwrap();
-    let credentials = with_user.client_credentials().unwrap();
+    let credentials = clients_show(&with_user).unwrap();
     assert_eq!(credentials.user, "u");
     assert!(credentials.password.matches(b"p"));
 }
@@ -232,7 +377,7 @@ fn the_password_of_the_stronger_source_is_taken() {
 fn clients_must_show_what_the_configuration_says() {
     let with_url = |auth: &str| {
         let text = format!("[upstream]\nurl = \"redis://:up@h\"\n[auth]\n{auth}");
-        read(&text).unwrap().client_credentials()
+        clients_show(&read(&text).unwrap())
     };
     let upstream = with_url("").unwrap();
     assert_eq!(upstream.user, "default");
@@ -241,7 +386,7 @@ fn clients_must_show_what_the_configuration_says() {
     let own = with_url("mode = \"password\"\nuser = \"u\"\npassword = \"own\"").unwrap();
     assert_eq!(own.user, "u");
     assert!(own.password.matches(b"own") && !own.password.matches(b"owned"));
-    assert_eq!(Config::default().client_credentials(), None);
+    assert_eq!(clients_show(&Config::default()), None);
 }
 
 #[test]
@@ -343,7 +488,7 @@ proptest! {
     }
 
     #[test]
-    fn no_url_makes_the_reader_panic(url in "(redis|unix)://[a-z0-9:@/?%&=\\[\\]é]{0,24}") {
+    fn no_url_makes_the_reader_panic(url in "(redis|rediss|redis\\+sentinel|unix)://[a-z0-9:@,/?%&=\\[\\]é]{0,24}") {
         let _ = upstream(&url);
     }
 
@@ -355,10 +500,21 @@ proptest! {
         path in "(/[a-zA-Z0-9 %?&é]{1,8}){1,3}",
     ) {
         for endpoint in [Endpoint::Tcp { host, port }, Endpoint::Unix(PathBuf::from(path))] {
-            let original = Upstream::Url { endpoint, user: None, password: None, db };
+            let original = Upstream::Url { place: Place::Node(endpoint), tls: None, user: None, password: of(None), db };
             prop_assert_eq!(upstream(&original.to_string()), Ok(original));
         }
     }
+}
+
+fn of(password: Option<&str>) -> Password {
+    Password {
+        value: password.map(Secret::new),
+        file: None,
+    }
+}
+
+fn clients_show(config: &Config) -> Option<super::Credentials> {
+    config.auth.required(config.upstream.credentials())
 }
 
 fn read(text: &str) -> Result<Config, Vec<String>> {

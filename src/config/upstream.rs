@@ -4,15 +4,17 @@
 //! connection, so that a moved upstream is found again.
 
 use super::auth::DEFAULT_USER;
+use super::credentials::{self, Password};
 use super::reader::{Reader, print_length};
-use super::url::UpstreamUrl;
-use super::{Credentials, Printed, Secret};
+use super::url::{Seat, UpstreamUrl};
+use super::{Credentials, Printed, TlsOptions};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Which Redis is fronted.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one in the process")]
 pub enum Upstream {
     /// A private server started as a child of the proxy.
     Embedded {
@@ -21,15 +23,39 @@ pub enum Upstream {
     },
     /// A server that runs on its own.
     Url {
-        /// Where it listens.
-        endpoint: Endpoint,
+        /// Which one.
+        place: Place,
+        /// Whether it, and the sentinels, are spoken to over TLS, and how.
+        tls: Option<TlsOptions>,
         /// The user to authenticate as; `None` = `default`.
         user: Option<String>,
         /// The password, where one is needed.
-        password: Option<Secret>,
+        password: Password,
         /// The database in which clients begin; default 0.
         db: u32,
     },
+}
+
+/// Which server is the upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    /// Always this one.
+    Node(Endpoint),
+    /// The one that sentinels name.
+    Sentinel(Sentinels),
+}
+
+/// Who knows the primary.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sentinels {
+    /// Where they listen; at least one, no two the same.
+    pub nodes: Vec<Endpoint>,
+    /// The name under which they know the primary.
+    pub name: String,
+    /// The user to authenticate as at the sentinels; `None` = `default`.
+    pub user: Option<String>,
+    /// The password for the sentinels, where they want one.
+    pub password: Password,
 }
 
 /// Where a server listens.
@@ -86,30 +112,42 @@ impl Upstream {
     #[must_use]
     pub fn credentials(&self) -> Option<Credentials> {
         match self {
-            Self::Url {
-                user,
-                password: Some(password),
-                ..
-            } => Some(Credentials {
+            Self::Url { user, password, .. } => password.value.clone().map(|password| Credentials {
                 user: user.clone().unwrap_or_else(|| DEFAULT_USER.to_owned()),
-                password: password.clone(),
+                password,
             }),
-            _ => None,
+            Self::Embedded { .. } => None,
         }
     }
 
     pub(super) fn read(reader: &mut Reader) -> Self {
         let url_origin = reader.origin("upstream.url");
-        let password_origin = reader.origin("upstream.password");
         let url = reader.text("upstream.url");
-        let password = reader.text("upstream.password").filter(|password| !password.is_empty());
+        let own = credentials::read(reader, "upstream.password", "upstream.password_file");
         let data_dir_is_set = reader.origin("upstream.data_dir").is_some();
         let data_dir = reader.text("upstream.data_dir");
+        let sentinel_user = reader.text("upstream.sentinel_user").filter(|user| !user.is_empty());
+        let sentinel_password =
+            credentials::read(reader, "upstream.sentinel_password", "upstream.sentinel_password_file");
 
-        let Some(url) = url else {
-            if password.is_some() {
+        let parsed = url.map(|url| UpstreamUrl::parse(&url));
+        let is_tls = matches!(&parsed, Some(Ok(url)) if url.is_tls);
+        let tls = TlsOptions::read(reader, is_tls);
+        let is_sentinel = matches!(&parsed, Some(Ok(url)) if matches!(url.seat, Seat::Sentinels(..)));
+        if !is_sentinel && !matches!(parsed, Some(Err(_))) {
+            for key in SENTINEL_OPTIONS {
+                if reader.origin(key).is_some() {
+                    reader.problem(
+                        key,
+                        "has no effect: upstream.url is not redis+sentinel://host:port/name",
+                    );
+                }
+            }
+        }
+        let Some(parsed) = parsed else {
+            if let Some((key, _)) = own.set_by {
                 reader.problem(
-                    "upstream.password",
+                    key,
                     "has no upstream to go with: set upstream.url too, or auth.password to ask clients for one",
                 );
             }
@@ -128,7 +166,7 @@ impl Upstream {
                 "has no effect together with upstream.url: remove one of them",
             );
         }
-        let parsed = match UpstreamUrl::parse(&url) {
+        let parsed = match parsed {
             Ok(parsed) => parsed,
             Err(why) => {
                 reader.problem("upstream.url", why);
@@ -136,30 +174,71 @@ impl Upstream {
             }
         };
         // A password of its own gives way to the one in the URL unless it was set in a stronger source.
-        let own_is_stronger = password_origin.map(|origin| origin.rank()) > url_origin.map(|origin| origin.rank());
-        let password = match (parsed.password, password.map(Secret::new)) {
-            (Some(of_url), Some(own)) => Some(if own_is_stronger { own } else { of_url }),
-            (of_url, own) => of_url.or(own),
+        let own_rank = own.set_by.as_ref().map(|(_, origin)| origin.rank());
+        let own_is_stronger = own_rank > url_origin.map(|origin| origin.rank());
+        let password = match parsed.password {
+            Some(of_url) if !own_is_stronger => Password::fixed(of_url),
+            _ => own.password,
         };
-        if parsed.user.is_some() && password.is_none() {
+        if parsed.user.is_some() && password.value.is_none() {
             reader.problem(
                 "upstream.url",
                 "names a user without a password: write redis://user:password@host (a password alone is redis://:password@host), \
                  or set upstream.password",
             );
         }
+        if sentinel_user.is_some() && sentinel_password.password.value.is_none() {
+            reader.problem(
+                "upstream.sentinel_user",
+                "needs upstream.sentinel_password or upstream.sentinel_password_file",
+            );
+        }
         Self::Url {
-            endpoint: parsed.endpoint,
+            place: match parsed.seat {
+                Seat::Node(node) => Place::Node(node),
+                Seat::Sentinels(nodes, name) => Place::Sentinel(Sentinels {
+                    nodes,
+                    name,
+                    user: sentinel_user,
+                    password: sentinel_password.password,
+                }),
+            },
+            tls,
             user: parsed.user,
             password,
             db: parsed.db,
         }
     }
 
+    /// Whether something of it comes from files, which may be read again.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        match self {
+            Self::Embedded { .. } => false,
+            Self::Url {
+                place, tls, password, ..
+            } => {
+                let of_sentinels = matches!(place, Place::Sentinel(sentinels) if sentinels.password.file.is_some());
+                password.file.is_some() || tls.is_some() || of_sentinels
+            }
+        }
+    }
+
     pub(super) fn settings(&self) -> Vec<Printed> {
         match self {
             Self::Embedded { data_dir } => vec![("data_dir", data_dir.display().to_string().into())],
-            Self::Url { .. } => vec![("url", self.to_string().into())],
+            Self::Url {
+                place, tls, password, ..
+            } => {
+                let mut settings = vec![("url", self.to_string().into())];
+                settings.extend(password.file_setting("password_file"));
+                if let Place::Sentinel(Sentinels { user, password, .. }) = place {
+                    settings.extend(user.as_ref().map(|user| ("sentinel_user", user.clone().into())));
+                    settings.extend(password.setting("sentinel_password", "sentinel_password_file"));
+                }
+                settings.extend(tls.iter().flat_map(TlsOptions::settings));
+                settings
+            }
         }
     }
 }
@@ -170,11 +249,25 @@ impl fmt::Display for Upstream {
         match self {
             Self::Embedded { data_dir } => write!(f, "private server in {}", data_dir.display()),
             Self::Url {
-                endpoint,
+                place,
+                tls,
                 user,
                 password,
                 db,
-            } => super::url::write_url(f, endpoint, user.as_deref(), password.as_ref(), *db),
+            } => super::url::write_url(
+                f,
+                &UpstreamUrl {
+                    seat: match place {
+                        Place::Node(node) => Seat::Node(node.clone()),
+                        Place::Sentinel(sentinels) => Seat::Sentinels(sentinels.nodes.clone(), sentinels.name.clone()),
+                    },
+                    is_tls: tls.is_some(),
+                    user: user.clone(),
+                    // One that comes from a file is told by the file.
+                    password: password.value.clone().filter(|_| password.file.is_none()),
+                    db: *db,
+                },
+            ),
         }
     }
 }
@@ -216,3 +309,9 @@ impl UpstreamTimeouts {
         ]
     }
 }
+
+const SENTINEL_OPTIONS: [&str; 3] = [
+    "upstream.sentinel_user",
+    "upstream.sentinel_password",
+    "upstream.sentinel_password_file",
+];

@@ -1,6 +1,7 @@
 //! The URL of an upstream, in the forms the Redis clients agree on.
 //!
-//! `redis://[[user]:password@]host[:port][/db]` (the IANA registration of the scheme) and
+//! `redis://[[user]:password@]host[:port][/db]` (the IANA registration of the scheme), `rediss://` for the same over TLS,
+//! `redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/name[/db]` where sentinels know the primary, and
 //! `unix:///path[?db=…&user=…&password=…]`. What other clients read in two ways is refused rather than
 //! guessed. Pure functions; errors are words for the person who wrote the URL and never repeat a password.
 
@@ -11,11 +12,20 @@ use std::path::PathBuf;
 /// The parts of an upstream URL.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct UpstreamUrl {
-    pub endpoint: Endpoint,
+    pub seat: Seat,
+    pub is_tls: bool,
     /// May stand without a password, which then comes from elsewhere.
     pub user: Option<String>,
     pub password: Option<Secret>,
     pub db: u32,
+}
+
+/// What the host part of the URL names.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Seat {
+    Node(Endpoint),
+    /// Sentinels, and the name under which they know the primary.
+    Sentinels(Vec<Endpoint>, String),
 }
 
 impl UpstreamUrl {
@@ -25,19 +35,21 @@ impl UpstreamUrl {
             return Err(NOT_A_URL.to_owned());
         };
         match scheme.to_ascii_lowercase().as_str() {
-            "redis" => Self::parse_tcp(rest.strip_prefix("//").ok_or(NOT_A_URL)?),
+            scheme @ ("redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "sentinel") => {
+                let mut parsed =
+                    Self::parse_tcp(rest.strip_prefix("//").ok_or(NOT_A_URL)?, scheme.ends_with("sentinel"))?;
+                parsed.is_tls = scheme.starts_with("rediss");
+                Ok(parsed)
+            }
             "unix" | "redis+unix" => Self::parse_unix(rest.strip_prefix("//").unwrap_or(rest)),
-            scheme if scheme.starts_with("rediss") => Err(absent("TLS", "use redis://host:port or unix:///path")),
-            "redis+sentinel" | "sentinel" => Err(absent(
-                "Sentinel",
-                "use redis://host:port with the address of the primary",
-            )),
-            "redis+cluster" | "cluster" => Err(absent("Cluster", "use redis://host:port with a standalone server")),
+            "redis+cluster" | "rediss+cluster" | "cluster" => {
+                Err(absent("Cluster", "use redis://host:port with a standalone server"))
+            }
             _ => Err(NOT_A_URL.to_owned()),
         }
     }
 
-    fn parse_tcp(rest: &str) -> Result<Self, String> {
+    fn parse_tcp(rest: &str, is_sentinel: bool) -> Result<Self, String> {
         let (rest, query) = split_query(rest);
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user_info, host_port) = match authority.rsplit_once('@') {
@@ -45,9 +57,20 @@ impl UpstreamUrl {
             None => (None, authority),
         };
         let (user, password) = user_info.map_or(Ok((None, None)), parse_user_info)?;
-        let (host, port) = split_host_port(host_port)?;
+        let (seat, path) = match is_sentinel {
+            false => (Seat::Node(endpoint(host_port, DEFAULT_PORT)?), path),
+            true => {
+                let (name, path) = path.split_once('/').unwrap_or((path, ""));
+                if name.is_empty() {
+                    return Err(NO_NAME.to_owned());
+                }
+                let name = String::from_utf8(percent_decode(name)?).map_err(|_| "the name is not UTF-8".to_owned())?;
+                (Seat::Sentinels(sentinels(host_port)?, name), path)
+            }
+        };
         let mut parsed = Self {
-            endpoint: Endpoint::Tcp { host, port },
+            seat,
+            is_tls: false,
             user,
             password,
             db: 0,
@@ -67,7 +90,8 @@ impl UpstreamUrl {
             return Err("a Unix socket needs an absolute path: unix:///path/to/redis.sock".to_owned());
         }
         let mut parsed = Self {
-            endpoint: Endpoint::Unix(PathBuf::from(path)),
+            seat: Seat::Node(Endpoint::Unix(PathBuf::from(path))),
+            is_tls: false,
             user: None,
             password: None,
             db: 0,
@@ -77,7 +101,7 @@ impl UpstreamUrl {
     }
 
     fn apply_query(&mut self, query: Option<&str>) -> Result<(), String> {
-        let is_unix = matches!(self.endpoint, Endpoint::Unix(_));
+        let is_unix = matches!(self.seat, Seat::Node(Endpoint::Unix(_)));
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
@@ -91,8 +115,26 @@ impl UpstreamUrl {
     }
 }
 
-/// Reads `host:port`, `[v6]:port`, `host` or `[v6]`; the port defaults to 6379.
-pub(super) fn split_host_port(text: &str) -> Result<(String, u16), String> {
+/// The sentinels of a list with commas.
+fn sentinels(list: &str) -> Result<Vec<Endpoint>, String> {
+    let mut found: Vec<Endpoint> = Vec::new();
+    for one in list.split(',') {
+        let one = endpoint(one, SENTINEL_PORT)?;
+        if found.contains(&one) {
+            return Err(format!("names the sentinel {one} twice"));
+        }
+        found.push(one);
+    }
+    Ok(found)
+}
+
+fn endpoint(text: &str, default_port: u16) -> Result<Endpoint, String> {
+    let (host, port) = split_host_port(text, default_port)?;
+    Ok(Endpoint::Tcp { host, port })
+}
+
+/// Reads `host:port`, `[v6]:port`, `host` or `[v6]`.
+pub(super) fn split_host_port(text: &str, default_port: u16) -> Result<(String, u16), String> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or("an IPv6 address is written [::1]:port")?;
         match after.strip_prefix(':') {
@@ -113,7 +155,7 @@ pub(super) fn split_host_port(text: &str) -> Result<(String, u16), String> {
         return Err("the host is missing".to_owned());
     }
     let port = match port {
-        None | Some("") => DEFAULT_PORT,
+        None | Some("") => default_port,
         Some(port) => port
             .parse()
             .ok()
@@ -124,38 +166,49 @@ pub(super) fn split_host_port(text: &str) -> Result<(String, u16), String> {
 }
 
 /// Writes the URL that [`UpstreamUrl::parse`] reads, the password masked.
-pub(super) fn write_url(
-    f: &mut fmt::Formatter<'_>,
-    endpoint: &Endpoint,
-    user: Option<&str>,
-    password: Option<&Secret>,
-    db: u32,
-) -> fmt::Result {
-    match endpoint {
-        Endpoint::Tcp { .. } => {
-            f.write_str("redis://")?;
-            if let Some(password) = password {
-                write!(f, "{}:{password}@", percent_encode(user.unwrap_or_default()))?;
-            }
-            write!(f, "{endpoint}")?;
-            if db != 0 {
-                write!(f, "/{db}")?;
-            }
-        }
-        Endpoint::Unix(path) => {
+pub(super) fn write_url(f: &mut fmt::Formatter<'_>, url: &UpstreamUrl) -> fmt::Result {
+    let UpstreamUrl {
+        seat,
+        is_tls,
+        user,
+        password,
+        db,
+    } = url;
+    let user_info = |f: &mut fmt::Formatter<'_>| match password {
+        Some(password) => write!(f, "{}:{password}@", percent_encode(user.as_deref().unwrap_or_default())),
+        None => Ok(()),
+    };
+    let s = if *is_tls { "s" } else { "" };
+    match seat {
+        Seat::Node(Endpoint::Unix(path)) => {
             write!(f, "unix://{}", percent_encode(&path.to_string_lossy()))?;
             let mut parameters = Vec::new();
-            if db != 0 {
+            if *db != 0 {
                 parameters.push(format!("db={db}"));
             }
             if let Some(password) = password {
-                parameters.extend(user.map(|user| format!("user={}", percent_encode(user))));
+                parameters.extend(user.iter().map(|user| format!("user={}", percent_encode(user))));
                 parameters.push(format!("password={password}"));
             }
             for (index, parameter) in parameters.iter().enumerate() {
                 write!(f, "{}{parameter}", if index == 0 { '?' } else { '&' })?;
             }
+            return Ok(());
         }
+        Seat::Node(node) => {
+            write!(f, "redis{s}://")?;
+            user_info(f)?;
+            write!(f, "{node}")?;
+        }
+        Seat::Sentinels(nodes, name) => {
+            write!(f, "redis{s}+sentinel://")?;
+            user_info(f)?;
+            let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            write!(f, "{}/{}", nodes.join(","), percent_encode(name))?;
+        }
+    }
+    if *db != 0 {
+        write!(f, "/{db}")?;
     }
     Ok(())
 }
@@ -226,8 +279,12 @@ fn percent_encode(text: &str) -> String {
     })
 }
 
-const DEFAULT_PORT: u16 = 6379;
-const NOT_A_URL: &str = "is not an upstream URL (redis://[[user]:password@]host[:port][/db] or unix:///path)";
+pub(super) const DEFAULT_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+const NOT_A_URL: &str = "is not an upstream URL (redis://[[user]:password@]host[:port][/db], rediss:// for TLS, \
+                         redis+sentinel://host[:port],host[:port]/name[/db] or unix:///path)";
+const NO_NAME: &str =
+    "does not say under which name the sentinels know the primary: redis+sentinel://host:port,host:port/name";
 /// These do not quote what they found: it may be a part of a password that should have been encoded.
 const UNKNOWN_PARAMETER: &str =
     "has an unknown parameter after the ? (known: db; for a Unix socket also user, password; a ? in a password is %3F)";

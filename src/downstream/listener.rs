@@ -124,7 +124,7 @@ fn admit(shared: &Arc<Shared>, client: NewClient, turn: &mut usize) {
     let limits = &shared.config.clients;
     let refusal = if shared.clients.load(Relaxed) >= limits.max_clients {
         Some(TOO_MANY)
-    } else if limits.protected_mode && shared.config.client_credentials().is_none() && !client.is_local() {
+    } else if limits.protected_mode && shared.client_credentials().is_none() && !client.is_local() {
         Some(PROTECTED)
     } else {
         None

@@ -211,7 +211,9 @@ impl Pipe {
                 has_progress |= session.input.len() != before;
             }
             if !self.is_lost {
-                let served = self.write_server(cx).map_err(|e| e.to_string());
+                let served = self
+                    .is_current(session)
+                    .and_then(|()| self.write_server(cx).map_err(|e| e.to_string()));
                 match served.and_then(|progress| Ok(progress | self.read_server(cx, session)?)) {
                     Ok(progress) => has_progress |= progress,
                     Err(why) => match self.server_lost(session, &why) {

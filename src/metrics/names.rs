@@ -19,6 +19,7 @@ pub const SET: &str = "set";
 pub const REQUEST: &str = "request";
 pub const STATUS: &str = "status";
 pub const REASON: &str = "reason";
+pub const STATE: &str = "state";
 
 /// A metric with one number for each set of labels.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +112,15 @@ pub const PINNED_CONNECTIONS: Number = gauge(
 
 pub const UPSTREAM_UP: Number = gauge("nearcache_upstream_up", "1 while any shared connection is up.");
 pub const UPSTREAM_INFO: Number = gauge("nearcache_upstream_info", "1; the labels say what the upstream is.");
+pub const UPSTREAM_SWITCHES: Number = counter(
+    "nearcache_upstream_switches_total",
+    "Times that another node became the upstream.",
+);
+pub const SENTINELS: Number = gauge(
+    "nearcache_sentinels",
+    "Sentinels that there are, that answer, and that name the primary in use.",
+);
+pub const REPLICAS: Number = gauge("nearcache_replicas", "Replicas that the sentinels know.");
 pub const LINKS: Number = gauge("nearcache_links", "Shared connections in use, up or not.");
 pub const LINKS_TRACKED: Number = gauge("nearcache_links_tracked", "Shared connections that are up and tracked.");
 pub const LINKS_REFUSED: Number = gauge(

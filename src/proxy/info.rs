@@ -17,6 +17,7 @@ use crate::config::Consistency;
 use crate::resp::convert::Rule;
 use crate::resp::reply;
 use crate::resp::{Version, encode};
+use crate::upstream::sentinel::Sentinels;
 
 pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
     let args = request.args;
@@ -96,13 +97,15 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
     } else {
         hits as f64 / (hits + misses) as f64
     };
-    vec![
+    let mut facts = vec![
         ("nearcache_version", env!("CARGO_PKG_VERSION").to_owned()),
         (
             "nearcache_uptime_in_seconds",
             (clock::now_us().saturating_sub(shared.started_us) / 1_000_000).to_string(),
         ),
         ("nearcache_upstream", shared.upstream_name.clone()),
+        ("nearcache_upstream_node", shared.target.node()),
+        ("nearcache_upstream_switches", shared.switches.load(Relaxed).to_string()),
         ("nearcache_workers", shared.inboxes.len().to_string()),
         ("nearcache_clients", shared.clients.load(Relaxed).to_string()),
         ("nearcache_consistency", consistency(worker).to_owned()),
@@ -136,7 +139,22 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
             "nearcache_buffered_bytes",
             shared.buffered_bytes.load(Relaxed).to_string(),
         ),
-    ]
+    ];
+    if let Some(topology) = &shared.topology {
+        let topology = topology.borrow();
+        let Sentinels {
+            known,
+            answering,
+            agreeing,
+        } = topology.sentinels;
+        let replicas: Vec<String> = topology.replicas.iter().map(ToString::to_string).collect();
+        facts.push((
+            "nearcache_sentinels",
+            format!("known={known},answering={answering},agreeing={agreeing}"),
+        ));
+        facts.push(("nearcache_replicas", replicas.join(",")));
+    }
+    facts
 }
 
 fn consistency(worker: &Worker) -> &'static str {

@@ -157,7 +157,7 @@ pub enum Verdict {
 /// `user: None` is the one-argument form of AUTH.
 pub fn verify(worker: &Worker, user: &[u8], password: &[u8]) -> Verdict {
     let config = &worker.shared.config;
-    match config.client_credentials() {
+    match worker.shared.client_credentials() {
         // Compared in constant time; a wrong user name is no faster.
         Some(own) if own.password.matches(password) & (own.user.as_bytes() == user) => Verdict::Own,
         // Without a password the default user takes any, as in Redis.
@@ -183,7 +183,7 @@ fn auth(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step
     if asks_the_server(worker, client, user) {
         return pin(client, Reason::Anywhere);
     }
-    if args.len() == 2 && worker.shared.config.client_credentials().is_none() {
+    if args.len() == 2 && worker.shared.client_credentials().is_none() {
         client.state.borrow_mut().error(NO_PASSWORD);
         return Step::DONE;
     }
@@ -205,7 +205,7 @@ fn auth(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step
 fn asks_the_server(worker: &Rc<Worker>, client: &Client, user: &[u8]) -> bool {
     let config = &worker.shared.config;
     config.auth == Auth::Upstream
-        && config.client_credentials().is_none()
+        && worker.shared.client_credentials().is_none()
         && user == b"default"
         && request::is_up(worker, client)
 }
@@ -367,7 +367,7 @@ pub fn forget(worker: &Worker, client: &Client) {
 impl Worker {
     /// As whom a new client speaks.
     pub fn initial_access(&self) -> Access {
-        if self.shared.config.client_credentials().is_some() {
+        if self.shared.client_credentials().is_some() {
             Access::Unauthenticated
         } else {
             Access::Own

@@ -120,15 +120,16 @@ fn describe(worker: &Worker, entry: &Explained, now_us: u64) -> String {
                 .map_or_else(|| "?".to_owned(), |spec| spec.name.to_string())
         }
     };
-    let bound_us = worker.shared.config.cache.bound.as_micros() as u64;
-    let is_fresh = worker.shared.links.answered_us(entry.link).saturating_add(bound_us) > now_us;
+    let is_fresh = worker.shared.links.fresh_until_us(entry.link) > now_us;
     let state = match entry {
         Explained { is_lease: true, .. } => "being read",
         Explained {
             is_epoch_current: false,
             ..
         } => "dead (its connection was lost, or a flush)",
-        _ if !is_fresh => "suspended (its connection has not answered within the bound)",
+        _ if !is_fresh => {
+            "suspended (its connection has not answered, or no majority of sentinels has named its node, within the bound)"
+        }
         Explained { is_absent: true, .. } => "hit (absent)",
         _ => "hit",
     };

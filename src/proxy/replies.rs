@@ -181,6 +181,12 @@ impl LinkSink {
 impl Sink for LinkSink {
     type Waiter = Waiter;
 
+    fn reached(&self, generation: u32) {
+        if let Some(worker) = self.worker.upgrade() {
+            worker.shared.links.reached(self.link, generation);
+        }
+    }
+
     fn up(&self, tracking: &TrackingState, begun_us: u64) {
         let Some(worker) = self.worker.upgrade() else { return };
         if !self.is_vouching() {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::client::ClientMeta;
 use super::flight::Follower;
@@ -18,10 +18,11 @@ use super::pause::Pause;
 use super::pubsub::audience::Audience;
 use crate::cache::{L1, Links};
 use crate::clock;
-use crate::config::{Config, Upstream};
+use crate::config::{Config, Consistency, Credentials, Place, Upstream};
 use crate::metrics::Counters;
 use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
+use crate::upstream::sentinel::Topology;
 
 /// Large values that travel at once, as long as they travel fast. The server copies such a value in one go, during which it
 /// answers nobody, and a worker that carries many of them has little time for others: so they take turns.
@@ -34,6 +35,10 @@ pub struct Shared {
     pub initial_db: u32,
     /// The upstream's address as it is shown to people.
     pub upstream_name: String,
+    /// What Sentinel says, where it is asked.
+    pub topology: Option<watch::Receiver<Topology>>,
+    /// How often the upstream has become another node.
+    pub switches: AtomicU64,
     pub links: Arc<Links>,
     pub cache: L1<Follower>,
     pub inboxes: Box<[Inbox]>,
@@ -93,6 +98,8 @@ pub enum Message {
     NotLarge {
         hash: u64,
     },
+    /// The upstream is another node.
+    Switch,
     Drain,
     /// The worker ends, with whatever is left.
     Stop,
@@ -146,7 +153,15 @@ impl Shared {
                 Upstream::Url { db, .. } => *db,
                 Upstream::Embedded { .. } => 0,
             },
-            upstream_name: target.endpoint.to_string(),
+            upstream_name: match &config.upstream {
+                Upstream::Url {
+                    place: Place::Sentinel(sentinels),
+                    ..
+                } => format!("{} (by Sentinel)", sentinels.name),
+                _ => target.node(),
+            },
+            topology: None,
+            switches: AtomicU64::new(0),
             config,
             target,
             links,
@@ -188,6 +203,24 @@ impl Shared {
     pub fn learn(&self, facts: Facts) {
         *self.facts.write() = Arc::new(facts);
         self.facts_version.fetch_add(1, Relaxed);
+    }
+
+    /// What a client must show before it is served: the credentials may be new since the start.
+    pub fn client_credentials(&self) -> Option<Credentials> {
+        self.config.auth.required(self.target.access().credentials())
+    }
+
+    /// A flush, or a write whose keys nobody knows: nothing older survives.
+    pub fn void_everything(&self) {
+        self.links.void_everything();
+        self.void_eventual();
+    }
+
+    /// Entries of the `eventual` consistency do not look at epochs.
+    pub fn void_eventual(&self) {
+        if self.config.cache.consistency == Consistency::Eventual {
+            self.cache.purge_all();
+        }
     }
 
     /// The text of the one error that clients get while the upstream is away.

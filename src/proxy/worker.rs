@@ -23,7 +23,6 @@ use super::shared::{FlightAnswer, Message, Shared};
 use super::waiter::{Answer, Effect};
 use crate::cache::LinkId;
 use crate::clock;
-use crate::config::Consistency;
 use crate::metrics::Counters;
 use crate::resp::Version;
 use crate::upstream::connection::{Connection, Failure, Timeouts};
@@ -48,6 +47,8 @@ pub struct Worker {
     pub index: u16,
     pub shared: Arc<Shared>,
     pub target: Rc<Target>,
+    /// Of the node that is the upstream; what leads to an earlier one is given up.
+    pub generation: Cell<u32>,
     pub clients: RefCell<Slab<Rc<Client>>>,
     /// Shared connections by database; few, so a list.
     connections: RefCell<Vec<(u32, Rc<Link>)>>,
@@ -79,6 +80,7 @@ impl Worker {
         let pool = Pool::new(Rc::clone(&target), Arc::clone(&shared.pinned), shared.config.pinned_max);
         Rc::new(Worker {
             index,
+            generation: Cell::new(target.generation()),
             target,
             clients: RefCell::default(),
             connections: RefCell::default(),
@@ -220,6 +222,7 @@ impl Worker {
         for (_, link) in self.connections.borrow().iter() {
             link.patient_until_us.set(self.shared.pause.until_us());
             link.tick(now_us, probe_after);
+            self.shared.links.renew(link.sink.link);
         }
         self.script_connections
             .borrow_mut()
@@ -229,6 +232,27 @@ impl Worker {
         let version = self.shared.facts_version();
         if version != self.facts_version.replace(version) {
             *self.facts.borrow_mut() = Rc::new(self.shared.facts());
+        }
+    }
+
+    /// The upstream is another node: every connection to the earlier one is closed, and clients that have one of their own
+    /// look at it.
+    pub fn follow_switch(&self) {
+        let generation = self.target.generation();
+        self.generation.set(generation);
+        let why = format!("the primary is now {}", self.target.node());
+        for (_, link) in self.connections.borrow().iter() {
+            link.leave_before(generation, &why);
+        }
+        for (_, open) in self.script_connections.borrow().iter() {
+            open.link().leave_before(generation, &why);
+        }
+        if let Some(link) = self.hub.existing() {
+            link.leave_before(generation, &why);
+        }
+        self.pool.clear();
+        for (_, client) in self.clients.borrow().iter() {
+            client.wake();
         }
     }
 
@@ -290,21 +314,13 @@ impl Worker {
 
     /// A flush, or a write whose keys nobody knows: nothing older survives.
     pub fn void_everything(&self) {
-        self.shared.links.void_everything();
-        self.void_eventual();
+        self.shared.void_everything();
     }
 
     /// The server has forgotten everything that this link read.
     pub fn void_link(&self, link: LinkId) {
         self.shared.links.void_all(link);
-        self.void_eventual();
-    }
-
-    /// Entries of the `eventual` consistency do not look at epochs.
-    fn void_eventual(&self) {
-        if self.shared.config.cache.consistency == Consistency::Eventual {
-            self.shared.cache.purge_all();
-        }
+        self.shared.void_eventual();
     }
 
     /// A read whose reply was too large for a shared connection goes another way next time.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use redis::{ConnectionAddr, IntoConnectionInfo as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::config::{Consistency, Endpoint};
+use crate::config::Consistency;
 use crate::proxy::shared::Shared;
-use crate::upstream::dial::Target;
+use crate::resp::reply;
+use crate::upstream::exchange::Exchange;
 use crate::upstream::facts::Facts;
 
 /// How long the start waits for the upstream, so that the first clients find its command table.
@@ -67,53 +67,57 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
         return;
     }
     let period = cache.bound / 3;
-    let mut known: Option<u64> = None;
+    let read_timeout = shared.config.upstream_timeouts.read;
+    // Of which node, and how many.
+    let mut known: Option<(u32, u64)> = None;
     let mut has_warned = false;
-    'connect: loop {
-        let mut connection = tokio::select! {
-            () = cancel.cancelled() => return,
-            connection = connect(&shared.target) => match connection {
-                Ok(connection) => connection,
+    let watched = async {
+        'connect: loop {
+            let mut upstream = match Exchange::open(&shared.target).await {
+                Ok(upstream) => upstream,
                 Err(error) => {
                     tracing::debug!(%error, "the upstream cannot be watched for SWAPDB");
                     tokio::time::sleep(period).await;
                     continue;
                 }
-            },
-        };
-        loop {
-            let mut question = redis::cmd("INFO");
-            let asked = question.arg("commandstats").query_async::<String>(&mut connection);
-            let info = tokio::select! {
-                () = cancel.cancelled() => return,
-                info = tokio::time::timeout(shared.config.upstream_timeouts.read, asked) => info,
             };
-            match info {
-                Ok(Ok(info)) => {
-                    let calls = swapdb_calls(&info);
-                    // After CONFIG RESETSTAT or a restart the count is lower: something may have been missed.
-                    if known.is_some_and(|known| known != calls) {
-                        tracing::info!(calls, "the upstream has executed SWAPDB: everything cached is dropped");
-                        shared.links.void_everything();
-                        if cache.consistency == Consistency::Eventual {
-                            shared.cache.purge_all();
-                        }
+            let generation = upstream.generation;
+            while generation == shared.target.generation() {
+                let info = match upstream.ask(&[b"INFO", b"commandstats"], read_timeout).await {
+                    Ok(info) => info,
+                    Err(_) => {
+                        tokio::time::sleep(period).await;
+                        continue 'connect;
                     }
-                    known = Some(calls);
-                }
-                Ok(Err(error)) => {
-                    if !has_warned && error.kind() != redis::ErrorKind::Io {
+                };
+                let text = String::from_utf8_lossy(reply::text(&info).unwrap_or_default());
+                if reply::is_error(&info) {
+                    if !has_warned {
                         has_warned = true;
-                        tracing::warn!(%error, "INFO commandstats is refused: a SWAPDB behind the proxy would go unnoticed");
+                        let error = String::from_utf8_lossy(&info).trim().to_owned();
+                        tracing::warn!(
+                            error,
+                            "INFO commandstats is refused: a SWAPDB behind the proxy would go unnoticed"
+                        );
                         *shared.last_trouble.lock() = Some(format!("SWAPDB cannot be watched for: {error}"));
                     }
-                    tokio::time::sleep(period).await;
-                    continue 'connect;
+                } else {
+                    let calls = swapdb_calls(&text);
+                    // After CONFIG RESETSTAT or a restart the count is lower: something may have been missed. Another node
+                    // has a count of its own, and its reads a generation.
+                    if known.is_some_and(|(of, known)| of == generation && known != calls) {
+                        tracing::info!(calls, "the upstream has executed SWAPDB: everything cached is dropped");
+                        shared.void_everything();
+                    }
+                    known = Some((generation, calls));
                 }
-                Err(_) => continue 'connect,
+                tokio::time::sleep(period).await;
             }
-            tokio::time::sleep(period).await;
         }
+    };
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = watched => {}
     }
 }
 
@@ -123,28 +127,6 @@ fn swapdb_calls(info: &str) -> u64 {
         .and_then(|rest| rest.split(',').next())
         .and_then(|calls| calls.parse().ok())
         .unwrap_or(0)
-}
-
-/// A connection of the control plane.
-async fn connect(target: &Target) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
-    let address = match &target.endpoint {
-        Endpoint::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
-        Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
-    };
-    let mut settings = redis::RedisConnectionInfo::default();
-    if let Some(user) = &target.user {
-        settings = settings.set_username(user);
-    }
-    if let Some(password) = &target.password {
-        settings = settings.set_password(String::from_utf8_lossy(password.expose()));
-    }
-    let info = address.into_connection_info()?.set_redis_settings(settings);
-    let config = redis::AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(target.connect_timeout))
-        .set_response_timeout(None);
-    redis::Client::open(info)?
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
 }
 
 /// Slots of L1 that one sweep visits, and how often it runs: a million entries are seen in ten seconds.

@@ -2,6 +2,7 @@
 //! private server, what is learned of the upstream, the admin API); each worker has a thread of its own.
 
 mod control;
+mod upstream;
 mod worker;
 
 use std::io::Write as _;
@@ -17,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::cache::{self, L1, L1Config, Links};
 use crate::cli::EXIT_USAGE;
-use crate::config::{Config, Consistency, Endpoint, LogFormat, Upstream, Warning};
+use crate::config::{Config, Consistency, LogFormat, Upstream, Warning};
 use crate::downstream::listener::Listener;
 use crate::proxy::shared::{Message, Shared};
 use crate::upstream::dial::Target;
@@ -30,6 +31,9 @@ pub fn run(config: Config, warnings: &[Warning]) -> ExitCode {
         tracing::warn!("{warning}");
     }
     raise_file_limit(&config);
+    if let Err(why) = upstream::check(&config) {
+        return fail(EXIT_USAGE, &why);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("the control runtime does not start: {error}")),
@@ -101,7 +105,8 @@ async fn serve(config: Config) -> ExitCode {
         },
     };
     let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(hangup)) = (terminate, interrupt, signal(SignalKind::hangup()))
+    else {
         return fail(1, "signals cannot be handled");
     };
     let embedded = match &config.upstream {
@@ -122,10 +127,26 @@ async fn serve(config: Config) -> ExitCode {
             }
         }
     };
-    let target = target(&config, embedded.as_ref());
-    let shared = Arc::new(build(config, target));
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
+    let upstream = match upstream::of(&config, embedded.as_ref(), &cancel) {
+        Ok(upstream) => upstream,
+        Err(why) => return fail(EXIT_USAGE, &why),
+    };
+    let mut shared = build(config, upstream.target);
+    shared.topology = upstream.sentinel.as_ref().map(|sentinel| sentinel.topology.clone());
+    let shared = Arc::new(shared);
+    if let Some(sentinel) = upstream.sentinel {
+        // No copy may be shown before a majority has vouched for the node.
+        shared.links.begin_generation(0, 0);
+        tasks.spawn(upstream::follow(Arc::clone(&shared), sentinel, cancel.clone()));
+    }
+    tasks.spawn(upstream::reload(
+        Arc::clone(&shared),
+        hangup,
+        upstream.sentinel_access,
+        cancel.clone(),
+    ));
     let supervisor = embedded.map(|mut embedded| {
         let cancel = cancel.clone();
         tokio::spawn(async move {
@@ -173,33 +194,6 @@ async fn serve(config: Config) -> ExitCode {
     // Listeners remove their socket files on the way out.
     let _ = tokio::time::timeout(Duration::from_secs(1), tasks.wait()).await;
     ExitCode::SUCCESS
-}
-
-fn target(config: &Config, embedded: Option<&Embedded>) -> Target {
-    // Requests wait while a connection comes up, and nobody is to wait longer than for a reply.
-    let connect_timeout = config.upstream_timeouts.connect.min(config.upstream_timeouts.read);
-    match (&config.upstream, embedded) {
-        (
-            Upstream::Url {
-                endpoint,
-                user,
-                password,
-                ..
-            },
-            _,
-        ) => Target {
-            endpoint: endpoint.clone(),
-            user: user.clone(),
-            password: password.clone(),
-            connect_timeout,
-        },
-        (Upstream::Embedded { data_dir }, embedded) => Target {
-            endpoint: Endpoint::Unix(embedded.map_or_else(|| data_dir.clone(), |e| e.socket().to_owned())),
-            user: None,
-            password: None,
-            connect_timeout,
-        },
-    }
 }
 
 fn build(config: Config, target: Target) -> Shared {

@@ -49,6 +49,7 @@ async fn run(index: u16, shared: Arc<Shared>) {
                 Message::Look { client } => worker.look(client),
                 Message::Large { hash } => drop(worker.large_keys.borrow_mut().put(hash, ())),
                 Message::NotLarge { hash } => drop(worker.large_keys.borrow_mut().pop(&hash)),
+                Message::Switch => worker.follow_switch(),
                 Message::Drain => worker.drain(),
                 Message::Stop => return,
             }

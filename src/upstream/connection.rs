@@ -37,6 +37,8 @@ pub trait Sink: 'static {
     /// What a request leaves behind to be matched with its reply.
     type Waiter;
 
+    /// Comes before `up`: which node it is.
+    fn reached(&self, _generation: u32) {}
     /// The handshake, begun at this time, is done; no request was sent yet.
     fn up(&self, tracking: &TrackingState, begun_us: u64);
     /// Bytes came off the socket at this time; what is in them follows.
@@ -98,6 +100,8 @@ pub struct Connection<S: Sink> {
     /// Set by `hang_up`: the pump ends with this reason.
     doomed: RefCell<Option<String>>,
     tracking: Cell<bool>,
+    /// Of the node to which it leads, or led last.
+    generation: Cell<u32>,
     /// Until when the server may rightly be silent.
     pub patient_until_us: Cell<u64>,
 }
@@ -170,6 +174,7 @@ impl<S: Sink> Connection<S> {
             blocked: RefCell::new(Vec::new()),
             doomed: RefCell::new(None),
             tracking: Cell::new(false),
+            generation: Cell::new(0),
             patient_until_us: Cell::new(0),
         }
     }
@@ -276,6 +281,13 @@ impl<S: Sink> Connection<S> {
         }
     }
 
+    /// The upstream is another node from this generation on: ends the connection if it leads to an earlier one.
+    pub fn leave_before(&self, generation: u32, why: &str) {
+        if self.is_up() && self.generation.get() < generation {
+            self.hang_up(why.to_owned());
+        }
+    }
+
     /// Ends the connection; it is built anew.
     pub fn hang_up(&self, why: String) {
         *self.doomed.borrow_mut() = Some(why);
@@ -295,19 +307,29 @@ impl<S: Sink> Connection<S> {
     pub async fn run(self: Rc<Self>) {
         let mut failures: u32 = 0;
         loop {
-            let begun_us = clock::now_us();
+            let (begun_us, known) = (clock::now_us(), self.target.generation());
             match self.target.open(self.greeting).await {
-                Ok((stream, Greeted { tracking, .. })) => {
+                Ok((
+                    stream,
+                    Greeted {
+                        tracking, generation, ..
+                    },
+                )) => {
                     failures = 0;
+                    self.generation.set(generation);
+                    self.sink.reached(generation);
                     self.begin(&tracking, begun_us);
                     let why = self.pump(stream).await;
-                    tracing::warn!(upstream = %self.target.endpoint, db = self.greeting.db, reason = %why, "upstream connection lost");
+                    tracing::warn!(upstream = %self.target.node(), db = self.greeting.db, reason = %why, "upstream connection lost");
+                    self.target.doubt();
                     self.end(why);
                 }
                 Err(error) => {
                     failures += 1;
                     self.go_down(failures, &error);
-                    tokio::time::sleep(self.pause(failures)).await;
+                    if self.target.pause(self.pause(failures), known).await {
+                        failures = 0;
+                    }
                 }
             }
         }
@@ -372,7 +394,7 @@ impl<S: Sink> Connection<S> {
 
     fn go_down(&self, failures: u32, error: &DialError) {
         if failures == 1 {
-            tracing::error!(upstream = %self.target.endpoint, db = self.greeting.db, %error, "upstream is unavailable");
+            tracing::error!(upstream = %self.target.node(), db = self.greeting.db, %error, "upstream is unavailable");
         }
         let failure = match error.server_state() {
             Some(state) => Failure::Refused(state.to_owned()),

@@ -1,25 +1,61 @@
-//! Reaching the upstream: connect, and the handshake that makes a connection one of ours. Async, on the runtime of
-//! whoever asks; every step within a timeout.
+//! Reaching the upstream: which node it is now, connect, and the handshake that makes a connection one of ours. Async, on
+//! the runtime of whoever asks; every step within a timeout.
+//!
+//! All of the proxy's connections to the data are made by [`Target::open`], so all follow a change of node or credentials
+//! in the same way: an attempt that is under way begins anew at the new node, a pause between attempts ends at once, and
+//! what is up already is closed by its owner.
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use parking_lot::RwLock;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-use crate::config::{Endpoint, Secret};
+use super::tls::{self, Tls};
+use crate::config::{Credentials, Endpoint, Secret};
 use crate::net::Stream;
 use crate::resp::reply::{self, frame_len};
 use crate::resp::{Version, encode};
 
-/// Where the upstream is and as whom the proxy speaks to it.
+/// Where the upstream is and as whom the proxy speaks to it. Clones share both, and both may change.
 #[derive(Clone, Debug)]
 pub struct Target {
-    pub endpoint: Endpoint,
+    route: watch::Receiver<Route>,
+    /// Locked only to look and to replace.
+    access: Arc<RwLock<Arc<Access>>>,
+    /// Told of every failure to reach the node: whoever names it may know better by now.
+    doubts: Arc<Notify>,
+    pub connect_timeout: Duration,
+}
+
+/// Which node is the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Grows with every change. What was read from a node of an earlier generation is worth nothing.
+    pub generation: u32,
+    /// Or why none is known.
+    pub node: Result<Endpoint, String>,
+    /// Whether it has to say itself that it is the primary.
+    pub role: Role,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Any,
+    Primary,
+}
+
+/// As whom, and how, the proxy speaks to a server.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
     pub user: Option<String>,
     pub password: Option<Secret>,
-    pub connect_timeout: Duration,
+    pub tls: Option<Tls>,
 }
 
 /// Why a connection could not be had. The text goes to clients, after "nearcache: upstream … is unavailable: ".
@@ -33,6 +69,14 @@ pub enum DialError {
         error: String,
     },
     Protocol(String),
+    /// What went wrong with TLS, and what to do about it.
+    Tls(String),
+    /// Sentinel has not named a node, and why.
+    Unknown(String),
+    /// The node that Sentinel named says that it is something else.
+    NotPrimary(String),
+    /// The same, of the node that is named: where there are several it matters which.
+    At(String, Box<DialError>),
 }
 
 impl fmt::Display for DialError {
@@ -42,6 +86,15 @@ impl fmt::Display for DialError {
             DialError::Io(e) => f.write_str(e),
             DialError::Refused { request, error } => write!(f, "{request} was refused: {error}"),
             DialError::Protocol(what) => write!(f, "not a Redis server? {what}"),
+            DialError::Tls(what) => write!(f, "TLS: {what}"),
+            DialError::Unknown(why) => f.write_str(why),
+            DialError::NotPrimary(role) => {
+                write!(
+                    f,
+                    "it says that it is a {role}, no primary: the sentinels are asked anew"
+                )
+            }
+            DialError::At(node, error) => write!(f, "{node}: {error}"),
         }
     }
 }
@@ -51,6 +104,7 @@ impl DialError {
     pub fn server_state(&self) -> Option<&str> {
         match self {
             DialError::Refused { error, .. } if is_server_state(error) => Some(error),
+            DialError::At(_, error) => error.server_state(),
             _ => None,
         }
     }
@@ -64,7 +118,10 @@ fn is_server_state(error: &str) -> bool {
 
 impl From<io::Error> for DialError {
     fn from(e: io::Error) -> Self {
-        DialError::Io(e.to_string())
+        match tls::explain(&e, None) {
+            Some(what) => DialError::Tls(what),
+            None => DialError::Io(e.to_string()),
+        }
     }
 }
 
@@ -91,6 +148,8 @@ pub struct Greeted {
     pub tracking: TrackingState,
     /// The connection's id at the server, if the server tells (for `CLIENT UNBLOCK`).
     pub id: Option<i64>,
+    /// Of the node that was reached.
+    pub generation: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,32 +160,159 @@ pub enum TrackingState {
 }
 
 impl Target {
-    async fn connect_socket(&self) -> io::Result<Stream> {
-        match &self.endpoint {
-            Endpoint::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-                socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                Ok(Stream::Tcp(stream))
+    /// One node for good.
+    pub fn fixed(node: Endpoint, access: Access, connect_timeout: Duration) -> Target {
+        let route = Route {
+            generation: 0,
+            node: Ok(node),
+            role: Role::Any,
+        };
+        Target::following(watch::channel(route).1, access, connect_timeout)
+    }
+
+    /// The node that somebody else names.
+    pub fn following(route: watch::Receiver<Route>, access: Access, connect_timeout: Duration) -> Target {
+        Target {
+            route,
+            access: Arc::new(RwLock::new(Arc::new(access))),
+            doubts: Arc::default(),
+            connect_timeout,
+        }
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.route.borrow().generation
+    }
+
+    /// The node as it is shown to people.
+    pub fn node(&self) -> String {
+        match &self.route.borrow().node {
+            Ok(node) => node.to_string(),
+            Err(_) => "not known".to_owned(),
+        }
+    }
+
+    pub fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.read())
+    }
+
+    /// From now on new connections are made in this way.
+    pub fn set_access(&self, access: Access) {
+        *self.access.write() = Arc::new(access);
+    }
+
+    /// A connection to the node was lost or could not be had.
+    pub fn doubt(&self) {
+        self.doubts.notify_one();
+    }
+
+    pub fn doubts(&self) -> Arc<Notify> {
+        Arc::clone(&self.doubts)
+    }
+
+    /// Waits so long, or until the node is no longer that of this generation; whether it is another one.
+    pub async fn pause(&self, length: Duration, generation: u32) -> bool {
+        let mut route = self.route.clone();
+        let other = route.wait_for(|route| route.generation != generation);
+        match tokio::time::timeout(length, other).await {
+            Ok(Ok(_)) => true,
+            // Nobody is left who could change it.
+            Ok(Err(_)) => {
+                tokio::time::sleep(length).await;
+                false
             }
-            Endpoint::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+            Err(_) => false,
         }
     }
 
     /// Connects and greets. Nothing is left in the stream: the next reply belongs to the next request.
     pub async fn open(&self, greeting: Greeting) -> Result<(Stream, Greeted), DialError> {
-        use tokio::time::timeout;
-        let mut stream = timeout(self.connect_timeout, self.connect_socket())
-            .await
-            .map_err(|_| DialError::Timeout(self.connect_timeout))??;
-        let greeted = timeout(greeting.answer_within, self.greet(&mut stream, greeting))
+        let mut route = self.route.clone();
+        let deadline = Instant::now() + self.connect_timeout;
+        loop {
+            let Route { generation, node, role } = route.borrow_and_update().clone();
+            let node = match node {
+                Ok(node) => node,
+                Err(why) => match tokio::time::timeout_at(deadline, changed(&mut route)).await {
+                    Ok(()) => continue,
+                    Err(_) => return Err(DialError::Unknown(why)),
+                },
+            };
+            let access = self.access();
+            let opened = tokio::select! {
+                biased;
+                () = changed(&mut route) => continue,
+                opened = access.open(&node, role, greeting, self.connect_timeout) => opened,
+            };
+            return match opened {
+                Ok((stream, greeted)) => Ok((stream, Greeted { generation, ..greeted })),
+                Err(error) => {
+                    self.doubt();
+                    Err(match role {
+                        Role::Any => error,
+                        Role::Primary => DialError::At(node.to_string(), Box::new(error)),
+                    })
+                }
+            };
+        }
+    }
+}
+
+/// Nobody may be left who could change it.
+async fn changed(route: &mut watch::Receiver<Route>) {
+    if route.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+impl Access {
+    /// The user and password that are shown to the server.
+    pub fn credentials(&self) -> Option<Credentials> {
+        self.password.as_ref().map(|password| Credentials {
+            user: self.user.clone().unwrap_or_else(|| "default".to_owned()),
+            password: password.clone(),
+        })
+    }
+
+    async fn connect_socket(&self, node: &Endpoint, within: Duration) -> Result<Stream, DialError> {
+        use tokio::time::timeout_at;
+        let deadline = Instant::now() + within;
+        let late = |_| DialError::Timeout(within);
+        match node {
+            Endpoint::Tcp { host, port } => {
+                let connecting = TcpStream::connect((host.as_str(), *port));
+                let stream = timeout_at(deadline, connecting).await.map_err(late)??;
+                stream.set_nodelay(true)?;
+                let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
+                socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+                match &self.tls {
+                    None => Ok(Stream::Tcp(stream)),
+                    Some(tls) => tls.connect(stream, host, deadline).await.map_err(DialError::Tls),
+                }
+            }
+            Endpoint::Unix(path) => {
+                let connecting = UnixStream::connect(path);
+                Ok(Stream::Unix(timeout_at(deadline, connecting).await.map_err(late)??))
+            }
+        }
+    }
+
+    /// Connects to this server and greets.
+    pub async fn open(
+        &self,
+        node: &Endpoint,
+        role: Role,
+        greeting: Greeting,
+        connect_timeout: Duration,
+    ) -> Result<(Stream, Greeted), DialError> {
+        let mut stream = self.connect_socket(node, connect_timeout).await?;
+        let greeted = tokio::time::timeout(greeting.answer_within, self.greet(&mut stream, role, greeting))
             .await
             .map_err(|_| DialError::Timeout(greeting.answer_within))??;
         Ok((stream, greeted))
     }
 
-    async fn greet(&self, stream: &mut Stream, greeting: Greeting) -> Result<Greeted, DialError> {
+    async fn greet(&self, stream: &mut Stream, role: Role, greeting: Greeting) -> Result<Greeted, DialError> {
         let mut out = Vec::with_capacity(128);
         let mut sent: Vec<&'static str> = Vec::with_capacity(4);
         let credentials = self
@@ -149,6 +335,10 @@ impl Target {
             }
             sent.push("AUTH");
         }
+        if greeting.version == Version::Resp2 && role == Role::Primary {
+            encode::command(&mut out, [&b"HELLO"[..], b"2"].into_iter());
+            sent.push("HELLO 2");
+        }
         if greeting.db != 0 {
             let db = greeting.db.to_string();
             encode::command(&mut out, [&b"SELECT"[..], db.as_bytes()].into_iter());
@@ -164,6 +354,7 @@ impl Target {
         let mut greeted = Greeted {
             tracking: TrackingState::Off,
             id: None,
+            generation: 0,
         };
         stream.write_all(&out).await?;
         let mut input = BytesMut::new();
@@ -197,6 +388,12 @@ impl Target {
                     "CLIENT ID" if !error.starts_with("NOAUTH") => {}
                     _ => return Err(DialError::Refused { request, error }),
                 }
+            } else if request.starts_with("HELLO") && role == Role::Primary {
+                // What ROLE would say, of which many a user has no right to ask.
+                let role = role_in_hello(frame);
+                if role != "master" {
+                    return Err(DialError::NotPrimary(role));
+                }
             } else if request == "CLIENT TRACKING ON" {
                 greeted.tracking = TrackingState::On;
             } else if request == "CLIENT ID" {
@@ -206,4 +403,14 @@ impl Target {
         }
         Ok(greeted)
     }
+}
+
+fn role_in_hello(frame: &[u8]) -> String {
+    let mut fields = reply::elements(frame).into_iter().flatten();
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        if reply::text(name) == Some(b"role") {
+            return String::from_utf8_lossy(reply::text(value).unwrap_or_default()).into_owned();
+        }
+    }
+    "server without a role (a sentinel?)".to_owned()
 }

@@ -2,17 +2,17 @@
 //! a connection of its own, after the start and after each loss; until then the built-in table serves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::BytesMut;
-
-use super::dial::{DialError, Greeting, Target, Tracking};
+use super::dial::{DialError, Target};
+use super::exchange::Exchange;
 use crate::command::{Table, decode_command_reply};
-use crate::net::Stream;
-use crate::resp::reply::{self, frame_len};
-use crate::resp::{Version, encode};
+use crate::resp::reply;
 
 /// Databases of a server that does not tell (Redis's default).
 const DATABASES: u32 = 16;
+/// An answer may take longer than a connection.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -59,16 +59,10 @@ impl Facts {
 
     /// Asks the upstream.
     pub async fn ask(target: &Target) -> Result<Facts, DialError> {
-        let greeting = Greeting {
-            version: Version::Resp3,
-            db: 0,
-            tracking: Tracking::Off,
-            answer_within: target.connect_timeout,
-        };
-        let (mut stream, _) = target.open(greeting).await?;
-        let mut input = BytesMut::new();
+        let within = target.connect_timeout.max(ANSWER_WITHIN);
+        let mut upstream = Exchange::open(target).await?;
         let mut facts = Facts::unknown();
-        let info = ask(target, &mut stream, &mut input, &[b"INFO", b"server"]).await?;
+        let info = upstream.ask(&[b"INFO", b"server"], within).await?;
         if let Some(text) = reply::text(&info).filter(|_| !reply::is_error(&info)) {
             let text = String::from_utf8_lossy(text);
             let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
@@ -77,16 +71,16 @@ impl Facts {
                 facts.version = version.to_owned();
             }
         }
-        let hello = ask(target, &mut stream, &mut input, &[b"HELLO", b"3"]).await?;
+        let hello = upstream.ask(&[b"HELLO", b"3"], within).await?;
         facts.take_hello(&hello);
-        let databases = ask(target, &mut stream, &mut input, &[b"CONFIG", b"GET", b"databases"]).await?;
+        let databases = upstream.ask(&[b"CONFIG", b"GET", b"databases"], within).await?;
         if let Some(mut pair) = reply::elements(&databases)
             && let Some(number) = pair.nth(1).and_then(reply::text)
             && let Some(number) = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok())
         {
             facts.databases = number;
         }
-        let commands = ask(target, &mut stream, &mut input, &[b"COMMAND"]).await?;
+        let commands = upstream.ask(&[b"COMMAND"], within).await?;
         match decode_command_reply(&commands) {
             Ok(commands) if !commands.is_empty() => facts.table = Arc::new(Table::join(&commands)),
             Ok(_) => {}
@@ -121,31 +115,4 @@ impl Facts {
 fn numbers(version: &str) -> (u32, u32) {
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
-}
-
-async fn ask(
-    target: &Target,
-    stream: &mut Stream,
-    input: &mut BytesMut,
-    words: &[&[u8]],
-) -> Result<BytesMut, DialError> {
-    let mut request = Vec::new();
-    encode::command(&mut request, words.iter().copied());
-    let exchange = async {
-        stream.write_all(&request).await?;
-        loop {
-            match frame_len(input) {
-                Ok(Some(bytes)) => return Ok(input.split_to(bytes)),
-                Ok(None) if stream.read_append(input).await? == 0 => {
-                    return Err(DialError::Io("the server closed the connection".into()));
-                }
-                Ok(None) => {}
-                Err(e) => return Err(DialError::Protocol(e.to_string())),
-            }
-        }
-    };
-    match tokio::time::timeout(target.connect_timeout.max(std::time::Duration::from_secs(5)), exchange).await {
-        Ok(result) => result,
-        Err(_) => Err(DialError::Timeout(target.connect_timeout)),
-    }
 }

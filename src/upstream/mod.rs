@@ -1,5 +1,6 @@
 //! L2, the upstream Redis: how it is reached, the shared connections that carry everybody's requests, the pool of
-//! connections for clients whose state lives in theirs, and the private server that is started when none is given.
+//! connections for clients whose state lives in theirs, who the primary is where Sentinel knows, and the private server that
+//! is started when none is given.
 //!
 //! Knows nothing of the cache: the reader of a shared connection applies pushes and replies through the [`Sink`]
 //! that it is handed.
@@ -9,6 +10,9 @@
 pub mod connection;
 pub mod dial;
 pub mod embedded;
+pub mod exchange;
 pub mod facts;
 pub mod occasional;
 pub mod pool;
+pub mod sentinel;
+pub mod tls;

@@ -37,6 +37,8 @@ pub struct Lent {
     /// Its id at the server (0: unknown), and the name that it was given there.
     pub id: i64,
     pub name: Box<str>,
+    /// Of the node to which it leads.
+    pub generation: u32,
     _place: Place,
 }
 
@@ -112,6 +114,7 @@ impl Pool {
             db,
             id: greeted.id.unwrap_or(0),
             name: "".into(),
+            generation: greeted.generation,
             _place: place,
         })
     }
@@ -125,6 +128,11 @@ impl Pool {
                 since_us: clock::now_us(),
             });
         }
+    }
+
+    /// The upstream is another node: what is idle leads nowhere.
+    pub fn clear(&self) {
+        self.idle.borrow_mut().clear();
     }
 
     /// Closes what has been idle for long.

@@ -24,6 +24,8 @@ mod options;
 mod pinned;
 mod pipe;
 mod pubsub;
+mod sentinel;
 mod support;
+mod tls;
 mod transactions;
 mod trouble;

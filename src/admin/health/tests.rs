@@ -10,6 +10,7 @@ const WELL: Seen = Seen {
     caching: Caching::Tracked,
     is_upstream_known: true,
     is_draining: false,
+    is_primary_confirmed: true,
 };
 
 #[test]

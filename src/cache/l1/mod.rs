@@ -232,6 +232,7 @@ impl std::hash::Hash for Name<'_> {
 
 impl<F> L1<F> {
     pub fn new(config: Config, links: Arc<Links>) -> L1<F> {
+        links.set_bound(config.bound_us);
         let count = budget::shard_count(&config);
         let limits = Limits::new(&config, count);
         let shards = (0..count)

@@ -9,7 +9,7 @@ use super::entry::Slot;
 use super::expiry::is_over;
 use super::lease::Lease;
 use super::{Asker, Config, Consistency, Own};
-use crate::cache::link::{LinkId, Links};
+use crate::cache::link::{LinkId, Links, Vouched};
 
 pub(super) struct Rules {
     pub links: Arc<Links>,
@@ -40,8 +40,12 @@ impl Rules {
                 Verdict::Live { answered_us: 0 }
             };
         }
-        let (answered_us, epoch) = self.links.vouched(slot.stamp.link());
-        let is_fresh = answered_us > floor_us && answered_us.saturating_add(self.config.bound_us) > now_us;
+        let Vouched {
+            answered_us,
+            fresh_until_us,
+            epoch,
+        } = self.links.vouched(slot.stamp.link());
+        let is_fresh = answered_us > floor_us && fresh_until_us > now_us;
         if epoch == slot.epoch && !is_expired && is_fresh {
             Verdict::Live { answered_us }
         } else {

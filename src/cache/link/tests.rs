@@ -30,7 +30,7 @@ fn a_loss_ends_the_epoch_and_forgets_the_answers() {
     assert_eq!((links.answered_us(a), links.epoch(a)), (0, 2));
     assert_eq!((links.answered_us(b), links.epoch(b)), (30, 1));
     links.answered(a, 5);
-    assert_eq!(links.vouched(a), (5, 2));
+    assert_eq!(vouched(&links, a), (5, 2));
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_null_push_ends_the_epoch_of_one_link_and_keeps_its_answers() {
     let (a, b) = (links.add().unwrap(), links.add().unwrap());
     links.answered(a, 20);
     links.void_all(a);
-    assert_eq!(links.vouched(a), (20, 2));
+    assert_eq!(vouched(&links, a), (20, 2));
     assert_eq!(links.epoch(b), 1);
 }
 
@@ -60,7 +60,7 @@ fn a_pinned_connection_is_no_link() {
     assert_eq!(links.len(), 65_534);
     links.answered(LinkId::PINNED, 7);
     links.lost(LinkId::PINNED);
-    assert_eq!(links.vouched(LinkId::PINNED), (0, 0));
+    assert_eq!(links.vouched(LinkId::PINNED), Vouched::default());
 }
 
 #[test]
@@ -81,6 +81,7 @@ fn links_added_by_many_threads_differ() {
 #[test]
 fn an_answer_of_a_new_life_is_never_seen_beside_the_epoch_of_the_old_one() {
     let links = Arc::new(Links::new());
+    links.set_bound(T);
     let a = links.add().unwrap();
     // In epoch e every answer lies in e * 1000 .. (e + 1) * 1000.
     let owner = {
@@ -94,11 +95,76 @@ fn an_answer_of_a_new_life_is_never_seen_beside_the_epoch_of_the_old_one() {
         })
     };
     while !owner.is_finished() {
-        let (answered_us, epoch) = links.vouched(a);
+        let Vouched {
+            answered_us,
+            fresh_until_us,
+            epoch,
+        } = links.vouched(a);
         assert!(
-            answered_us / 1000 <= u64::from(epoch),
-            "answer {answered_us} in epoch {epoch}"
+            answered_us / 1000 <= u64::from(epoch) && fresh_until_us.saturating_sub(T) / 1000 <= u64::from(epoch),
+            "answer {answered_us}, fresh until {fresh_until_us} in epoch {epoch}"
         );
     }
     owner.join().unwrap();
+}
+
+#[test]
+fn a_link_is_fresh_for_the_bound_after_its_newest_answer() {
+    let (links, a) = bound();
+    assert_eq!(links.fresh_until_us(a), 0);
+    links.answered(a, 20);
+    links.answered(a, 10);
+    assert_eq!(links.fresh_until_us(a), 20 + T);
+    links.lost(a);
+    assert_eq!(links.fresh_until_us(a), 0);
+    links.renew(a);
+    assert_eq!(links.fresh_until_us(a), 0, "nothing was answered in this life");
+}
+
+#[test]
+fn where_the_node_is_confirmed_a_link_is_fresh_no_longer_than_that() {
+    let (links, a) = bound();
+    links.begin_generation(1, 0);
+    links.reached(a, 1);
+    links.answered(a, 50);
+    assert_eq!(links.fresh_until_us(a), 0, "nobody has confirmed it");
+    links.confirm(30);
+    assert_eq!(links.fresh_until_us(a), 0, "the owner has not looked");
+    links.renew(a);
+    assert_eq!(links.fresh_until_us(a), 30 + T);
+    links.answered(a, 90);
+    assert_eq!(links.fresh_until_us(a), 30 + T);
+    links.confirm(100);
+    links.renew(a);
+    assert_eq!(links.fresh_until_us(a), 90 + T);
+}
+
+#[test]
+fn a_link_to_an_earlier_node_becomes_no_fresher() {
+    let (links, a) = bound();
+    links.begin_generation(1, 10);
+    links.reached(a, 1);
+    links.answered(a, 20);
+    links.begin_generation(2, 40);
+    links.answered(a, 50);
+    links.renew(a);
+    assert_eq!(links.fresh_until_us(a), 10 + T);
+    links.lost(a);
+    links.reached(a, 2);
+    links.answered(a, 60);
+    assert_eq!(links.fresh_until_us(a), 40 + T);
+}
+
+const T: u64 = 1000;
+
+fn bound() -> (Links, LinkId) {
+    let links = Links::new();
+    links.set_bound(T);
+    let a = links.add().unwrap();
+    (links, a)
+}
+
+fn vouched(links: &Links, link: LinkId) -> (u64, u32) {
+    let vouched = links.vouched(link);
+    (vouched.answered_us, vouched.epoch)
 }

@@ -90,6 +90,14 @@ impl Pipe {
         Ok(())
     }
 
+    /// Fails when the upstream has become another node than the one to which the connection leads.
+    pub(super) fn is_current(&self, session: &Session) -> Result<(), String> {
+        if self.lent.generation < session.worker.generation.get() {
+            return Err(format!("the primary is now {}", session.worker.target.node()));
+        }
+        Ok(())
+    }
+
     /// The server is gone: a client that only waited for a reply is told and goes on; one with a state is closed, as Redis
     /// would close it, once it has taken what there is.
     pub(super) fn server_lost(&mut self, session: &mut Session, why: &str) -> Option<Ended> {

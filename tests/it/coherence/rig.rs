@@ -21,7 +21,7 @@ use nearcache::resp::limits::Limits;
 use nearcache::resp::reply;
 use nearcache::resp::request::{Args, Scan, Scanner, Span};
 use nearcache::upstream::connection::Input;
-use nearcache::upstream::dial::{Target, TrackingState};
+use nearcache::upstream::dial::{self, Target, TrackingState};
 use nearcache::upstream::facts::Facts;
 
 use super::check::{self, Checked, Expected, Judge, Shown};
@@ -601,12 +601,11 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
         bound_us: scenario.bound_ms * 1000,
         consistency: cache::Consistency::Coherent,
     };
-    let target = Target {
-        endpoint: Endpoint::Unix(PathBuf::from("/nonexistent")),
-        user: None,
-        password: None,
-        connect_timeout: Duration::from_secs(1),
-    };
+    let target = Target::fixed(
+        Endpoint::Unix(PathBuf::from("/nonexistent")),
+        dial::Access::default(),
+        Duration::from_secs(1),
+    );
     Arc::new(Shared::new(
         config,
         target,

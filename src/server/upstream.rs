@@ -1,0 +1,195 @@
+//! The upstream as the control runtime sees it: made from the configuration, followed where Sentinel names it, and its
+//! credentials and certificates read again when the process is told to (SIGHUP).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Endpoint, Place, Upstream};
+use crate::proxy::shared::{Message, Shared};
+use crate::upstream::dial::{Access, Role, Route, Target};
+use crate::upstream::embedded::Embedded;
+use crate::upstream::sentinel::{self, Settings, Topology};
+use crate::upstream::tls::Tls;
+
+/// How the upstream is reached.
+pub struct Reached {
+    pub target: Target,
+    pub sentinel: Option<Followed>,
+    /// As whom sentinels are spoken to.
+    pub sentinel_access: Option<watch::Sender<Arc<Access>>>,
+}
+
+/// A primary that Sentinel names.
+pub struct Followed {
+    pub topology: watch::Receiver<Topology>,
+    route: watch::Sender<Route>,
+}
+
+/// Whether the files that the configuration names hold what they should.
+///
+/// # Errors
+/// The option and what is wrong with it.
+pub fn check(config: &Config) -> Result<(), String> {
+    access(&config.upstream).map(drop)
+}
+
+/// Begins to follow the sentinels, where there are any.
+///
+/// # Errors
+/// What is wrong with files that the configuration names.
+pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationToken) -> Result<Reached, String> {
+    // Requests wait while a connection comes up, and nobody is to wait longer than for a reply.
+    let connect_timeout = config.upstream_timeouts.connect.min(config.upstream_timeouts.read);
+    let (access, sentinel_access) = access(&config.upstream)?;
+    let fixed = |node: Endpoint| Reached {
+        target: Target::fixed(node, access.clone(), connect_timeout),
+        sentinel: None,
+        sentinel_access: None,
+    };
+    match &config.upstream {
+        Upstream::Embedded { data_dir } => Ok(fixed(Endpoint::Unix(
+            embedded.map_or_else(|| data_dir.clone(), |e| e.socket().to_owned()),
+        ))),
+        Upstream::Url {
+            place: Place::Node(node),
+            ..
+        } => Ok(fixed(node.clone())),
+        Upstream::Url {
+            place: Place::Sentinel(sentinels),
+            ..
+        } => {
+            let (route, routes) = watch::channel(Route {
+                generation: 0,
+                node: Topology::default().primary,
+                role: Role::Primary,
+            });
+            let target = Target::following(routes, access, connect_timeout);
+            let (sentinel_access, accesses) = watch::channel(Arc::new(sentinel_access));
+            let bound = config.cache.bound;
+            let settings = Settings {
+                nodes: sentinels.nodes.clone(),
+                name: sentinels.name.clone(),
+                period: (bound / 5).min(LONGEST_PERIOD),
+                vote_holds: bound.clamp(LEAST_HOLD, LONGEST_HOLD),
+                timeout: connect_timeout,
+            };
+            let topology = sentinel::follow(settings, accesses, &target, cancel.clone());
+            Ok(Reached {
+                target,
+                sentinel: Some(Followed { topology, route }),
+                sentinel_access: Some(sentinel_access),
+            })
+        }
+    }
+}
+
+/// However stale copies may be, a new primary should be found soon.
+const LONGEST_PERIOD: Duration = Duration::from_secs(1);
+/// How long a sentinel's vote for a primary counts, at least and at most.
+const LEAST_HOLD: Duration = Duration::from_secs(1);
+const LONGEST_HOLD: Duration = Duration::from_secs(5);
+
+/// Applies what the sentinels say: how long copies may be shown, and which node is dialled.
+pub async fn follow(shared: Arc<Shared>, followed: Followed, cancel: CancellationToken) {
+    let Followed { mut topology, route } = followed;
+    loop {
+        let now = topology.borrow_and_update().clone();
+        let (known, generation) = {
+            let route = route.borrow();
+            (route.node.clone(), route.generation)
+        };
+        if known == now.primary {
+            shared.links.confirm(now.confirmed_us);
+        } else if now.primary.is_ok() {
+            // Before anybody can reach the new node, so that nothing that was read there is voided, and everything else is.
+            shared.links.begin_generation(generation + 1, now.confirmed_us);
+            shared.void_everything();
+            if known.is_ok() {
+                shared.switches.fetch_add(1, Relaxed);
+            }
+            route.send_replace(Route {
+                generation: generation + 1,
+                node: now.primary,
+                role: Role::Primary,
+            });
+            for inbox in &shared.inboxes {
+                inbox.send(Message::Switch);
+            }
+        } else {
+            // Why there is none is told to clients.
+            route.send_modify(|route| route.node = now.primary);
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            changed = topology.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+/// Reads passwords and certificates anew at each signal. Connections that are up stay as they are.
+pub async fn reload(
+    shared: Arc<Shared>,
+    mut hangup: Signal,
+    sentinel_access: Option<watch::Sender<Arc<Access>>>,
+    cancel: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = hangup.recv() => {}
+        }
+        if !shared.config.upstream.has_files() {
+            tracing::info!("SIGHUP: no password or certificate comes from a file, so there is nothing to read again");
+            continue;
+        }
+        match access(&shared.config.upstream) {
+            Ok((access, of_sentinels)) => {
+                shared.target.set_access(access);
+                if let Some(sender) = &sentinel_access {
+                    sender.send_replace(Arc::new(of_sentinels));
+                }
+                tracing::info!("SIGHUP: passwords and certificates are read again; new connections use them");
+            }
+            Err(why) => {
+                tracing::error!("SIGHUP: what was in effect stays in effect: {why}");
+                *shared.last_trouble.lock() = Some(format!("the reload failed: {why}"));
+            }
+        }
+    }
+}
+
+/// As whom data nodes and sentinels are spoken to, by what the files say now.
+fn access(upstream: &Upstream) -> Result<(Access, Access), String> {
+    let Upstream::Url {
+        place,
+        tls,
+        user,
+        password,
+        ..
+    } = upstream
+    else {
+        return Ok((Access::default(), Access::default()));
+    };
+    let tls = tls.as_ref().map(Tls::new).transpose()?;
+    let access = Access {
+        user: user.clone(),
+        password: password.reread()?.value,
+        tls: tls.clone(),
+    };
+    let of_sentinels = match place {
+        Place::Node(_) => Access::default(),
+        Place::Sentinel(sentinels) => Access {
+            user: sentinels.user.clone(),
+            password: sentinels.password.reread()?.value,
+            tls,
+        },
+    };
+    Ok((access, of_sentinels))
+}

@@ -1,0 +1,135 @@
+//! A connection of the control plane: one question at a time, each with its own time limit, and the messages that the server
+//! sends by itself in between. For what is asked rarely; nothing here is fast.
+
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+
+use super::dial::{DialError, Greeting, Target, Tracking};
+use crate::net::Stream;
+use crate::resp::reply::{self, frame_len};
+use crate::resp::{Version, encode};
+
+pub struct Exchange {
+    stream: Stream,
+    input: BytesMut,
+    /// Of the node to which it leads.
+    pub generation: u32,
+    has_messages: bool,
+}
+
+impl Exchange {
+    /// To the upstream node, in database 0.
+    pub async fn open(target: &Target) -> Result<Exchange, DialError> {
+        let (stream, greeted) = target.open(Exchange::greeting(target.connect_timeout)).await?;
+        Ok(Exchange {
+            generation: greeted.generation,
+            ..Exchange::over(stream)
+        })
+    }
+
+    /// Over a connection that has been greeted in this way.
+    pub fn over(stream: Stream) -> Exchange {
+        Exchange {
+            stream,
+            input: BytesMut::new(),
+            generation: 0,
+            has_messages: false,
+        }
+    }
+
+    pub fn greeting(answer_within: Duration) -> Greeting {
+        Greeting {
+            version: Version::Resp3,
+            db: 0,
+            tracking: Tracking::Off,
+            answer_within,
+        }
+    }
+
+    /// The reply to one request, errors included.
+    pub async fn ask(&mut self, words: &[&[u8]], within: Duration) -> Result<BytesMut, DialError> {
+        let mut replies = self.ask_all(&[words], within).await?;
+        replies.pop().ok_or_else(|| DialError::Protocol("no reply".into()))
+    }
+
+    /// The replies to several requests, sent together.
+    pub async fn ask_all(&mut self, requests: &[&[&[u8]]], within: Duration) -> Result<Vec<BytesMut>, DialError> {
+        let exchange = async {
+            self.send(requests).await?;
+            let mut replies = Vec::with_capacity(requests.len());
+            while replies.len() < requests.len() {
+                let frame = self.frame().await?;
+                if frame.first() == Some(&b'>') {
+                    self.has_messages = true;
+                } else {
+                    replies.push(frame);
+                }
+            }
+            Ok(replies)
+        };
+        match tokio::time::timeout(within, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(DialError::Timeout(within)),
+        }
+    }
+
+    /// Sends a request that is answered by messages, unless it is refused, and behind it a question that is known to be
+    /// answered; the refusal, if there is one.
+    pub async fn subscribe(
+        &mut self,
+        words: &[&[u8]],
+        barrier: &[&[u8]],
+        within: Duration,
+    ) -> Result<Option<BytesMut>, DialError> {
+        let exchange = async {
+            self.send(&[words, barrier]).await?;
+            let mut refusal = None;
+            loop {
+                let frame = self.frame().await?;
+                match frame.first() {
+                    Some(b'>') => self.has_messages = true,
+                    _ if reply::is_error(&frame) => refusal = Some(frame),
+                    _ => return Ok(refusal),
+                }
+            }
+        };
+        match tokio::time::timeout(within, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(DialError::Timeout(within)),
+        }
+    }
+
+    async fn send(&mut self, requests: &[&[&[u8]]]) -> Result<(), DialError> {
+        let mut out = Vec::new();
+        for words in requests {
+            encode::command(&mut out, words.iter().copied());
+        }
+        Ok(self.stream.write_all(&out).await?)
+    }
+
+    /// Waits until the server has said something by itself. May be given up at any time.
+    pub async fn message(&mut self) -> Result<(), DialError> {
+        if !std::mem::take(&mut self.has_messages) {
+            drop(self.frame().await?);
+        }
+        Ok(())
+    }
+
+    async fn frame(&mut self) -> Result<BytesMut, DialError> {
+        loop {
+            match frame_len(&self.input) {
+                Ok(Some(bytes)) => {
+                    let frame = BytesMut::from(&self.input[..bytes]);
+                    self.input.advance(bytes);
+                    return Ok(frame);
+                }
+                Ok(None) if self.stream.read_append(&mut self.input).await? == 0 => {
+                    return Err(DialError::Io("the server closed the connection".into()));
+                }
+                Ok(None) => {}
+                Err(e) => return Err(DialError::Protocol(e.to_string())),
+            }
+        }
+    }
+}
