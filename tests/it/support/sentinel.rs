@@ -149,11 +149,15 @@ impl Watched {
 
     /// What a node says of itself. One that just becomes something else may close the connection.
     pub fn is_primary(&self, node: usize) -> bool {
-        let mut client = self.nodes[node].client();
-        let role = match client.try_raw(&encode(&["ROLE"])) {
-            Ok(()) => client.try_frame(STEP).unwrap_or_default(),
-            Err(_) => Vec::new(),
+        let mut client = self.nodes[node].stranger();
+        let mut ask = |words: &[&str]| {
+            client.try_raw(&encode(words))?;
+            client.try_frame(STEP)
         };
+        if self.has_password && ask(&["AUTH", PASSWORD]).is_err() {
+            return false;
+        }
+        let role = ask(&["ROLE"]).unwrap_or_default();
         String::from_utf8_lossy(&role).contains("\nmaster\r")
     }
 
