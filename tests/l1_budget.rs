@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::{env, fs};
 
 use nearcache::cache::{
-    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, Links, Own, Query, Value, name_hash,
+    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, Links, Objective, Own, Query, Value, name_hash,
 };
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -88,6 +88,7 @@ fn churn(phase: &Phase) {
         max_age_us: None,
         bound_us: 1_000_000,
         consistency: Consistency::Coherent,
+        objective: Objective::Requests,
     };
     let l1 = L1::<u64>::new(config, links.clone());
     let mut rng = fastrand::Rng::with_seed(11);

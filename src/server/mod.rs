@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::cache::{self, L1, L1Config, Links};
 use crate::cli::EXIT_USAGE;
-use crate::config::{Config, Consistency, Endpoint, LogFormat, Upstream, Warning};
+use crate::config::{Config, Consistency, Endpoint, LogFormat, Objective, Upstream, Warning};
 use crate::downstream::listener::Listener;
 use crate::proxy::shared::{Message, Shared};
 use crate::upstream::dial::Target;
@@ -217,6 +217,10 @@ fn build(config: Config, target: Target) -> Shared {
             consistency: match config.cache.consistency {
                 Consistency::Eventual => cache::Consistency::Eventual,
                 Consistency::Coherent | Consistency::Strong => cache::Consistency::Coherent,
+            },
+            objective: match config.cache.l1_objective {
+                Objective::Requests => cache::Objective::Requests,
+                Objective::Bytes => cache::Objective::Bytes,
             },
         },
         Arc::clone(&links),

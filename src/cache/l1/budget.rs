@@ -3,8 +3,8 @@
 //! Counted are the blocks and values of entries, the slab, the index and the ghost, each as glibc's `malloc` rounds it.
 //! Not counted: leases and waiting followers, which the number of commands in flight bounds.
 
-use super::Config;
 use super::slab::CHUNK_BYTES;
+use super::{Config, Objective};
 
 /// Bytes that `malloc(request)` takes: a header of 8, in steps of 16, at least 32 (glibc, 64 bit); from 128 KiB on pages of
 /// their own.
@@ -29,6 +29,7 @@ pub(super) struct Limits {
     pub max_value_bytes: usize,
     /// The largest entry that is kept, all included: a quarter of the share, so that one does not displace all others.
     pub max_entry_bytes: usize,
+    pub objective: Objective,
 }
 
 impl Limits {
@@ -38,6 +39,7 @@ impl Limits {
             share_bytes,
             max_value_bytes: config.max_value_bytes,
             max_entry_bytes: share_bytes / 4,
+            objective: config.objective,
         }
     }
 }
@@ -50,7 +52,7 @@ pub(super) fn shard_count(config: &Config) -> usize {
     }
     // Two pages beside the value: rounding, name and slot must not push the largest value over a quarter.
     let largest = config.max_value_bytes.saturating_add(2 * PAGE);
-    let least_share = (8 * CHUNK_BYTES).max(largest.saturating_mul(4));
+    let least_share = (16 * CHUNK_BYTES).max(largest.saturating_mul(4));
     match config.budget_bytes / least_share {
         0 => 1,
         fit => 1 << fit.min(MAX_SHARDS).ilog2(),

@@ -192,6 +192,12 @@ impl Payload {
         Head::of(self.block())
     }
 
+    /// Bytes of name, variant and value.
+    pub fn data_bytes(&self) -> usize {
+        let head = self.head();
+        head.name.len() + head.variant.len() + self.value_bytes()
+    }
+
     /// Bytes of the value alone.
     pub fn value_bytes(&self) -> usize {
         match self {

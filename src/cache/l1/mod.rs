@@ -65,6 +65,17 @@ pub struct Config {
     /// The staleness bound: how long a silent link goes on vouching.
     pub bound_us: u64,
     pub consistency: Consistency,
+    pub objective: Objective,
+}
+
+/// What eviction keeps low.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Objective {
+    /// Misses, each counting the same: of two entries that are read as often the smaller stays longer.
+    #[default]
+    Requests,
+    /// The bytes that misses bring: size decides nothing.
+    Bytes,
 }
 
 /// What makes an entry a hit.

@@ -34,6 +34,7 @@ struct Store {
     slab: Slab,
     queues: Queues,
     payload_bytes: usize,
+    data_bytes: usize,
     counters: Counters,
 }
 
@@ -63,8 +64,9 @@ impl<F> Shard<F> {
     pub fn new(number: u8, limits: Limits) -> Shard<F> {
         let store = Store {
             slab: Slab::new(),
-            queues: Queues::new(),
+            queues: Queues::new(limits.objective),
             payload_bytes: 0,
+            data_bytes: 0,
             counters: Counters::default(),
         };
         Shard {
@@ -174,7 +176,7 @@ impl<F> Shard<F> {
         }
         let (queue, frequency) = match earlier {
             Some((_, stamp)) => (stamp.queue(), stamp.frequency()),
-            None => (self.store.queues.admit(of.tag()), 0),
+            None => (self.store.queues.admit(of.tag(), self.store.slab.occupied()), 0),
         };
         let slot = Slot {
             payload,
@@ -284,6 +286,11 @@ impl<F> Shard<F> {
         self.store.counters
     }
 
+    /// Bytes of names, variants and values.
+    pub fn data_bytes(&self) -> usize {
+        self.store.data_bytes
+    }
+
     pub fn used_bytes(&self) -> usize {
         let Store {
             slab,
@@ -332,11 +339,12 @@ impl<F> Shard<F> {
         if let Some(first) = first {
             self.shorten(first);
         }
-        let weight = slot.payload.weight();
+        let (weight, data_bytes) = (slot.payload.weight(), slot.payload.data_bytes());
         let Some(at) = self.store.slab.put(slot) else {
             return false;
         };
         self.store.payload_bytes += weight;
+        self.store.data_bytes += data_bytes;
         self.store.queues.push(&mut self.store.slab, at);
         let slab = &self.store.slab;
         match self.index.find_mut(spread(tag), |&head| slab[head].tag == tag) {
@@ -421,6 +429,7 @@ impl Store {
         self.queues.unlink(&mut self.slab, at);
         let slot = self.slab.take(at);
         self.payload_bytes -= slot.payload.weight();
+        self.data_bytes -= slot.payload.data_bytes();
         debug_assert!(slot.stamp.queue() != Queue::None);
     }
 }

@@ -16,8 +16,8 @@ pub(super) struct Slab {
 
 type Chunk = Box<[Slot; CHUNK]>;
 
-/// A power of two. 12 KiB: small beside the least share of a shard, and yet one pointer for many slots.
-const CHUNK: usize = 256;
+/// A power of two. 6 KiB: small beside the least share of a shard, and yet one pointer for many slots.
+const CHUNK: usize = 128;
 
 /// What a chunk takes from the allocator.
 pub(super) const CHUNK_BYTES: usize = malloc_bytes(size_of::<Slot>() * CHUNK);

@@ -1,6 +1,7 @@
 mod entries;
 mod events;
 mod model;
+mod quality;
 mod schedules;
 mod situations;
 mod threads;
@@ -27,6 +28,7 @@ fn config() -> Config {
         max_age_us: None,
         bound_us: T,
         consistency: Consistency::Coherent,
+        objective: Objective::Requests,
     }
 }
 

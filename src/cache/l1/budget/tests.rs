@@ -1,4 +1,4 @@
-use super::super::Consistency;
+use super::super::{Consistency, Objective};
 use super::*;
 
 fn config(budget_bytes: usize, max_value_bytes: usize, shards: Option<usize>) -> Config {
@@ -10,6 +10,7 @@ fn config(budget_bytes: usize, max_value_bytes: usize, shards: Option<usize>) ->
         max_age_us: None,
         bound_us: 1,
         consistency: Consistency::Coherent,
+        objective: Objective::Requests,
     }
 }
 
