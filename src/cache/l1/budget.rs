@@ -33,8 +33,8 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub fn new(config: &Config, shards: usize) -> Limits {
-        let share_bytes = config.budget_bytes / shards;
+    pub fn new(config: &Config, budget_bytes: usize, shards: usize) -> Limits {
+        let share_bytes = budget_bytes / shards;
         Limits {
             share_bytes,
             max_value_bytes: config.max_value_bytes,

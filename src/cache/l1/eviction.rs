@@ -87,6 +87,20 @@ impl Queues {
         self.fifo(slab[at].stamp.queue()).unlink(slab, at);
     }
 
+    /// An entry was moved from one place to another, its neighbours not yet knowing.
+    pub fn relocated(&mut self, slab: &mut Slab, to: u32) {
+        let (newer, older) = (slab[to].newer, slab[to].older);
+        let fifo = self.fifo(slab[to].stamp.queue());
+        match newer {
+            NIL => fifo.head = to,
+            newer => slab[newer].older = to,
+        }
+        match older {
+            NIL => fifo.tail = to,
+            older => slab[older].newer = to,
+        }
+    }
+
     /// The next entry to go. It is still linked; the caller drops it.
     pub fn victim(&mut self, slab: &mut Slab) -> Option<u32> {
         let scale = self.scale();

@@ -1,3 +1,4 @@
+mod budget;
 mod entries;
 mod events;
 mod model;

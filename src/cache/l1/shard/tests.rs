@@ -18,7 +18,7 @@ fn rig() -> (Shard<()>, Rules) {
         objective: Objective::Requests,
     };
     (
-        Shard::new(0, Limits::new(&config, 1)),
+        Shard::new(0, Limits::new(&config, config.budget_bytes, 1)),
         Rules {
             links: Arc::new(Links::new()),
             config,
