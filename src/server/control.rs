@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, IntoConnectionInfo as _};
+use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::{self, Outcome};
 use crate::clock;
 use crate::config::{Consistency, Endpoint};
 use crate::proxy::shared::Shared;
@@ -162,6 +164,29 @@ pub async fn sweep(shared: Arc<Shared>, cancel: CancellationToken) {
         }
         shared.cache.sweep(clock::now_us(), SWEEP_SLOTS);
         close_idle(&shared);
+    }
+}
+
+/// `SIGHUP` reads the configuration again, from the same flags, environment and file. What can change without a restart does:
+/// `cache.l1`. A configuration that is wrong changes nothing.
+pub async fn reload(shared: Arc<Shared>, mut hangup: Signal, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            signal = hangup.recv() => if signal.is_none() {
+                return;
+            }
+        }
+        match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
+            Outcome::Run(config, _) => {
+                let l1_bytes = config.cache.l1_bytes;
+                tracing::info!(l1_bytes, "SIGHUP: cache.l1 is read again; other options need a restart");
+                shared.cache.set_budget(l1_bytes);
+            }
+            Outcome::Exit { text, .. } | Outcome::Print(text) => {
+                tracing::warn!("SIGHUP: the configuration stays as it was: {}", text.trim_end());
+            }
+        }
     }
 }
 

@@ -104,6 +104,10 @@ async fn serve(config: Config) -> ExitCode {
     let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
         return fail(1, "signals cannot be handled");
     };
+    let hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return fail(1, &format!("SIGHUP cannot be handled: {error}")),
+    };
     let embedded = match &config.upstream {
         Upstream::Url { .. } => None,
         Upstream::Embedded { data_dir } => {
@@ -144,6 +148,7 @@ async fn serve(config: Config) -> ExitCode {
     tasks.spawn(control::learn(Arc::clone(&shared), cancel.clone()));
     tasks.spawn(control::watch_swapdb(Arc::clone(&shared), cancel.clone()));
     tasks.spawn(control::sweep(Arc::clone(&shared), cancel.clone()));
+    tasks.spawn(control::reload(Arc::clone(&shared), hangup, cancel.clone()));
     announce(&listeners, admin.as_ref());
     let accepting = CancellationToken::new();
     for listener in listeners {

@@ -194,8 +194,17 @@ impl Payload {
 
     /// Bytes of name, variant and value.
     pub fn data_bytes(&self) -> usize {
-        let head = self.head();
-        head.name.len() + head.variant.len() + self.value_bytes()
+        let in_block = match self.block() {
+            [_, a, b, c, rest @ ..] if (a | b | c) & 0x80 == 0 => rest.len(),
+            block => {
+                let head = Head::of(block);
+                head.name.len() + head.variant.len() + head.rest.len()
+            }
+        };
+        match self {
+            Payload::Small(_) => in_block,
+            Payload::Large(large) => in_block + large.value.len(),
+        }
     }
 
     /// Bytes of the value alone.

@@ -118,7 +118,7 @@ impl Queues {
             };
             let price = (price + self.chance.draw()) as u32;
             let is_paid = u32::from(frequency) >= price;
-            if !is_paid && !(is_small && self.is_spared()) {
+            if !(is_paid || is_small && self.is_spared()) {
                 break;
             }
             self.unlink(slab, at);

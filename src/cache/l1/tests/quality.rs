@@ -110,7 +110,7 @@ fn size_decides_where_requests_count_and_not_where_bytes_do() {
     let reads: Reads = (0..60_000)
         .map(|_| {
             let name = skewed(&mut rng, 4000);
-            (name, 32 << (name.wrapping_mul(2_654_435_761) >> 16) % 10)
+            (name, 32 << ((name.wrapping_mul(2_654_435_761) >> 16) % 10))
         })
         .collect();
     let by_requests = play(&reads, BUDGET, Objective::Requests);
