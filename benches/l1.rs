@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion};
 use nearcache::cache::{
-    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, LinkId, Links, Own, Query, Value, View, ViewValue,
-    Which, name_hash,
+    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, LinkId, Links, Objective, Own, Query, Value, View,
+    ViewValue, Which, name_hash,
 };
 
 const NAMES: usize = 1_000_000;
@@ -135,6 +135,7 @@ impl Bench {
             max_age_us: None,
             bound_us: 1_000_000,
             consistency: Consistency::Coherent,
+            objective: Objective::Requests,
         };
         Bench {
             l1: L1::new(config, links.clone()),

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use nearcache::cache::{
-    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, Links, Own, Query, Value, name_hash,
+    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, Links, Objective, Own, Query, Value, name_hash,
 };
 
 use tikv_jemalloc_ctl::{epoch, stats};
@@ -85,6 +85,7 @@ fn churn(phase: &Phase) {
         max_age_us: None,
         bound_us: 1_000_000,
         consistency: Consistency::Coherent,
+        objective: Objective::Requests,
     };
     let l1 = L1::<u64>::new(config, links.clone());
     let mut rng = fastrand::Rng::with_seed(11);

@@ -10,6 +10,6 @@ mod link;
 
 pub use l1::{
     Asker, Config as L1Config, Consistency, Decision, Expiry, Explained, Fill, FlightId, L1, LeaseId, Leasing,
-    MAX_REPLIES_A_KEY, Own, Query, Stats, Value, View, ViewValue, Which, name_hash,
+    MAX_REPLIES_A_KEY, Objective, Own, Query, Stats, Value, View, ViewValue, Which, name_hash,
 };
 pub use link::{LinkId, Links};

@@ -13,6 +13,8 @@ pub struct Cache {
     pub enabled: bool,
     /// Budget of L1, keys, values and overhead together; default 256 MiB, minimum 1 MiB.
     pub l1_bytes: usize,
+    /// What eviction keeps low; default [`Objective::Requests`].
+    pub l1_objective: Objective,
     /// A larger value is never kept; default 1 MiB, minimum 1 B, at most `l1_bytes`.
     pub max_value_bytes: usize,
     /// How true a hit must be; default [`Consistency::Coherent`].
@@ -42,11 +44,22 @@ pub enum Consistency {
     Eventual,
 }
 
+/// What L1 keeps low when it has to evict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Objective {
+    /// The number of misses: small entries stay longer than large ones that are read as often.
+    #[default]
+    Requests,
+    /// The bytes that misses bring from the upstream.
+    Bytes,
+}
+
 impl Default for Cache {
     fn default() -> Self {
         Self {
             enabled: true,
             l1_bytes: 256 << 20,
+            l1_objective: Objective::Requests,
             max_value_bytes: 1 << 20,
             consistency: Consistency::Coherent,
             bound: Duration::from_secs(1),
@@ -65,6 +78,7 @@ impl Cache {
         let cache = Self {
             enabled: reader.flag("cache.enabled", default.enabled),
             l1_bytes: reader.bytes("cache.l1", default.l1_bytes, 1 << 20),
+            l1_objective: reader.choice("cache.l1_objective", default.l1_objective, &OBJECTIVES),
             max_value_bytes: reader.bytes("cache.max_value", default.max_value_bytes, 1),
             consistency,
             bound: reader.length("cache.bound", default.bound, Duration::from_millis(100)),
@@ -85,21 +99,26 @@ impl Cache {
     }
 
     pub(super) fn settings(&self) -> Vec<Printed> {
-        let consistency = CONSISTENCIES
-            .iter()
-            .find(|(_, value)| *value == self.consistency)
-            .map_or("", |&(name, _)| name);
         vec![
             ("enabled", self.enabled.into()),
             ("l1", print_bytes(self.l1_bytes)),
+            ("l1_objective", name(&OBJECTIVES, self.l1_objective).into()),
             ("max_value", print_bytes(self.max_value_bytes)),
-            ("consistency", consistency.into()),
+            ("consistency", name(&CONSISTENCIES, self.consistency).into()),
             ("bound", print_length(self.bound)),
             ("max_age", print_length_or_off(self.max_age)),
             ("negative_ttl", print_length_or_off(self.negative_ttl)),
             ("shards", integer(self.shards.unwrap_or(0))),
         ]
     }
+}
+
+/// Under which name a choice is written.
+fn name<T: PartialEq>(choices: &[(&'static str, T)], value: T) -> &'static str {
+    choices
+        .iter()
+        .find(|(_, choice)| *choice == value)
+        .map_or("", |&(name, _)| name)
 }
 
 fn read_shards(reader: &mut Reader) -> Option<usize> {
@@ -118,5 +137,6 @@ const CONSISTENCIES: [(&str, Consistency); 3] = [
     ("coherent", Consistency::Coherent),
     ("eventual", Consistency::Eventual),
 ];
+const OBJECTIVES: [(&str, Objective); 2] = [("requests", Objective::Requests), ("bytes", Objective::Bytes)];
 const EVENTUAL_MAX_AGE: Duration = Duration::from_secs(60);
 const MILLISECOND: Duration = Duration::from_millis(1);

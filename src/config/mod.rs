@@ -24,7 +24,7 @@ mod upstream;
 mod url;
 
 pub use auth::{Auth, Credentials};
-pub use cache::{Cache, Consistency};
+pub use cache::{Cache, Consistency, Objective};
 pub use clients::Clients;
 pub use credentials::Password;
 pub use environment::{Warning, on_loopback};

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::upstream;
+use crate::cli::{self, Outcome};
 use crate::clock;
 use crate::config::Consistency;
 use crate::proxy::shared::Shared;
 use crate::resp::reply;
+use crate::upstream::dial::Access;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::facts::Facts;
 
@@ -144,6 +149,39 @@ pub async fn sweep(shared: Arc<Shared>, cancel: CancellationToken) {
         }
         shared.cache.sweep(clock::now_us(), SWEEP_SLOTS);
         close_idle(&shared);
+    }
+}
+
+/// `SIGHUP` reads the configuration again, from the same flags, environment and files. What can change without a restart
+/// does: `cache.l1`, passwords and certificates. A configuration that is wrong changes nothing.
+pub async fn reload(
+    shared: Arc<Shared>,
+    mut hangup: Signal,
+    sentinel_access: Option<watch::Sender<Arc<Access>>>,
+    cancel: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            signal = hangup.recv() => if signal.is_none() {
+                return;
+            }
+        }
+        match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
+            Outcome::Run(config, _) => {
+                let l1_bytes = config.cache.l1_bytes;
+                tracing::info!(
+                    l1_bytes,
+                    "SIGHUP: cache.l1 is read again; what is not said here needs a restart"
+                );
+                shared.cache.set_budget(l1_bytes);
+                upstream::reload(&shared, sentinel_access.as_ref());
+            }
+            Outcome::Exit { text, .. } | Outcome::Print(text) => {
+                tracing::error!("SIGHUP: what was in effect stays in effect: {}", text.trim_end());
+                *shared.last_trouble.lock() = Some(format!("the reload failed: {}", text.trim_end()));
+            }
+        }
     }
 }
 

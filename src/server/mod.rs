@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::cache::{self, L1, L1Config, Links};
 use crate::cli::EXIT_USAGE;
-use crate::config::{Config, Consistency, LogFormat, Upstream, Warning};
+use crate::config::{Config, Consistency, LogFormat, Objective, Upstream, Warning};
 use crate::downstream::listener::Listener;
 use crate::proxy::shared::{Message, Shared};
 use crate::upstream::dial::Target;
@@ -141,10 +141,11 @@ async fn serve(config: Config) -> ExitCode {
         shared.links.begin_generation(0, 0);
         tasks.spawn(upstream::follow(Arc::clone(&shared), sentinel, cancel.clone()));
     }
-    tasks.spawn(upstream::reload(
+    let sentinel_access = upstream.sentinel_access;
+    tasks.spawn(control::reload(
         Arc::clone(&shared),
         hangup,
-        upstream.sentinel_access,
+        sentinel_access,
         cancel.clone(),
     ));
     let supervisor = embedded.map(|mut embedded| {
@@ -211,6 +212,10 @@ fn build(config: Config, target: Target) -> Shared {
             consistency: match config.cache.consistency {
                 Consistency::Eventual => cache::Consistency::Eventual,
                 Consistency::Coherent | Consistency::Strong => cache::Consistency::Coherent,
+            },
+            objective: match config.cache.l1_objective {
+                Objective::Requests => cache::Objective::Requests,
+                Objective::Bytes => cache::Objective::Bytes,
             },
         },
         Arc::clone(&links),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -133,34 +132,23 @@ pub async fn follow(shared: Arc<Shared>, followed: Followed, cancel: Cancellatio
     }
 }
 
-/// Reads passwords and certificates anew at each signal. Connections that are up stay as they are.
-pub async fn reload(
-    shared: Arc<Shared>,
-    mut hangup: Signal,
-    sentinel_access: Option<watch::Sender<Arc<Access>>>,
-    cancel: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            _ = hangup.recv() => {}
-        }
-        if !shared.config.upstream.has_files() {
-            tracing::info!("SIGHUP: no password or certificate comes from a file, so there is nothing to read again");
-            continue;
-        }
-        match access(&shared.config.upstream) {
-            Ok((access, of_sentinels)) => {
-                shared.target.set_access(access);
-                if let Some(sender) = &sentinel_access {
-                    sender.send_replace(Arc::new(of_sentinels));
-                }
-                tracing::info!("SIGHUP: passwords and certificates are read again; new connections use them");
+/// Reads passwords and certificates anew. Connections that are up stay as they are.
+pub fn reload(shared: &Shared, sentinel_access: Option<&watch::Sender<Arc<Access>>>) {
+    if !shared.config.upstream.has_files() {
+        tracing::info!("SIGHUP: no password or certificate comes from a file, so there is nothing to read again");
+        return;
+    }
+    match access(&shared.config.upstream) {
+        Ok((access, of_sentinels)) => {
+            shared.target.set_access(access);
+            if let Some(sender) = sentinel_access {
+                sender.send_replace(Arc::new(of_sentinels));
             }
-            Err(why) => {
-                tracing::error!("SIGHUP: what was in effect stays in effect: {why}");
-                *shared.last_trouble.lock() = Some(format!("the reload failed: {why}"));
-            }
+            tracing::info!("SIGHUP: passwords and certificates are read again; new connections use them");
+        }
+        Err(why) => {
+            tracing::error!("SIGHUP: what was in effect stays in effect: {why}");
+            *shared.last_trouble.lock() = Some(format!("the reload failed: {why}"));
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Counted are the blocks and values of entries, the slab, the index and the ghost, each as jemalloc rounds it.
 //! Not counted: leases and waiting followers, which the number of commands in flight bounds.
 
-use super::Config;
 use super::slab::CHUNK_BYTES;
+use super::{Config, Objective};
 
 /// Bytes that `malloc(request)` takes: jemalloc has no headers, but classes of sizes: 8, multiples of 16 up to 128, then four
 /// between one power of two and the next (jemalloc.3, "SIZE CLASSES").
@@ -28,15 +28,17 @@ pub(super) struct Limits {
     pub max_value_bytes: usize,
     /// The largest entry that is kept, all included: a quarter of the share, so that one does not displace all others.
     pub max_entry_bytes: usize,
+    pub objective: Objective,
 }
 
 impl Limits {
-    pub fn new(config: &Config, shards: usize) -> Limits {
-        let share_bytes = config.budget_bytes / shards;
+    pub fn new(config: &Config, budget_bytes: usize, shards: usize) -> Limits {
+        let share_bytes = budget_bytes / shards;
         Limits {
             share_bytes,
             max_value_bytes: config.max_value_bytes,
             max_entry_bytes: share_bytes / 4,
+            objective: config.objective,
         }
     }
 }
@@ -49,7 +51,7 @@ pub(super) fn shard_count(config: &Config) -> usize {
     }
     // Two pages beside the value: name and slot must not push the largest value over a quarter.
     let largest = malloc_bytes(config.max_value_bytes.min(1 << 40)) + 2 * PAGE;
-    let least_share = (8 * CHUNK_BYTES).max(largest.saturating_mul(4));
+    let least_share = (16 * CHUNK_BYTES).max(largest.saturating_mul(4));
     match config.budget_bytes / least_share {
         0 => 1,
         fit => 1 << fit.min(MAX_SHARDS).ilog2(),

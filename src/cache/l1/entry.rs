@@ -192,6 +192,21 @@ impl Payload {
         Head::of(self.block())
     }
 
+    /// Bytes of name, variant and value.
+    pub fn data_bytes(&self) -> usize {
+        let in_block = match self.block() {
+            [_, a, b, c, rest @ ..] if (a | b | c) & 0x80 == 0 => rest.len(),
+            block => {
+                let head = Head::of(block);
+                head.name.len() + head.variant.len() + head.rest.len()
+            }
+        };
+        match self {
+            Payload::Small(_) => in_block,
+            Payload::Large(large) => in_block + large.value.len(),
+        }
+    }
+
     /// Bytes of the value alone.
     pub fn value_bytes(&self) -> usize {
         match self {

@@ -1,29 +1,76 @@
 //! Which entry goes when the budget is spent: S3-FIFO (Yang and others, "FIFO queues are all you need for cache eviction",
-//! SOSP 2023), with queues that are links in the slots.
+//! SOSP 2023), with queues that are links in the slots. A hit only raises two bits.
 //!
-//! New entries wait in a small queue of a tenth of the bytes; what was hit there moves on to the main queue, the rest goes
-//! and leaves its tag in the ghost, so that a quick return enters the main queue. A hit only raises two bits.
+//! New entries wait in a small queue; what was hit twice there moves on to the main queue, the rest goes and leaves its tag
+//! in the ghost, so that a quick return enters the main queue. In the main queue a hit buys another round. Three things are
+//! added to the paper:
+//! - *The small queue's part of the bytes adapts*, by the shadows of both queues: tags of what each let go lately, equally
+//!   many. A read that finds one says which queue should have been longer (Cidon and others, "Cliffhanger", NSDI 2016).
+//!   Bursts, whose keys return soon or never, ask for a long small queue.
+//! - *Size decides* where misses count ([`Objective::Requests`]): an entry pays for its stay by its size relative to the
+//!   root mean square of all, twice that in hits for its promotion and once that for each round. What is smaller than a hit is
+//!   paid by chance, so that entries stay in proportion to hits by size, as under Greedy-Dual-Size-Frequency, without its
+//!   heap. Where all are equal, this is the paper's rule.
+//! - *A scan longer than all of L1 finds something again*: while the main queue has less than half of its part, every
+//!   second entry that would go moves there.
 
-use super::entry::{NIL, Queue};
+mod ghost;
+
+use super::Objective;
+use super::entry::{NIL, Queue, Slot};
 use super::slab::Slab;
+use ghost::{Ghost, Shadow};
 
 pub(super) struct Queues {
     small: Fifo,
     main: Fifo,
+    objective: Objective,
+    /// The small queue's part of the bytes, within [`PART`].
+    part: f64,
     ghost: Ghost,
+    left_small: Shadow,
+    left_main: Shadow,
+    /// Whether the last entry that the small queue let go moved to a main queue that was short.
+    was_spared: bool,
+    chance: Chance,
 }
 
+/// Hits in the small queue that carry an entry of mean size into the main one.
+const PROMOTE_AT: f64 = 2.0;
+
+const PART: std::ops::RangeInclusive<f64> = 0.05..=0.5;
+const FIRST_PART: f64 = 0.1;
+/// What a find in a shadow adds to the part, or takes away, times the number of entries.
+const STEP: f64 = 0.2;
+
+/// Entries that one search for a victim moves at most; where all of them were hit, the next one goes nevertheless. It takes
+/// more only when nearly everything is hit again and again, and then it hardly matters which goes.
+const MOST_MOVES: usize = 128;
+
 impl Queues {
-    pub fn new() -> Queues {
+    pub fn new(objective: Objective) -> Queues {
         Queues {
             small: Fifo::EMPTY,
             main: Fifo::EMPTY,
+            objective,
+            part: FIRST_PART,
             ghost: Ghost::new(),
+            left_small: Shadow::new(),
+            left_main: Shadow::new(),
+            was_spared: true,
+            chance: Chance::new(),
         }
     }
 
-    /// Where a new entry of `tag` belongs.
-    pub fn admit(&mut self, tag: u32) -> Queue {
+    /// Where a new entry of `tag` belongs, beside `entries` others.
+    pub fn admit(&mut self, tag: u32, entries: usize) -> Queue {
+        let step = STEP / entries.max(1) as f64;
+        if self.left_small.forget(tag) {
+            self.part = (self.part + step).min(*PART.end());
+        }
+        if self.left_main.forget(tag) {
+            self.part = (self.part - step).max(*PART.start());
+        }
         if self.ghost.forget(tag) {
             Queue::Main
         } else {
@@ -40,44 +87,104 @@ impl Queues {
         self.fifo(slab[at].stamp.queue()).unlink(slab, at);
     }
 
+    /// An entry was moved from one place to another, its neighbours not yet knowing.
+    pub fn relocated(&mut self, slab: &mut Slab, to: u32) {
+        let (newer, older) = (slab[to].newer, slab[to].older);
+        let fifo = self.fifo(slab[to].stamp.queue());
+        match newer {
+            NIL => fifo.head = to,
+            newer => slab[newer].older = to,
+        }
+        match older {
+            NIL => fifo.tail = to,
+            older => slab[older].newer = to,
+        }
+    }
+
     /// The next entry to go. It is still linked; the caller drops it.
     pub fn victim(&mut self, slab: &mut Slab) -> Option<u32> {
-        loop {
-            let is_small_due = self.small.bytes * 10 > self.small.bytes + self.main.bytes;
-            let at = match (self.small.tail, self.main.tail) {
-                (NIL, NIL) => return None,
-                (small, main) if main == NIL || (is_small_due && small != NIL) => small,
-                (_, main) => main,
+        let scale = self.scale();
+        for _ in 0..MOST_MOVES {
+            let at = self.due()?;
+            let slot = &slab[at];
+            let size = match self.objective {
+                Objective::Requests => bytes_of(slot) as f64 * scale,
+                Objective::Bytes => 1.0,
             };
-            let frequency = slab[at].stamp.frequency();
-            let is_small = slab[at].stamp.queue() == Queue::Small;
-            if is_small && frequency < PROMOTE_AT {
-                self.ghost.remember(slab[at].tag, slab.occupied());
-                return Some(at);
-            }
-            if !is_small && frequency == 0 {
-                return Some(at);
+            let (frequency, is_small) = (slot.stamp.frequency(), slot.stamp.queue() == Queue::Small);
+            let price = match is_small {
+                true => PROMOTE_AT * size,
+                false => size,
+            };
+            let price = (price + self.chance.draw()) as u32;
+            let is_paid = u32::from(frequency) >= price;
+            if !(is_paid || is_small && self.is_spared()) {
+                break;
             }
             self.unlink(slab, at);
             let stamp = &mut slab[at].stamp;
-            stamp.set_frequency(if is_small { 0 } else { frequency - 1 });
+            stamp.set_frequency(match is_small {
+                true => 0,
+                // Not more than the frequency, since it is paid.
+                false => frequency - price as u8,
+            });
             stamp.set_queue(Queue::Main);
             self.push(slab, at);
         }
+        let at = self.due()?;
+        let (tag, entries) = (slab[at].tag, slab.occupied());
+        if slab[at].stamp.queue() == Queue::Small {
+            self.ghost.remember(tag, entries);
+            self.left_small.remember(tag, entries);
+        } else {
+            self.left_main.remember(tag, entries);
+        }
+        Some(at)
     }
 
     /// An entry ends for another reason than eviction. One that had proved itself enters the main queue when it is filled
     /// again: that its value changed says nothing against its popularity.
     pub fn ended(&mut self, slab: &Slab, at: u32) {
         let stamp = &slab[at].stamp;
-        if stamp.queue() == Queue::Main || stamp.frequency() >= PROMOTE_AT {
+        if stamp.queue() == Queue::Main || f64::from(stamp.frequency()) >= PROMOTE_AT {
             self.ghost.remember(slab[at].tag, slab.occupied());
         }
     }
 
-    /// Bytes of the ghost; the queues themselves take none.
+    /// Bytes of ghost and shadows; the queues themselves take none.
     pub fn bytes(&self) -> usize {
-        self.ghost.bytes()
+        self.ghost.bytes() + self.left_small.bytes() + self.left_main.bytes()
+    }
+
+    /// Gives back what is far more than `entries` need, without what it remembers.
+    pub fn shrink(&mut self, entries: usize) {
+        self.ghost.shrink(entries);
+        self.left_small.shrink(entries);
+        self.left_main.shrink(entries);
+    }
+
+    /// The tail of the queue that has to give.
+    fn due(&self) -> Option<u32> {
+        let is_small_due = self.small.bytes as f64 > self.part * (self.small.bytes + self.main.bytes) as f64;
+        match (self.small.tail, self.main.tail) {
+            (NIL, NIL) => None,
+            (small, main) if main == NIL || (is_small_due && small != NIL) => Some(small),
+            (_, main) => Some(main),
+        }
+    }
+
+    /// Whether an entry that nobody read moves to the main queue because that is short.
+    fn is_spared(&mut self) -> bool {
+        let total = (self.small.bytes + self.main.bytes) as f64;
+        self.was_spared = !self.was_spared && (self.main.bytes as f64) < 0.5 * (1.0 - self.part) * total;
+        self.was_spared
+    }
+
+    /// By what a size is multiplied to be held against the root mean square of all sizes.
+    fn scale(&self) -> f64 {
+        let count = (self.small.entries + self.main.entries) as f64;
+        let squares = (self.small.squares + self.main.squares) as f64;
+        (count / squares).sqrt()
     }
 
     fn fifo(&mut self, queue: Queue) -> &mut Fifo {
@@ -88,14 +195,19 @@ impl Queues {
     }
 }
 
-/// Hits in the small queue that carry an entry into the main one.
-const PROMOTE_AT: u8 = 2;
+/// What an entry takes beside the index.
+fn bytes_of(slot: &Slot) -> usize {
+    slot.payload.weight() + size_of::<Slot>()
+}
 
 /// A queue of slots and the weight of what is in it.
 struct Fifo {
     head: u32,
     tail: u32,
     bytes: usize,
+    entries: usize,
+    /// Of the bytes of each.
+    squares: u128,
 }
 
 impl Fifo {
@@ -103,12 +215,17 @@ impl Fifo {
         head: NIL,
         tail: NIL,
         bytes: 0,
+        entries: 0,
+        squares: 0,
     };
 
     fn push(&mut self, slab: &mut Slab, at: u32) {
         let slot = &mut slab[at];
         (slot.newer, slot.older) = (NIL, self.head);
-        self.bytes += slot.payload.weight();
+        let bytes = bytes_of(slot);
+        self.bytes += bytes;
+        self.entries += 1;
+        self.squares += (bytes as u128).pow(2);
         match self.head {
             NIL => self.tail = at,
             head => slab[head].newer = at,
@@ -119,7 +236,10 @@ impl Fifo {
     fn unlink(&mut self, slab: &mut Slab, at: u32) {
         let slot = &slab[at];
         let (newer, older) = (slot.newer, slot.older);
-        self.bytes -= slot.payload.weight();
+        let bytes = bytes_of(slot);
+        self.bytes -= bytes;
+        self.entries -= 1;
+        self.squares -= (bytes as u128).pow(2);
         match newer {
             NIL => self.head = older,
             newer => slab[newer].older = older,
@@ -131,68 +251,21 @@ impl Fifo {
     }
 }
 
-/// Tags of what was evicted lately, about as many as there are entries: sets of eight, each a queue of its own.
-struct Ghost {
-    sets: Box<[[u32; WAYS]]>,
-}
+/// Draws the same numbers in each run: what is cached must not depend on luck.
+struct Chance(u64);
 
-const WAYS: usize = 8;
-const FIRST_SETS: usize = 8;
-
-impl Ghost {
-    fn new() -> Ghost {
-        Ghost { sets: Box::default() }
+impl Chance {
+    fn new() -> Chance {
+        Chance(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// Remembers `tag` instead of the oldest of its set. `entries`: how many tags are worth the room.
-    fn remember(&mut self, tag: u32, entries: usize) {
-        if entries > self.sets.len() * WAYS {
-            self.grow();
-        }
-        self.put(tag);
+    /// From 0 up to, but not, 1 (xorshift64, Marsaglia 2003).
+    fn draw(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as f64 / (1u64 << 32) as f64
     }
-
-    /// Whether `tag` was there; it no longer is.
-    fn forget(&mut self, tag: u32) -> bool {
-        if self.sets.is_empty() || tag == EMPTY {
-            return false;
-        }
-        let set = &mut self.sets[set_of(tag, self.sets.len())];
-        let Some(at) = set.iter().position(|&t| t == tag) else {
-            return false;
-        };
-        set.copy_within(at + 1.., at);
-        set[WAYS - 1] = EMPTY;
-        true
-    }
-
-    fn bytes(&self) -> usize {
-        super::budget::malloc_bytes(size_of_val(&*self.sets))
-    }
-
-    fn put(&mut self, tag: u32) {
-        let set = &mut self.sets[set_of(tag, self.sets.len())];
-        let keep = set.iter().position(|&t| t == tag).unwrap_or(WAYS - 1);
-        set.copy_within(..keep, 1);
-        set[0] = tag;
-    }
-
-    fn grow(&mut self) {
-        let sets = (self.sets.len() * 2).max(FIRST_SETS);
-        let old = std::mem::replace(&mut self.sets, vec![[EMPTY; WAYS]; sets].into_boxed_slice());
-        old.iter()
-            .flat_map(|set| set.iter().rev())
-            .filter(|&&tag| tag != EMPTY)
-            .for_each(|&tag| self.put(tag));
-    }
-}
-
-/// No tag. The one name in 2^32 whose tag this is goes unremembered.
-const EMPTY: u32 = 0;
-
-/// `sets` is a power of two.
-fn set_of(tag: u32, sets: usize) -> usize {
-    (super::shard::spread(tag) >> 32) as usize & (sets - 1)
 }
 
 #[cfg(test)]

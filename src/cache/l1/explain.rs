@@ -13,6 +13,8 @@ pub struct Stats {
     /// Fills under way, voided ones included.
     pub leases: usize,
     pub used_bytes: usize,
+    /// Of `used_bytes`, what is no overhead: names, variants and values.
+    pub data_bytes: usize,
     pub budget_bytes: usize,
     pub shards: usize,
     pub inserts: u64,
@@ -31,6 +33,7 @@ impl Stats {
         self.entries += shard.entries();
         self.leases += shard.leases.len();
         self.used_bytes += shard.used_bytes();
+        self.data_bytes += shard.data_bytes();
         self.inserts += counters.inserts;
         self.evictions += counters.evictions;
         self.expirations += counters.expirations;

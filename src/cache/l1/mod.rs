@@ -18,6 +18,7 @@ mod entry;
 mod eviction;
 mod expiry;
 mod explain;
+mod index;
 mod lease;
 mod rules;
 mod shard;
@@ -44,7 +45,8 @@ use shard::{End, Shard};
 pub struct L1<F> {
     shards: Box<[CachePadded<Mutex<Shard<F>>>]>,
     rules: Rules,
-    limits: Limits,
+    /// Of all shards together, as it was set last.
+    budget_bytes: AtomicUsize,
     /// The shard that the sweep is in.
     sweeping: AtomicUsize,
 }
@@ -65,6 +67,17 @@ pub struct Config {
     /// The staleness bound: how long a silent link goes on vouching.
     pub bound_us: u64,
     pub consistency: Consistency,
+    pub objective: Objective,
+}
+
+/// What eviction keeps low.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Objective {
+    /// Misses, each counting the same: of two entries that are read as often the smaller stays longer.
+    #[default]
+    Requests,
+    /// The bytes that misses bring: size decides nothing.
+    Bytes,
 }
 
 /// What makes an entry a hit.
@@ -234,14 +247,14 @@ impl<F> L1<F> {
     pub fn new(config: Config, links: Arc<Links>) -> L1<F> {
         links.set_bound(config.bound_us);
         let count = budget::shard_count(&config);
-        let limits = Limits::new(&config, count);
+        let limits = Limits::new(&config, config.budget_bytes, count);
         let shards = (0..count)
             .map(|number| CachePadded::new(Mutex::new(Shard::new(number as u8, limits))))
             .collect();
         L1 {
             shards,
+            budget_bytes: AtomicUsize::new(config.budget_bytes),
             rules: Rules { links, config },
-            limits,
             sweeping: AtomicUsize::new(0),
         }
     }
@@ -431,11 +444,13 @@ impl<F> L1<F> {
                 let mut shard = shard.lock();
                 if from == 0 {
                     shard.leases.void_all();
+                    shard.begin_visit();
                 }
                 let (seen, gone) = shard.visit(from, SLOTS_A_LOCK, |_| Some(End::Voided));
                 dropped += gone;
                 from += seen as u32;
                 if seen == 0 {
+                    shard.end_visit();
                     break;
                 }
             }
@@ -443,9 +458,21 @@ impl<F> L1<F> {
         dropped
     }
 
+    /// Gives L1 another budget. A higher one holds at once; to a lower one the sweep brings L1 down, and until then an insert
+    /// evicts more than it brings. The number of shards stays: an entry larger than a quarter of a shard's share is not kept.
+    pub fn set_budget(&self, budget_bytes: usize) {
+        self.budget_bytes.store(budget_bytes, Ordering::Relaxed);
+        let limits = Limits::new(&self.rules.config, budget_bytes, self.shards.len());
+        for shard in &self.shards {
+            shard.lock().set_limits(limits);
+        }
+    }
+
     /// Looks at the next `slots` places, over all shards in turn, and drops what expired or lost its epoch. Returns how many
-    /// entries went. Called about ten times a second, by any thread.
+    /// entries went. Called about ten times a second, by any thread. Also brings shards down that are above their share,
+    /// by at most `slots` entries in all. No lock is held for more than 512 places, some 50 µs.
     pub fn sweep(&self, now_us: u64, slots: usize) -> usize {
+        self.shrink(slots);
         let (mut left, mut ends, mut dropped) = (slots, 0, 0);
         while left > 0 && ends < self.shards.len() {
             let number = self.sweeping.load(Ordering::Relaxed) % self.shards.len();
@@ -462,10 +489,24 @@ impl<F> L1<F> {
         dropped
     }
 
+    /// Evicts what is above a budget that was lowered, and gives back memory that few entries do not need.
+    fn shrink(&self, most: usize) {
+        let mut left = most;
+        for shard in &self.shards {
+            while left > 0 {
+                let spent = shard.lock().shrink(left.min(SLOTS_A_LOCK));
+                left = left.saturating_sub(spent);
+                if spent == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
     pub fn stats(&self) -> Stats {
         let mut stats = Stats {
             shards: self.shards.len(),
-            budget_bytes: self.rules.config.budget_bytes,
+            budget_bytes: self.budget_bytes.load(Ordering::Relaxed),
             ..Stats::default()
         };
         self.shards.iter().for_each(|shard| stats.add(&shard.lock()));
@@ -489,7 +530,7 @@ impl<F> L1<F> {
 
     /// Not what is too large to be kept at all: that is only measured.
     fn is_kept_by_reference(&self, bytes: &[u8]) -> bool {
-        (LARGE_BYTES..=self.limits.max_value_bytes).contains(&bytes.len())
+        (LARGE_BYTES..=self.rules.config.max_value_bytes).contains(&bytes.len())
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<F>> {

@@ -4,28 +4,28 @@
 //! name (and of the rare other name with the same tag). A void walks one chain and so reaches all of them; that it reaches
 //! a stranger's now and then costs a fill.
 
-use hashbrown::HashTable;
-
-use super::budget::{Limits, malloc_bytes};
+use super::budget::Limits;
 use super::entry::{Body, Identity, MAX_FREQUENCY, NIL, Payload, Queue, Slot, Stamp, tag};
 use super::eviction::Queues;
 use super::expiry::Lifetime;
+use super::index::Index;
 use super::lease::{Lease, Leases};
 use super::rules::{Rules, Verdict};
-use super::slab::Slab;
+use super::slab::{CHUNK, Slab};
 use super::{Asker, Explained, MAX_REPLIES_A_KEY, Own};
 use crate::cache::link::LinkId;
 
-///
 /// Index and slab come first: with the lock before them they fill the cache line that every hit reads.
 #[repr(C)]
 pub(super) struct Shard<F> {
-    index: HashTable<u32>,
+    index: Index,
     store: Store,
     pub leases: Leases<F>,
     limits: Limits,
     /// The place at which the next sweep of this shard begins.
     cursor: u32,
+    /// Who goes from place to place, in several steps, and must miss none: nothing changes its place meanwhile.
+    visitors: u32,
 }
 
 /// Everything about entries but the index, which has to be borrowed beside it.
@@ -34,6 +34,7 @@ struct Store {
     slab: Slab,
     queues: Queues,
     payload_bytes: usize,
+    data_bytes: usize,
     counters: Counters,
 }
 
@@ -59,20 +60,25 @@ pub(super) enum End {
     Replaced,
 }
 
+/// Entries that an insert evicts at most, unless it needs the room of more.
+const MOST_EVICTED: usize = 32;
+
 impl<F> Shard<F> {
     pub fn new(number: u8, limits: Limits) -> Shard<F> {
         let store = Store {
             slab: Slab::new(),
-            queues: Queues::new(),
+            queues: Queues::new(limits.objective),
             payload_bytes: 0,
+            data_bytes: 0,
             counters: Counters::default(),
         };
         Shard {
-            index: HashTable::new(),
+            index: Index::new(limits.share_bytes),
             store,
             leases: Leases::new(number),
             limits,
             cursor: 0,
+            visitors: 0,
         }
     }
 
@@ -174,7 +180,7 @@ impl<F> Shard<F> {
         }
         let (queue, frequency) = match earlier {
             Some((_, stamp)) => (stamp.queue(), stamp.frequency()),
-            None => (self.store.queues.admit(of.tag()), 0),
+            None => (self.store.queues.admit(of.tag(), self.store.slab.occupied()), 0),
         };
         let slot = Slot {
             payload,
@@ -239,6 +245,15 @@ impl<F> Shard<F> {
         (seen, dropped)
     }
 
+    /// Until the end of the visit no entry changes its place.
+    pub fn begin_visit(&mut self) {
+        self.visitors += 1;
+    }
+
+    pub fn end_visit(&mut self) {
+        self.visitors -= 1;
+    }
+
     /// Looks at `count` places from `from` on. Returns how many places there were and how many entries went.
     pub fn visit(&mut self, from: u32, count: usize, doomed: impl Fn(&Slot) -> Option<End>) -> (usize, usize) {
         let end = self
@@ -284,6 +299,11 @@ impl<F> Shard<F> {
         self.store.counters
     }
 
+    /// Bytes of names, variants and values.
+    pub fn data_bytes(&self) -> usize {
+        self.store.data_bytes
+    }
+
     pub fn used_bytes(&self) -> usize {
         let Store {
             slab,
@@ -291,7 +311,7 @@ impl<F> Shard<F> {
             payload_bytes,
             ..
         } = &self.store;
-        payload_bytes + slab.bytes() + queues.bytes() + malloc_bytes(self.index.allocation_size())
+        payload_bytes + slab.bytes() + queues.bytes() + self.index.bytes()
     }
 
     /// Drops an entry that can never be shown again.
@@ -307,21 +327,100 @@ impl<F> Shard<F> {
     #[inline]
     fn first(&self, tag: u32) -> Option<u32> {
         self.index
+            .table(spread(tag))
             .find(spread(tag), |&at| self.store.slab[at].tag == tag)
             .copied()
     }
 
     /// Evicts until `weight` more bytes fit into the share. False: they cannot.
+    ///
+    /// Where far more is in use than may be, because the share was lowered or the ghost has just grown, an insert only evicts
+    /// more than it brings, so that none takes long; the next ones and [`Shard::shrink`] do the rest.
     fn make_room(&mut self, weight: usize) -> bool {
+        let payload_bytes = self.store.payload_bytes;
+        let mut evicted = 0;
         while self.used_bytes() + weight + if weight > 0 { self.store.slab.growth_bytes() } else { 0 }
             > self.limits.share_bytes
         {
+            if evicted >= MOST_EVICTED && payload_bytes - self.store.payload_bytes >= weight {
+                return true;
+            }
+            if self.may_give_back() {
+                self.give_back_chunk();
+                evicted += MOST_EVICTED;
+                continue;
+            }
             let Some(at) = self.store.queues.victim(&mut self.store.slab) else {
                 return false;
             };
             self.remove(at, End::Evicted);
+            evicted += 1;
         }
         true
+    }
+
+    /// From now on the shard has these limits; what is above its share goes by and by.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Evicts `count` entries at most that are above the share, and gives back room in slab, index and ghost that far fewer
+    /// entries than before do not need. Returns what of `count` it took: 0 when there is nothing left to do.
+    pub fn shrink(&mut self, count: usize) -> usize {
+        let mut evicted = 0;
+        while evicted < count && self.used_bytes() > self.limits.share_bytes {
+            if self.may_give_back() {
+                break;
+            }
+            let Some(at) = self.store.queues.victim(&mut self.store.slab) else {
+                break;
+            };
+            self.remove(at, End::Evicted);
+            evicted += 1;
+        }
+        let mut spent = evicted;
+        while spent < count && self.may_give_back() {
+            self.give_back_chunk();
+            spent += CHUNK;
+        }
+        let slab = &self.store.slab;
+        self.index.shrink(|&head| spread(slab[head].tag));
+        self.store.queues.shrink(self.store.slab.occupied());
+        spent
+    }
+
+    fn may_give_back(&self) -> bool {
+        self.visitors == 0 && self.store.slab.has_spare_chunk()
+    }
+
+    /// Moves what is in the last chunk of the slab to free places before it.
+    fn give_back_chunk(&mut self) {
+        for from in self.store.slab.close_last() {
+            if self.store.slab[from].is_free() {
+                continue;
+            }
+            let tag = self.store.slab[from].tag;
+            // There are more free places than a chunk has.
+            let Some(to) = self.store.slab.relocate(from) else {
+                return;
+            };
+            let slab = &mut self.store.slab;
+            self.store.queues.relocated(slab, to);
+            let table = self.index.table_mut(spread(tag));
+            if let Some(head) = table.find_mut(spread(tag), |&head| head == from) {
+                *head = to;
+                continue;
+            }
+            let Some(&head) = table.find(spread(tag), |&head| slab[head].tag == tag) else {
+                continue;
+            };
+            let mut at = head;
+            while slab[at].chain != from && slab[at].chain != NIL {
+                at = slab[at].chain;
+            }
+            slab[at].chain = to;
+        }
+        self.store.slab.give_back_last();
     }
 
     /// Puts a slot into slab, chain and queue.
@@ -332,19 +431,21 @@ impl<F> Shard<F> {
         if let Some(first) = first {
             self.shorten(first);
         }
-        let weight = slot.payload.weight();
+        let (weight, data_bytes) = (slot.payload.weight(), slot.payload.data_bytes());
         let Some(at) = self.store.slab.put(slot) else {
             return false;
         };
         self.store.payload_bytes += weight;
+        self.store.data_bytes += data_bytes;
         self.store.queues.push(&mut self.store.slab, at);
         let slab = &self.store.slab;
-        match self.index.find_mut(spread(tag), |&head| slab[head].tag == tag) {
+        match self
+            .index
+            .table_mut(spread(tag))
+            .find_mut(spread(tag), |&head| slab[head].tag == tag)
+        {
             Some(head) => *head = at,
-            None => {
-                self.index
-                    .insert_unique(spread(tag), at, |&head| spread(slab[head].tag));
-            }
+            None => self.index.insert(spread(tag), at, |&head| spread(slab[head].tag)),
         }
         true
     }
@@ -376,7 +477,8 @@ impl<F> Shard<F> {
 
     fn drop_from_chain(&mut self, tag: u32, why: End, doomed: impl Fn(u32, &Slot) -> bool) -> usize {
         let store = &mut self.store;
-        let Ok(mut head) = self.index.find_entry(spread(tag), |&at| store.slab[at].tag == tag) else {
+        let table = self.index.table_mut(spread(tag));
+        let Ok(mut head) = table.find_entry(spread(tag), |&at| store.slab[at].tag == tag) else {
             return 0;
         };
         let (mut first, mut last, mut dropped) = (NIL, NIL, 0);
@@ -421,6 +523,7 @@ impl Store {
         self.queues.unlink(&mut self.slab, at);
         let slot = self.slab.take(at);
         self.payload_bytes -= slot.payload.weight();
+        self.data_bytes -= slot.payload.data_bytes();
         debug_assert!(slot.stamp.queue() != Queue::None);
     }
 }

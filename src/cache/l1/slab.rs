@@ -1,5 +1,7 @@
-//! The slots of a shard: chunks that are never moved and never given back, so that growing costs one allocation and no
-//! copy, and a 32-bit number names a slot for as long as it is occupied.
+//! The slots of a shard: chunks that are never moved, so that growing costs one allocation and no copy, and a 32-bit number
+//! names a slot for as long as it is occupied. Only the last chunk is ever given back, after what is in it has moved.
+//!
+//! Free places are a list both ways (`chain` and `older`), so that those of the last chunk can be taken out of it.
 
 use std::ops::{Index, IndexMut};
 
@@ -16,8 +18,8 @@ pub(super) struct Slab {
 
 type Chunk = Box<[Slot; CHUNK]>;
 
-/// A power of two. 12 KiB: small beside the least share of a shard, and yet one pointer for many slots.
-const CHUNK: usize = 256;
+/// A power of two. 6 KiB: small beside the least share of a shard, and yet one pointer for many slots.
+pub(super) const CHUNK: usize = 128;
 
 /// What a chunk takes from the allocator.
 pub(super) const CHUNK_BYTES: usize = malloc_bytes(size_of::<Slot>() * CHUNK);
@@ -37,7 +39,7 @@ impl Slab {
             self.grow()?;
         }
         let at = self.free;
-        self.free = self[at].chain;
+        self.unlist(at);
         self[at] = slot;
         self.occupied += 1;
         Some(at)
@@ -46,9 +48,62 @@ impl Slab {
     /// Empties an occupied place.
     pub fn take(&mut self, at: u32) -> Slot {
         self.occupied -= 1;
+        if self.free != NIL {
+            let first = self.free;
+            self[first].older = at;
+        }
         let free = Slot::free(self.free);
         self.free = at;
         std::mem::replace(&mut self[at], free)
+    }
+
+    /// Whether the last chunk can be given back, and enough free places are left that it is not soon needed again.
+    pub fn has_spare_chunk(&self) -> bool {
+        let free = self.places() as usize - self.occupied;
+        free >= 2 * CHUNK && free > self.occupied / 4
+    }
+
+    /// Takes the free places of the last chunk out of use. The others have to be moved before it is given back.
+    pub fn close_last(&mut self) -> std::ops::Range<u32> {
+        let end = self.places();
+        let first = end.saturating_sub(CHUNK as u32);
+        for at in first..end {
+            if self[at].is_free() {
+                self.unlist(at);
+            }
+        }
+        first..end
+    }
+
+    /// Moves what is at `from`, in the closed chunk, to a free place, and returns that. `None`: there is none.
+    pub fn relocate(&mut self, from: u32) -> Option<u32> {
+        let to = self.free;
+        if to == NIL {
+            return None;
+        }
+        self.unlist(to);
+        self[to] = std::mem::replace(&mut self[from], Slot::free(NIL));
+        Some(to)
+    }
+
+    /// Gives back the closed chunk, which is empty.
+    pub fn give_back_last(&mut self) {
+        self.chunks.pop();
+        if self.chunks.len() < self.chunks.capacity() / 4 {
+            self.chunks.shrink_to(self.chunks.len() * 2);
+        }
+    }
+
+    /// Takes a free place out of the list.
+    fn unlist(&mut self, at: u32) {
+        let (next, previous) = (self[at].chain, self[at].older);
+        match previous {
+            NIL => self.free = next,
+            previous => self[previous].chain = next,
+        }
+        if next != NIL {
+            self[next].older = previous;
+        }
     }
 
     pub fn occupied(&self) -> usize {
@@ -72,8 +127,12 @@ impl Slab {
     fn grow(&mut self) -> Option<()> {
         let first = self.places();
         let end = first.checked_add(CHUNK as u32).filter(|&end| end < NIL)?;
-        let slots: Vec<Slot> = (first + 1..=end)
-            .map(|next| Slot::free(if next == end { NIL } else { next }))
+        let slots: Vec<Slot> = (first..end)
+            .map(|at| {
+                let mut slot = Slot::free(if at + 1 == end { NIL } else { at + 1 });
+                slot.older = if at == first { NIL } else { at - 1 };
+                slot
+            })
             .collect();
         self.chunks.push(slots.try_into().ok()?);
         self.free = first;

@@ -1,6 +1,8 @@
+mod budget;
 mod entries;
 mod events;
 mod model;
+mod quality;
 mod schedules;
 mod situations;
 mod threads;
@@ -27,6 +29,7 @@ fn config() -> Config {
         max_age_us: None,
         bound_us: T,
         consistency: Consistency::Coherent,
+        objective: Objective::Requests,
     }
 }
 

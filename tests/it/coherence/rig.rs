@@ -600,6 +600,7 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
         max_age_us: None,
         bound_us: scenario.bound_ms * 1000,
         consistency: cache::Consistency::Coherent,
+        objective: cache::Objective::Requests,
     };
     let target = Target::fixed(
         Endpoint::Unix(PathBuf::from("/nonexistent")),

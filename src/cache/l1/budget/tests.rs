@@ -1,4 +1,4 @@
-use super::super::Consistency;
+use super::super::{Consistency, Objective};
 use super::*;
 
 fn config(budget_bytes: usize, max_value_bytes: usize, shards: Option<usize>) -> Config {
@@ -10,6 +10,7 @@ fn config(budget_bytes: usize, max_value_bytes: usize, shards: Option<usize>) ->
         max_age_us: None,
         bound_us: 1,
         consistency: Consistency::Coherent,
+        objective: Objective::Requests,
     }
 }
 
@@ -57,7 +58,7 @@ fn a_configured_number_of_shards_is_rounded_to_a_power_of_two() {
 fn the_largest_value_fits_into_every_shard() {
     for budget in [8 << 20, 64 << 20, 256 << 20, 4 << 30] {
         let config = config(budget, 1 << 20, None);
-        let limits = Limits::new(&config, shard_count(&config));
+        let limits = Limits::new(&config, config.budget_bytes, shard_count(&config));
         assert!(
             budget < 5 << 20 || limits.max_entry_bytes > malloc_bytes(1 << 20) + 500,
             "{budget}: {limits:?}"

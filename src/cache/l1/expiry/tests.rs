@@ -12,6 +12,7 @@ fn config(max_age_us: Option<u64>, negative_ttl_us: Option<u64>) -> Config {
         max_age_us,
         bound_us: 1_000_000,
         consistency: Consistency::Coherent,
+        objective: crate::cache::Objective::Requests,
     }
 }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::super::expiry::lifetime;
-use super::super::{Config, Consistency};
+use super::super::{Config, Consistency, Objective};
 use super::*;
 use crate::cache::link::Links;
 
@@ -15,9 +15,10 @@ fn rig() -> (Shard<()>, Rules) {
         max_age_us: None,
         bound_us: 1000,
         consistency: Consistency::Eventual,
+        objective: Objective::Requests,
     };
     (
-        Shard::new(0, Limits::new(&config, 1)),
+        Shard::new(0, Limits::new(&config, config.budget_bytes, 1)),
         Rules {
             links: Arc::new(Links::new()),
             config,

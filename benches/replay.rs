@@ -1,0 +1,407 @@
+//! Plays a trace against L1 and says what it misses, beside LRU and what no policy can do without.
+//!
+//! `cargo bench --bench replay -- TRACE… [--size 1%,10%] [--objective requests,bytes]`; `--help` lists the rest. A trace is
+//! lines of `timestamp_s,key,key_size,value_size,op,ttl_s`, plain or compressed with zstd, without a header; all but the key
+//! may be empty. Reads are counted; any other operation is a write, which the proxy passes on and which voids the copy.
+//!
+//! **The same room for all.** A size is a part of the footprint, which is what all keys take at their last sizes: bytes of
+//! keys and values, or, where a trace has no sizes and all entries are equal, their number. LRU and the limit get that room
+//! as it is. L1 accounts for more (slots, index, ghost, rounding), so it gets the budget with which it holds the room on
+//! average from its first eviction on, counted like the others: played several times to find it. The column `entries` says
+//! how many that were on average.
+//!
+//! **The limit.** Where entries are equal, Belady's rule with bypass (keep what is read again soonest) is the least number
+//! of misses that there is. With sizes the least number is hard to compute; the limit shown is then a bound which no policy
+//! can pass and perhaps none reaches: each interval from a read of a key to its next takes size × length of the room ×
+//! time there is, and the cheapest intervals for what they save are kept, parts of intervals included (the resource bound
+//! PFOO-L of Berger, Beckmann and Harchol-Balter, "Practical bounds on optimal caching with variable object sizes", 2018),
+//! once for requests and once for bytes.
+
+#[path = "replay/trace.rs"]
+mod trace;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clap::Parser;
+use lru::LruCache;
+use nearcache::cache::{
+    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, LinkId, Links, Objective, Own, Query, Value, name_hash,
+};
+use nearcache::units::parse_bytes;
+use trace::{Request, Trace};
+
+#[derive(Parser)]
+#[command(name = "replay", about = "Plays cache traces against L1, LRU and the limit.")]
+struct Options {
+    /// Files of `timestamp_s,key,key_size,value_size,op,ttl_s`, plain or compressed with zstd; "-" is standard input
+    #[arg(required = true)]
+    traces: Vec<String>,
+    /// Parts of the footprint to play with
+    #[arg(long, default_value = "1%,10%", value_delimiter = ',', value_parser = parse_percent)]
+    size: Vec<f64>,
+    /// What L1 keeps misses low by
+    #[arg(long, default_value = "requests", value_delimiter = ',', value_parser = parse_objective)]
+    objective: Vec<Objective>,
+    /// Shards of L1, a power of two; 0 = chosen from the budget
+    #[arg(long, default_value_t = 0, value_parser = parse_shards)]
+    shards: usize,
+    /// Larger values are not kept by L1
+    #[arg(long, default_value = "1MiB", value_parser = parse_size)]
+    max_value: usize,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match options.traces.iter().try_for_each(|name| play(name, &options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("replay: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play(name: &str, options: &Options) -> Result<(), String> {
+    let trace = Trace::open(name)?;
+    let reads = trace.requests.iter().filter(|request| request.is_read).count();
+    let writes = trace.requests.len() - reads;
+    let room = if trace.has_sizes { "bytes" } else { "entries" };
+    let mut out = std::io::stdout().lock();
+    let mut print = |line: String| writeln!(out, "{line}").map_err(|error| format!("standard output: {error}"));
+    print(format!(
+        "{name}: {reads} reads, {writes} writes, {} keys, footprint {} {room}",
+        trace.keys.len(),
+        trace.footprint,
+    ))?;
+    print(format!(
+        "  {:>6} {:>12}  {:<12} {:>8} {:>8} {:>9}",
+        "size", room, "policy", "misses %", "bytes %", "entries"
+    ))?;
+    for &percent in &options.size {
+        let room = (trace.footprint as f64 * percent / 100.0).round() as u64;
+        if room == 0 {
+            return Err(format!("{name}: {percent}% of the footprint is nothing"));
+        }
+        let mut rows = vec![("LRU", lru(&trace, room))];
+        for &objective in &options.objective {
+            let label = match objective {
+                Objective::Requests => "L1 requests",
+                Objective::Bytes => "L1 bytes",
+            };
+            rows.push((label, l1(&trace, room, objective, options)?));
+        }
+        rows.push(("limit", limit(&trace, room)));
+        for (policy, tally) in rows {
+            let part = |missed: f64, of: u64| missed / of.max(1) as f64 * 100.0;
+            print(format!(
+                "  {percent:>5}% {room:>12}  {policy:<12} {:>8.2} {:>8.2} {:>9}",
+                part(tally.missed, reads as u64),
+                part(tally.missed_bytes, trace.read_bytes),
+                tally
+                    .held
+                    .checked_div(tally.looks)
+                    .map_or_else(String::new, |entries| entries.to_string()),
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a policy did with a trace.
+#[derive(Default)]
+struct Tally {
+    /// Reads; the bound for traces with sizes counts parts of them.
+    missed: f64,
+    missed_bytes: f64,
+    /// Entries held, added up over so many looks.
+    held: usize,
+    looks: usize,
+}
+
+impl Tally {
+    fn miss(&mut self, request: &Request) {
+        self.missed += 1.0;
+        self.missed_bytes += request.size as f64;
+    }
+
+    fn hold(&mut self, entries: usize) {
+        self.held += entries;
+        self.looks += 1;
+    }
+}
+
+fn lru(trace: &Trace, room: u64) -> Tally {
+    let mut tally = Tally::default();
+    let mut held = LruCache::unbounded();
+    let mut used = 0;
+    for request in &trace.requests {
+        let is_live = held
+            .get(&request.key)
+            .is_some_and(|&(_, deadline_us)| request.now_us < deadline_us);
+        if is_live && request.is_read {
+            continue;
+        }
+        if let Some((size, _)) = held.pop(&request.key) {
+            used -= size;
+        }
+        if !request.is_read {
+            continue;
+        }
+        tally.miss(request);
+        if request.size > room {
+            continue;
+        }
+        while used + request.size > room
+            && let Some((_, (size, _))) = held.pop_lru()
+        {
+            used -= size;
+        }
+        used += request.size;
+        held.put(request.key, (request.size, request.deadline_us()));
+        tally.hold(held.len());
+    }
+    tally
+}
+
+/// The real L1, filled as the proxy fills it: a miss leases, the reply is noted and the fill completed, a write voids.
+struct Played<'a> {
+    l1: L1<()>,
+    links: Arc<Links>,
+    link: LinkId,
+    trace: &'a Trace,
+    /// Values are cut from this.
+    bytes: Bytes,
+}
+
+impl<'a> Played<'a> {
+    fn new(trace: &'a Trace, budget_bytes: usize, objective: Objective, options: &Options) -> Result<Self, String> {
+        let links = Arc::new(Links::new());
+        let link = links.add().ok_or("no link is left")?;
+        let config = L1Config {
+            budget_bytes,
+            shards: (options.shards > 0).then_some(options.shards),
+            max_value_bytes: options.max_value,
+            negative_ttl_us: None,
+            max_age_us: None,
+            bound_us: 1_000_000,
+            consistency: Consistency::Coherent,
+            objective,
+        };
+        Ok(Played {
+            l1: L1::new(config, Arc::clone(&links)),
+            links,
+            link,
+            trace,
+            bytes: Bytes::from(vec![b'v'; trace.largest_value as usize]),
+        })
+    }
+
+    /// Whether it was a hit.
+    fn request(&self, request: &Request) -> bool {
+        let name = &self.trace.keys[request.key as usize];
+        let hash = name_hash(name);
+        if !request.is_read {
+            self.l1.acked(self.link, hash);
+            return false;
+        }
+        let query = Query {
+            hash,
+            db: 0,
+            name,
+            variant: b"",
+        };
+        let asker = Asker {
+            now_us: request.now_us,
+            link: self.link,
+            own: Own::Clear,
+            floor_us: 0,
+        };
+        self.links.answered(self.link, request.now_us);
+        match self.l1.decide(&query, &asker, Leasing::Allowed, || (), |_| ()) {
+            Decision::Hit(()) => true,
+            Decision::Leased(lease) => {
+                let value = &self.bytes[..request.value_bytes as usize];
+                let fill = Fill {
+                    value: Value::Bytes(value),
+                    pttl_ms: request.ttl_us.map_or(-1, |ttl| (ttl / 1000) as i64),
+                    is_plain: true,
+                    most_us: None,
+                };
+                self.l1.got(lease);
+                self.l1.complete(lease, Some(fill), request.now_us);
+                false
+            }
+            Decision::Joined { .. } | Decision::Forward => false,
+        }
+    }
+}
+
+/// Plays with the budget at which L1 holds as much as the room, see the head of this file.
+fn l1(trace: &Trace, room: u64, objective: Objective, options: &Options) -> Result<Tally, String> {
+    let mut budget_bytes = if trace.has_sizes { room } else { room * 200 } as f64;
+    // Budgets with which it holds no more, and more.
+    let (mut low, mut high) = (0.0, f64::INFINITY);
+    let mut nearest: Option<(f64, Tally)> = None;
+    for _ in 0..MOST_TRIES {
+        let (tally, held) = play_l1(trace, budget_bytes as usize, objective, options)?;
+        let ratio = room as f64 / held;
+        if ratio < 1.0 {
+            high = budget_bytes;
+        } else {
+            low = budget_bytes;
+            if nearest.as_ref().is_none_or(|&(best, _)| ratio < best) {
+                nearest = Some((ratio, tally));
+            }
+            if ratio < 1.0 + CLOSE {
+                break;
+            }
+        }
+        // Aims a little below the room.
+        budget_bytes *= (ratio * (1.0 - CLOSE / 2.0)).clamp(0.5, 2.0);
+        if budget_bytes <= low || budget_bytes >= high {
+            budget_bytes = (low + high) / 2.0;
+        }
+    }
+    match nearest {
+        Some((_, tally)) => Ok(tally),
+        None => Err(format!("no budget was found with which L1 holds {room}")),
+    }
+}
+
+/// How near to the room L1 must come, and how often it may try.
+const CLOSE: f64 = 0.01;
+const MOST_TRIES: usize = 12;
+
+/// Returns what was held on average too, counted as the room is.
+fn play_l1(
+    trace: &Trace,
+    budget_bytes: usize,
+    objective: Objective,
+    options: &Options,
+) -> Result<(Tally, f64), String> {
+    let played = Played::new(trace, budget_bytes, objective, options)?;
+    let (mut tally, mut held, mut looks) = (Tally::default(), 0.0, 0.0);
+    for (i, request) in trace.requests.iter().enumerate() {
+        if !played.request(request) && request.is_read {
+            tally.miss(request);
+        }
+        // Asking takes all locks, and what is held changes slowly.
+        if i % 16 == 0 || i + 1 == trace.requests.len() {
+            let stats = played.l1.stats();
+            if stats.evictions > 0 || i + 1 == trace.requests.len() {
+                held += if trace.has_sizes {
+                    stats.data_bytes
+                } else {
+                    stats.entries
+                } as f64;
+                looks += 1.0;
+                tally.hold(stats.entries);
+            }
+        }
+    }
+    Ok((tally, held / looks))
+}
+
+/// What no policy can do without, see the head of this file.
+fn limit(trace: &Trace, room: u64) -> Tally {
+    let next = next_reads(trace);
+    if trace.has_sizes {
+        return Tally {
+            missed: bound(trace, &next, room, |_| 1.0),
+            missed_bytes: bound(trace, &next, room, |request| request.size as f64),
+            ..Tally::default()
+        };
+    }
+    let mut tally = Tally::default();
+    // What is held, by when it is read next. A copy that a write or its expiry ends first is never read again.
+    let mut held = std::collections::BTreeSet::new();
+    for (at, request) in trace.requests.iter().enumerate() {
+        if !request.is_read {
+            continue;
+        }
+        if !held.remove(&at) {
+            tally.miss(request);
+        }
+        if let Some(again) = next[at] {
+            held.insert(again);
+            if held.len() as u64 > room {
+                held.pop_last();
+            }
+        }
+        tally.hold(held.len());
+    }
+    tally
+}
+
+/// For each read, the next read of the key that the same copy could answer.
+fn next_reads(trace: &Trace) -> Vec<Option<usize>> {
+    let mut next = vec![None; trace.requests.len()];
+    let mut later: Vec<Option<usize>> = vec![None; trace.keys.len()];
+    for (at, request) in trace.requests.iter().enumerate().rev() {
+        let place = &mut later[request.key as usize];
+        next[at] = place.filter(|&again| trace.requests[again].now_us < request.deadline_us());
+        *place = request.is_read.then_some(at);
+    }
+    next
+}
+
+/// Misses, each counted as `worth` says, when room × time goes to the intervals that save the most for it.
+fn bound(trace: &Trace, next: &[Option<usize>], room: u64, worth: impl Fn(&Request) -> f64) -> f64 {
+    let mut missed: f64 = trace.requests.iter().filter(|r| r.is_read).map(&worth).sum();
+    let mut intervals: Vec<(f64, f64)> = next
+        .iter()
+        .enumerate()
+        .filter_map(|(at, again)| again.map(|again| (at, again)))
+        .map(|(at, again)| {
+            let cost = trace.requests[at].size as f64 * (again - at) as f64;
+            (cost, worth(&trace.requests[again]))
+        })
+        .collect();
+    intervals.sort_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)));
+    let mut left = room as f64 * trace.requests.len() as f64;
+    for (cost, saved) in intervals {
+        missed -= saved * (left / cost).min(1.0);
+        left -= cost;
+        if left <= 0.0 {
+            break;
+        }
+    }
+    missed
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.parse() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
+        _ => Err("must be a part of the footprint, more than 0% and at most 100%".into()),
+    }
+}
+
+fn parse_objective(text: &str) -> Result<Objective, String> {
+    match text {
+        "requests" => Ok(Objective::Requests),
+        "bytes" => Ok(Objective::Bytes),
+        _ => Err("must be \"requests\" or \"bytes\"".into()),
+    }
+}
+
+fn parse_shards(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(shards) if shards == 0 || usize::is_power_of_two(shards) && shards <= 64 => Ok(shards),
+        _ => Err("must be a power of two up to 64, or 0 for automatic".into()),
+    }
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let bytes = parse_bytes(text).map_err(|why| why.to_string())?;
+    match usize::try_from(bytes) {
+        Ok(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err("must be at least 1B".into()),
+    }
+}

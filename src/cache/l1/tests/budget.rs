@@ -1,0 +1,91 @@
+//! A budget that changes while L1 is in use.
+
+use super::*;
+
+fn filled(budget_bytes: usize, names: u32) -> Rig {
+    let r = rig_with(Config {
+        budget_bytes,
+        ..config()
+    });
+    (0..names).for_each(|i| r.fill(get(&i.to_string()), on(r.a, 1000), value("a value of some length")));
+    r
+}
+
+/// Names that are hit.
+fn held(r: &Rig, names: u32) -> usize {
+    (0..names)
+        .filter(|i| r.peek(get(&i.to_string()), on(r.a, 1000)).is_some())
+        .count()
+}
+
+#[test]
+fn a_lower_budget_is_reached_in_bounded_steps_and_what_stays_is_hit() {
+    let r = filled(4 << 20, 20_000);
+    let before = r.l1.stats();
+    r.l1.set_budget(1 << 20);
+    assert_eq!(r.l1.stats().entries, before.entries, "nothing goes at once");
+    let mut last = before.entries;
+    for _ in 0..200 {
+        r.l1.sweep(1000, 1000);
+        let entries = r.l1.stats().entries;
+        assert!(last - entries <= 1000, "{last} to {entries}");
+        last = entries;
+    }
+    let stats = r.l1.stats();
+    assert!(
+        stats.used_bytes <= 1 << 20 && stats.budget_bytes == 1 << 20,
+        "{stats:?}"
+    );
+    assert!(
+        stats.entries > before.entries / 6,
+        "{stats:?}: slab and index are given back too"
+    );
+    assert_eq!(held(&r, 20_000), stats.entries, "all that stayed can be found");
+}
+
+#[test]
+fn inserts_into_a_lowered_budget_evict_a_bounded_number_and_go_on() {
+    let r = filled(4 << 20, 20_000);
+    r.l1.set_budget(1 << 20);
+    let mut last = r.l1.stats();
+    for i in 100_000..101_000 {
+        r.fill(get(&i.to_string()), on(r.a, 1000), value("v"));
+        let stats = r.l1.stats();
+        assert!(
+            last.entries - stats.entries.min(last.entries) <= 64,
+            "{last:?} {stats:?}"
+        );
+        last = stats;
+    }
+    assert!(last.entries > 0);
+}
+
+#[test]
+fn a_higher_budget_holds_at_once() {
+    let r = filled(1 << 20, 20_000);
+    let before = r.l1.stats().entries;
+    r.l1.set_budget(4 << 20);
+    (20_000..40_000).for_each(|i| r.fill(get(&i.to_string()), on(r.a, 1000), value("a value of some length")));
+    assert!(r.l1.stats().entries > before * 3);
+}
+
+#[test]
+fn voids_and_purges_reach_what_has_changed_its_place() {
+    let r = filled(4 << 20, 20_000);
+    for i in 0..20_000 {
+        r.fill(read(&i.to_string(), "STRLEN"), on(r.a, 1000), value("22"));
+    }
+    r.l1.set_budget(1 << 20);
+    (0..200).for_each(|_| {
+        r.l1.sweep(1000, 1000);
+    });
+    let mut left = r.l1.stats().entries;
+    for i in 0..10_000 {
+        r.l1.acked(r.b, name_hash(i.to_string().as_bytes()));
+        assert!(r.peek(get(&i.to_string()), on(r.a, 1000)).is_none());
+    }
+    assert!(r.l1.stats().entries < left);
+    left = r.l1.stats().entries;
+    assert_eq!(r.l1.purge_all(), left);
+    assert_eq!((r.l1.stats().entries, r.l1.stats().data_bytes), (0, 0));
+}
