@@ -20,8 +20,8 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use nearcache::cache::{
-    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, LinkId, Links, Own, Query, Value, View, ViewValue,
-    name_hash,
+    Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, LinkId, Links, Objective, Own, Query, Value, View,
+    ViewValue, name_hash,
 };
 use nearcache::resp::convert::{Rule, to_resp2};
 use nearcache::resp::limits::Limits;
@@ -307,7 +307,6 @@ impl Cache {
     fn filled() -> Cache {
         let links = Arc::new(Links::new());
         let link = links.add().expect("the first link");
-        links.answered(link, NOW_US);
         let config = L1Config {
             budget_bytes: NAMES * ENTRY_BYTES,
             shards: Some(1),
@@ -316,12 +315,14 @@ impl Cache {
             max_age_us: None,
             bound_us: 1_000_000,
             consistency: Consistency::Coherent,
+            objective: Objective::Requests,
         };
         let cache = Cache {
             l1: L1::new(config, links.clone()),
             links,
             link,
         };
+        cache.links.answered(link, NOW_US);
         names(0..NAMES).iter().for_each(|name| cache.insert(name));
         cache
     }
