@@ -33,7 +33,7 @@ impl FillGuard {
     }
 
     /// The lease, for whoever ends it now and tells the followers himself.
-    pub fn end(mut self) -> Option<LeaseId> {
+    pub fn end(&mut self) -> Option<LeaseId> {
         self.lease.take()
     }
 }

@@ -66,8 +66,8 @@ pub enum Source {
 struct Slot {
     touched: Touched,
     source: Source,
-    /// The answer, while an earlier slot has none.
-    answer: Option<Ready>,
+    /// The answer, while an earlier slot has none. Rare, and slots are moved for every request: so in a box.
+    answer: Option<Box<Ready>>,
 }
 
 #[derive(Default)]
@@ -149,7 +149,7 @@ impl Outbox {
             self.slots.push_back(Slot {
                 touched: Touched::None,
                 source: Source::Sent,
-                answer: Some(answer),
+                answer: Some(Box::new(answer)),
             });
         }
     }
@@ -187,7 +187,7 @@ impl Outbox {
             self.slots.pop_front();
             self.head += 1;
             while let Some(answer) = self.slots.front_mut().and_then(|slot| slot.answer.take()) {
-                self.ready.append(answer);
+                self.ready.append(*answer);
                 self.slots.pop_front();
                 self.head += 1;
             }
@@ -200,7 +200,7 @@ impl Outbox {
             write(&mut answer);
             let bytes = answer.len();
             slot.touched = Touched::None;
-            slot.answer = Some(answer);
+            slot.answer = Some(Box::new(answer));
             self.learn_size(bytes);
         }
     }
@@ -228,7 +228,7 @@ impl Outbox {
 
     /// Bytes held for the client, ready ones and answers behind a slot that waits: all, and those it is charged for.
     pub fn held_bytes(&self) -> (usize, usize) {
-        let answers = self.slots.iter().filter_map(|slot| slot.answer.as_ref());
+        let answers = self.slots.iter().filter_map(|slot| slot.answer.as_deref());
         answers.chain(self.messages.as_deref()).fold(
             (self.ready.len(), self.ready.charged_bytes()),
             |(all, charged), answer| (all + answer.len(), charged + answer.charged_bytes()),

@@ -237,7 +237,7 @@ impl Sink for LinkSink {
         }
     }
 
-    fn reply(&self, waiter: Waiter, frame: Frame<'_>) {
+    fn reply(&self, mut waiter: Waiter, frame: Frame<'_>) {
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().l2_replies_total.add(1);
         count(&worker, &waiter.effect, frame.bytes);
@@ -256,43 +256,29 @@ impl Sink for LinkSink {
         if frame.shared.is_some() {
             worker.remember_large_reply(&waiter.effect, frame.bytes.len());
         }
-        let waiter = match waiter {
-            Waiter {
-                effect: Effect::FillRead(lease, _),
-                ..
-            } => {
+        let rewritten = match &mut waiter.effect {
+            Effect::FillRead(lease, _) => {
+                let lease = *lease;
                 worker.shared.cache.got(lease);
                 let frame = frame.shared.unwrap_or_else(|| Bytes::copy_from_slice(frame.bytes));
                 self.held.borrow_mut().push_back(Held { lease, frame });
                 return;
             }
-            Waiter {
-                effect: Effect::FillTtl(guard, kind),
-                to,
-                version,
-                rule,
-            } => {
-                let waiter = Waiter {
-                    effect: Effect::None,
-                    to,
-                    version,
-                    rule,
-                };
+            Effect::FillTtl(guard, kind) => {
+                let kind = *kind;
                 if let Some(lease) = guard.end() {
                     self.land(&worker, lease, kind, &waiter, frame.bytes);
                 }
                 return;
             }
-            waiter => waiter,
-        };
-        let Some((client, sequence)) = waiter.to else { return };
-        let rewritten = match &waiter.effect {
             Effect::Info => Some(info::with_own_section(&worker, frame.bytes, waiter.version)),
             effect @ (Effect::Receivers { .. } | Effect::Subscribers { .. }) => {
                 pubsub::corrected(&worker, effect, frame.bytes)
             }
             _ => None,
         };
+        let Some((client, sequence)) = &waiter.to else { return };
+        let sequence = *sequence;
         if let Some(rewritten) = rewritten {
             client.answer(sequence, Answer::Converted(rewritten), &worker.touched);
             return;
@@ -344,7 +330,7 @@ impl Sink for LinkSink {
             worker.remember_large_reply(&waiter.effect, usize::MAX);
         }
         let error = worker.unavailable(failure);
-        if let Effect::FillTtl(guard, _) = waiter.effect
+        if let Effect::FillTtl(mut guard, _) = waiter.effect
             && let Some(lease) = guard.end()
         {
             let followers = worker.shared.cache.abandon(lease);

@@ -23,6 +23,7 @@ use super::shared::{FlightAnswer, Message, Shared};
 use super::waiter::{Answer, Effect};
 use crate::cache::LinkId;
 use crate::clock;
+use crate::config::Consistency;
 use crate::metrics::Counters;
 use crate::resp::Version;
 use crate::upstream::connection::{Connection, Failure, Timeouts};
@@ -124,7 +125,7 @@ impl Worker {
             Greeting {
                 version: Version::Resp3,
                 db,
-                tracking: Tracking::Wanted,
+                tracking: self.tracking(),
                 answer_within: self.target.connect_timeout,
             },
             self.timeouts(),
@@ -133,6 +134,15 @@ impl Worker {
         self.connections.borrow_mut().push((db, Rc::clone(&link)));
         tokio::task::spawn_local(Rc::clone(&link).run());
         Ok(link)
+    }
+
+    /// What is not kept need not be watched: the server remembers every key that a tracked connection reads.
+    fn tracking(&self) -> Tracking {
+        let cache = &self.shared.config.cache;
+        match cache.enabled && cache.consistency != Consistency::Strong {
+            true => Tracking::Wanted,
+            false => Tracking::Off,
+        }
     }
 
     /// The link of the shared connection for a database, if what it reads may be kept and requests are taken.
