@@ -123,6 +123,13 @@ impl Links {
         }
     }
 
+    /// Whether `link` leads to the node that is the upstream now. To be asked with the right to fill in hand: an answer that
+    /// was right is followed, once it is wrong, by `void_everything`, which ends the epoch of that right.
+    pub fn is_current(&self, link: LinkId) -> bool {
+        self.link(link)
+            .is_some_and(|l| self.generation.load(Ordering::SeqCst) == l.generation.load(Ordering::Relaxed))
+    }
+
     /// A new link, in its first epoch and with nothing answered. `None`: all 65,534 are taken. Ids are never given
     /// back: a connection keeps its link when it reconnects.
     pub fn add(&self) -> Option<LinkId> {

@@ -59,7 +59,7 @@ pub struct Sentinels {
 }
 
 /// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Endpoint {
     /// A host name or address (IPv6 without brackets) and a port.
     Tcp {

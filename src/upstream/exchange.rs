@@ -3,16 +3,19 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 use super::dial::{DialError, Greeting, Target, Tracking};
 use crate::net::Stream;
-use crate::resp::reply::{self, frame_len};
+use crate::resp::reply::{self, FrameScanner};
 use crate::resp::{Version, encode};
 
 pub struct Exchange {
     stream: Stream,
     input: BytesMut,
+    /// Where in the frame at the start of `input` the search for its end goes on.
+    scanner: FrameScanner,
+    scanned: usize,
     /// Of the node to which it leads.
     pub generation: u32,
     has_messages: bool,
@@ -33,6 +36,8 @@ impl Exchange {
         Exchange {
             stream,
             input: BytesMut::new(),
+            scanner: FrameScanner::default(),
+            scanned: 0,
             generation: 0,
             has_messages: false,
         }
@@ -118,18 +123,26 @@ impl Exchange {
 
     async fn frame(&mut self) -> Result<BytesMut, DialError> {
         loop {
-            match frame_len(&self.input) {
-                Ok(Some(bytes)) => {
-                    let frame = BytesMut::from(&self.input[..bytes]);
-                    self.input.advance(bytes);
-                    return Ok(frame);
-                }
-                Ok(None) if self.stream.read_append(&mut self.input).await? == 0 => {
-                    return Err(DialError::Io("the server closed the connection".into()));
-                }
-                Ok(None) => {}
-                Err(e) => return Err(DialError::Protocol(e.to_string())),
+            let (bytes, is_complete) = self
+                .scanner
+                .advance(&self.input[self.scanned..])
+                .map_err(|e| DialError::Protocol(e.to_string()))?;
+            self.scanned += bytes;
+            if is_complete {
+                return Ok(self.input.split_to(std::mem::take(&mut self.scanned)));
+            }
+            if self.input.len() > MOST_FRAME_BYTES {
+                return Err(DialError::Protocol(format!(
+                    "a reply of more than {} MiB",
+                    MOST_FRAME_BYTES >> 20
+                )));
+            }
+            if self.stream.read_append(&mut self.input).await? == 0 {
+                return Err(DialError::Io("the server closed the connection".into()));
             }
         }
     }
 }
+
+/// Far more than anything that is asked here is answered with.
+const MOST_FRAME_BYTES: usize = 8 << 20;

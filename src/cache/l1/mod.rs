@@ -394,7 +394,9 @@ impl<F> L1<F> {
         let Some(lease) = shard.leases.end(lease) else {
             return Vec::new();
         };
-        if !lease.stands(&self.rules.links) {
+        // A lease may have been taken on a link to the old primary after everything was voided at a switch, and the old
+        // confirmation may hold for a while: nothing of that node is kept any more.
+        if !lease.stands(&self.rules.links) || !self.rules.links.is_current(lease.link) {
             shard.refused_voided();
         } else if let Some((body, pttl_ms, most_us, is_plain)) = fill
             && let Some(lifetime) = expiry::lifetime(&self.rules.config, lease.sent_us, now_us, &body, pttl_ms, most_us)

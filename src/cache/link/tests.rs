@@ -155,6 +155,17 @@ fn a_link_to_an_earlier_node_becomes_no_fresher() {
     assert_eq!(links.fresh_until_us(a), 40 + T);
 }
 
+#[test]
+fn a_link_is_current_from_when_it_reaches_the_node_until_another_one_takes_over() {
+    let (links, a) = bound();
+    assert!(links.is_current(a), "one node for good");
+    links.begin_generation(1, 10);
+    assert!(!links.is_current(a));
+    links.reached(a, 1);
+    assert!(links.is_current(a));
+    assert!(!links.is_current(LinkId::PINNED));
+}
+
 const T: u64 = 1000;
 
 fn bound() -> (Links, LinkId) {

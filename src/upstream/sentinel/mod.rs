@@ -10,15 +10,18 @@
 mod seat;
 pub mod votes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use seat::{Answer, Line};
-use votes::{Count, Seat, confirmed_us, count, discovered};
+use votes::{Count, Roll, Seat};
 
 use super::dial::{Access, DialError, Target};
 use crate::clock;
@@ -86,6 +89,7 @@ pub fn follow(
         access,
         cancel,
         settings,
+        has_warned: Warned::default(),
     });
     let configured = table.settings.nodes.clone();
     table.take_seats(configured, true);
@@ -104,6 +108,14 @@ struct Table {
     begun_us: u64,
     access: watch::Receiver<Arc<Access>>,
     cancel: CancellationToken,
+    has_warned: Warned,
+}
+
+/// What is said once.
+#[derive(Default)]
+struct Warned {
+    too_many: AtomicBool,
+    no_others: AtomicBool,
 }
 
 /// At the start nobody's word is taken for that of a majority before others had so long to answer.
@@ -115,58 +127,90 @@ const DOUBTS_APART: Duration = Duration::from_millis(50);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// More sentinels than this are not asked.
 const MOST_SEATS: usize = 64;
+/// More replicas than this are not shown.
+const MOST_REPLICAS: usize = 256;
+
+/// Why a conversation is over.
+enum Ended {
+    Failed(DialError),
+    Vacated,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Kept,
+    /// The seat is gone, and its task ends.
+    Vacated,
+}
 
 impl Table {
     fn take_seats(self: &Arc<Self>, addresses: Vec<Endpoint>, is_configured: bool) {
         for address in addresses {
-            let place = {
+            {
                 let mut seats = self.seats.lock();
-                if seats.len() >= MOST_SEATS || seats.iter().any(|seat| seat.address == address) {
+                if seats.iter().any(|seat| seat.address == address) {
+                    continue;
+                }
+                if seats.len() >= MOST_SEATS {
+                    if !self.has_warned.too_many.swap(true, Relaxed) {
+                        tracing::warn!(sentinel = %address, "there are more than {MOST_SEATS} sentinels: this one is not asked");
+                    }
                     continue;
                 }
                 seats.push(Seat::new(address.clone(), is_configured));
-                seats.len() - 1
-            };
+            }
             let table = Arc::clone(self);
             tokio::spawn(async move {
                 let cancel = table.cancel.clone();
                 tokio::select! {
                     () = cancel.cancelled() => {}
-                    () = table.attend(place, &address) => {}
+                    () = table.attend(&address) => {}
                 }
             });
         }
     }
 
     /// The life of one seat.
-    async fn attend(self: &Arc<Self>, place: usize, address: &Endpoint) {
+    async fn attend(self: &Arc<Self>, address: &Endpoint) {
         let mut failures: u32 = 0;
         loop {
             let access = Arc::clone(&self.access.borrow());
             let opened = Line::open(address, &self.settings.name, &access, self.settings.timeout).await;
-            let error = match opened {
+            let ended = match opened {
                 Ok(line) => {
-                    failures = 0;
-                    self.converse(place, line).await
+                    let begun = Instant::now();
+                    let ended = self.converse(address, line).await;
+                    // One that answers and hangs up at once is not to be dialled without a pause.
+                    if begun.elapsed() > BACK_OFF.1 {
+                        failures = 0;
+                    }
+                    ended
                 }
-                Err(error) => error,
+                Err(error) => Ended::Failed(error),
             };
-            self.lost(place, &error);
-            failures += 1;
+            let Ended::Failed(error) = ended else { return };
+            if self.lost(address, &error) == Standing::Vacated {
+                return;
+            }
+            failures = failures.saturating_add(1);
             let pause = BACK_OFF.0.saturating_mul(1 << (failures - 1).min(8)).min(BACK_OFF.1);
             tokio::time::sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
         }
     }
 
-    /// Asks until the connection fails.
-    async fn converse(self: &Arc<Self>, place: usize, mut line: Line) -> DialError {
+    /// Asks until the connection fails or nobody needs the seat.
+    async fn converse(self: &Arc<Self>, address: &Endpoint, mut line: Line) -> Ended {
         loop {
             // What is called out while it answers is about what it does not know yet.
             let mut called = std::pin::pin!(self.ask_now.notified());
             called.as_mut().enable();
             match line.ask().await {
-                Ok(answer) => self.heard(place, &line.id, answer),
-                Err(error) => return error,
+                Ok(answer) => {
+                    if self.heard(address, &line.id, answer) == Standing::Vacated {
+                        return Ended::Vacated;
+                    }
+                }
+                Err(error) => return Ended::Failed(error),
             }
             tokio::time::sleep(LEAST_PAUSE.min(self.settings.period)).await;
             let pause = self.settings.period.saturating_sub(LEAST_PAUSE);
@@ -176,51 +220,92 @@ impl Table {
                 message = line.message() => match message {
                     // The others may know it too by now.
                     Ok(()) => self.ask_now.notify_waiters(),
-                    Err(error) => return error,
+                    Err(error) => return Ended::Failed(error),
                 },
             }
         }
     }
 
-    fn heard(self: &Arc<Self>, place: usize, id: &str, answer: Answer) {
+    fn heard(self: &Arc<Self>, address: &Endpoint, id: &str, answer: Answer) -> Standing {
         let mut seats = self.seats.lock();
-        let seat = &mut seats[place];
+        let Some(at) = seats.iter().position(|seat| seat.address == *address) else {
+            return Standing::Vacated;
+        };
+        let seat = &mut seats[at];
         if seat.trouble.take().is_some() {
             tracing::info!(sentinel = %seat.address, "the sentinel answers");
         }
         seat.id = Some(id.to_owned());
+        let knows_primary = answer.vote.primary.is_some();
         seat.vote = Some(answer.vote);
         if let Some(surroundings) = answer.surroundings {
-            seat.others = surroundings.others;
-            seat.replicas = surroundings.replicas;
+            match surroundings.others {
+                Ok(others) => seat.others = others,
+                // Whoever does not know the primary's name says so in this way too.
+                Err(error) if knows_primary && !self.has_warned.no_others.swap(true, Relaxed) => {
+                    tracing::warn!(
+                        sentinel = %seat.address,
+                        error,
+                        "SENTINEL SENTINELS is refused: the majority is counted among the sentinels of upstream.url only"
+                    );
+                }
+                Err(_) => {}
+            }
+            if let Some(replicas) = surroundings.replicas {
+                seat.replicas = replicas;
+            }
         }
-        let own: Vec<&str> = seats.iter().filter_map(|seat| seat.id.as_deref()).collect();
-        let new = discovered(&seats)
-            .into_iter()
-            .filter(|other| !own.contains(&&*other.id))
-            .map(|other| other.address)
+        // It was sought while the address of the configuration did not answer, and does now.
+        let is_spare = !seat.is_configured && {
+            let is_same =
+                |other: &Seat| other.is_configured && other.trouble.is_none() && other.id.as_deref() == Some(id);
+            seats.iter().any(is_same)
+        };
+        if is_spare {
+            seats.swap_remove(at);
+        }
+        let roll = Roll::of(&seats);
+        let new = roll
+            .discovered
+            .iter()
+            .filter(|other| !roll.is_heard(other))
+            .map(|other| other.address.clone())
             .collect();
-        self.judge(&seats);
+        self.judge(&seats, &roll);
         drop(seats);
         self.take_seats(new, false);
+        if is_spare { Standing::Vacated } else { Standing::Kept }
     }
 
-    fn lost(&self, place: usize, error: &DialError) {
+    fn lost(&self, address: &Endpoint, error: &DialError) -> Standing {
         let mut seats = self.seats.lock();
-        let seat = &mut seats[place];
+        let Some(at) = seats.iter().position(|seat| seat.address == *address) else {
+            return Standing::Vacated;
+        };
+        let seat = &mut seats[at];
         let why = format!("{error}{}", remedy(error));
         if seat.trouble.as_deref() != Some(&*why) {
             tracing::warn!(sentinel = %seat.address, error = why, "a sentinel does not answer");
         }
         seat.trouble = Some(why);
-        self.judge(&seats);
+        let is_configured = seat.is_configured;
+        let roll = Roll::of(&seats);
+        let is_sought = is_configured || roll.discovered.iter().any(|other| other.address == *address);
+        self.judge(&seats, &roll);
+        drop(roll);
+        if is_sought {
+            return Standing::Kept;
+        }
+        // Nobody expects a sentinel there any more; its word did not count either.
+        seats.swap_remove(at);
+        Standing::Vacated
     }
 
     /// Decides and publishes. Under the lock of the seats, so that nothing older is published later.
-    fn judge(&self, seats: &[Seat]) {
+    fn judge(&self, seats: &[Seat], roll: &Roll<'_>) {
         let now_us = clock::now_us();
         let holds_us = self.settings.vote_holds.as_micros() as u64;
-        let counted = count(seats, now_us.saturating_sub(holds_us));
+        let counted = roll.count(now_us.saturating_sub(holds_us));
         let earlier = self.topology.borrow().clone();
         let primary = self.choose(seats, &earlier, &counted, now_us);
         let mut topology = Topology {
@@ -228,27 +313,22 @@ impl Table {
             replicas: Vec::new(),
             sentinels: Sentinels {
                 known: counted.known,
-                answering: seats
-                    .iter()
-                    .filter(|seat| seat.trouble.is_none() && seat.vote.is_some())
-                    .count(),
+                answering: roll.answering(|_| true),
                 agreeing: 0,
             },
             primary,
         };
         if let Ok(primary) = &topology.primary {
-            topology.confirmed_us = confirmed_us(seats, primary);
-            let agrees = |seat: &&Seat| {
-                let names_it = |vote: &votes::Vote| vote.primary.as_ref() == Some(primary) && !vote.is_down;
-                seat.trouble.is_none() && seat.vote.as_ref().is_some_and(names_it)
-            };
-            topology.sentinels.agreeing = seats.iter().filter(agrees).count();
-            for replica in seats.iter().flat_map(|seat| &seat.replicas) {
-                if replica != primary && !topology.replicas.contains(replica) {
-                    topology.replicas.push(replica.clone());
-                }
-            }
-            topology.replicas.sort_by_key(ToString::to_string);
+            topology.confirmed_us = roll.confirmed_us(primary);
+            topology.sentinels.agreeing =
+                roll.answering(|vote| vote.primary.as_ref() == Some(primary) && !vote.is_down);
+            let replicas: BTreeMap<String, &Endpoint> = seats
+                .iter()
+                .flat_map(|seat| &seat.replicas)
+                .filter(|replica| *replica != primary)
+                .map(|replica| (replica.to_string(), replica))
+                .collect();
+            topology.replicas = replicas.into_values().take(MOST_REPLICAS).cloned().collect();
         }
         match (&earlier.primary, &topology.primary) {
             (Ok(old), Ok(new)) if old != new => {
@@ -329,6 +409,10 @@ fn remedy(error: &DialError) -> &'static str {
         }
         DialError::Refused { error, .. } if error.contains("without any password configured") => {
             " (the sentinel wants no password: remove upstream.sentinel_password)"
+        }
+        DialError::Refused { error, .. } if error.starts_with("NOPERM") => {
+            " (the user of upstream.sentinel_user must be allowed SENTINEL MYID, GET-MASTER-ADDR-BY-NAME, MASTER, SENTINELS \
+             and REPLICAS, and SUBSCRIBE)"
         }
         _ => "",
     }

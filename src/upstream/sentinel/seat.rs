@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::votes::{Other, Vote};
+use super::{MOST_REPLICAS, MOST_SEATS};
 use crate::clock;
 use crate::config::Endpoint;
 use crate::resp::reply;
@@ -22,8 +23,10 @@ pub struct Answer {
 
 #[derive(Debug)]
 pub struct Surroundings {
-    pub others: Vec<Other>,
-    pub replicas: Vec<Endpoint>,
+    /// Or the error with which it refuses to tell.
+    pub others: Result<Vec<Other>, String>,
+    /// `None`: it refuses to tell.
+    pub replicas: Option<Vec<Endpoint>>,
 }
 
 /// A connection to one sentinel.
@@ -48,7 +51,7 @@ impl Line {
         if reply::is_error(&id) {
             return Err(DialError::Refused {
                 request: "SENTINEL MYID",
-                error: format!("{} (is it a sentinel?)", words(&id).trim_start_matches('-')),
+                error: format!("{} (is it a sentinel?)", error_text(&id)),
             });
         }
         let channels: &[&[u8]] = &[b"SUBSCRIBE", b"+switch-master", b"+promoted-slave"];
@@ -83,15 +86,24 @@ impl Line {
         let replies = self.exchange.ask_all(&questions, self.within).await?;
         let (address, details) = (&replies[0], &replies[1]);
         if reply::is_error(address) {
-            return Err(DialError::Refused {
-                request: "SENTINEL GET-MASTER-ADDR-BY-NAME",
-                error: words(address),
-            });
+            return Err(refused("SENTINEL GET-MASTER-ADDR-BY-NAME", address));
         }
         let vote = vote(asked_us, address, details);
+        // Without the details it cannot be seen whether it holds the primary for dead.
+        if vote.primary.is_some() && reply::is_error(details) {
+            return Err(refused("SENTINEL MASTER", details));
+        }
         let surroundings = wants_surroundings.then(|| Surroundings {
-            others: rows(&replies[2]).filter_map(other).collect(),
-            replicas: rows(&replies[3]).filter_map(|row| row.endpoint()).collect(),
+            others: match reply::is_error(&replies[2]) {
+                true => Err(error_text(&replies[2])),
+                false => Ok(rows(&replies[2]).filter_map(other).take(MOST_SEATS).collect()),
+            },
+            replicas: (!reply::is_error(&replies[3])).then(|| {
+                rows(&replies[3])
+                    .filter_map(|row| row.endpoint())
+                    .take(MOST_REPLICAS)
+                    .collect()
+            }),
         });
         Ok(Answer { vote, surroundings })
     }
@@ -157,6 +169,17 @@ fn endpoint(host: &[u8], port: &[u8]) -> Option<Endpoint> {
         host: host.to_owned(),
         port,
     })
+}
+
+fn refused(request: &'static str, error: &[u8]) -> DialError {
+    DialError::Refused {
+        request,
+        error: error_text(error),
+    }
+}
+
+fn error_text(frame: &[u8]) -> String {
+    words(frame).trim_start_matches('-').to_owned()
 }
 
 fn words(frame: &[u8]) -> String {

@@ -103,6 +103,22 @@ fn after_a_flush_nothing_is_a_hit_and_nothing_in_flight_is_inserted() {
 }
 
 #[test]
+fn what_the_old_primary_answers_after_a_switch_is_not_kept() {
+    let r = rig();
+    r.links.begin_generation(1, 10);
+    r.links.reached(r.a, 1);
+    r.fill(get("k"), on(r.a, 10), value("v"));
+    assert_eq!(r.peek(get("k"), on(r.a, 11)), some("v"));
+    r.links.begin_generation(2, 0);
+    r.links.void_everything();
+    // Its worker has not heard of the switch, and the old node is still confirmed for a while.
+    assert!(r.links.fresh_until_us(r.a) > 12);
+    r.fill(get("k"), on(r.a, 12), value("old"));
+    assert_eq!(r.peek(get("k"), on(r.a, 13)), None);
+    assert_eq!(r.l1.stats().entries, 0);
+}
+
+#[test]
 fn a_client_with_an_unanswered_request_on_the_key_gets_no_hit() {
     let r = rig();
     r.fill(get("k"), on(r.a, 10), value("v"));

@@ -3,6 +3,105 @@
 use super::*;
 
 #[test]
+fn rows_that_a_liar_repeats_count_once() {
+    let fake = |i| Other {
+        id: format!("f{i}"),
+        address: node(&format!("f{i}")),
+    };
+    let mut liar = says(1, "b", 10);
+    liar.others = (0..9).map(|i| fake(i % 3)).collect();
+    let mut seats = vec![liar, tells(says(2, "a", 10), &[1, 3]), tells(says(3, "a", 10), &[1, 2])];
+    seats.extend((0..3).map(|i| Seat {
+        id: Some(format!("f{i}")),
+        address: node(&format!("f{i}")),
+        is_configured: false,
+        ..says(1, "b", 10)
+    }));
+    let counted = count(&seats, 0);
+    assert_eq!((counted.known, counted.majority), (3, Some(node("a"))));
+}
+
+#[test]
+fn a_sentinel_is_sought_where_most_say_that_it_is() {
+    let mut liar = tells(says(1, "b", 10), &[2]);
+    liar.others.push(Other {
+        id: "3".to_owned(),
+        address: node("evil"),
+    });
+    let mut seats = vec![liar.clone(), tells(says(2, "a", 10), &[1, 3])];
+    assert!(
+        Roll::of(&seats).discovered.iter().all(|other| other.id != "3"),
+        "one word against another"
+    );
+    // Dialled when only the liar had answered: it has no say where most do not see it.
+    seats.push(Seat {
+        address: node("evil"),
+        is_configured: false,
+        ..says(3, "b", 10)
+    });
+    let counted = count(&seats, 0);
+    assert_eq!((counted.known, counted.majority), (3, None));
+    seats.push(tells(says(4, "a", 10), &[1, 2, 3]));
+    let found: Vec<_> = Roll::of(&seats)
+        .discovered
+        .into_iter()
+        .filter(|other| other.id == "3")
+        .collect();
+    assert_eq!(found, tells(silent(9), &[3]).others, "where two of three see it");
+}
+
+#[test]
+fn one_of_whom_half_of_the_others_tell_is_counted_and_has_no_vote() {
+    // The liar hides the third, and would be one of two.
+    let seats = [tells(says(1, "b", 10), &[2]), tells(says(2, "a", 10), &[1, 3])];
+    let roll = Roll::of(&seats);
+    assert_eq!(roll.known, 3);
+    assert!(roll.discovered.iter().all(|other| other.id != "3"));
+}
+
+#[test]
+fn whom_the_first_to_answer_invents_cannot_vouch_for_one_another() {
+    let fakes: Vec<u16> = (10..20).collect();
+    let mut seats = vec![tells(says(1, "b", 10), &fakes), silent(2), silent(3)];
+    assert_eq!(Roll::of(&seats).discovered, [], "the others have not answered yet");
+    seats.extend(fakes.iter().map(|&i| Seat {
+        is_configured: false,
+        ..tells(says(i, "b", 10), &fakes)
+    }));
+    assert_eq!(count(&seats, 0).majority, None);
+    seats[1] = tells(says(2, "a", 10), &[1, 3]);
+    seats[2] = tells(says(3, "a", 10), &[1, 2]);
+    let counted = count(&seats, 0);
+    assert_eq!((counted.known, counted.majority), (3, Some(node("a"))));
+}
+
+#[test]
+fn where_it_has_moved_from_a_sentinel_does_not_contradict_itself() {
+    let mut old = says(3, "a", 90);
+    old.trouble = Some("no answer".to_owned());
+    let mut new = says(3, "b", 90);
+    new.address = node("elsewhere");
+    new.is_configured = false;
+    let moved = |seat: Seat| {
+        let mut seat = tells(seat, &[]);
+        seat.others.push(Other {
+            id: "3".to_owned(),
+            address: node("elsewhere"),
+        });
+        seat
+    };
+    let seats = [moved(says(1, "b", 90)), moved(says(2, "a", 90)), old, new];
+    let counted = count(&seats, 0);
+    assert_eq!((counted.known, counted.majority), (3, Some(node("b"))));
+    assert_eq!(confirmed_us(&seats, &node("b")), 90);
+    let of_old = Other {
+        id: "3".to_owned(),
+        address: node("s3"),
+    };
+    assert!(!Roll::of(&seats[..3]).is_heard(&of_old), "it is to be sought again");
+}
+
+#[test]
 fn a_majority_of_all_decides_and_not_of_those_that_answer() {
     let seats = [says(1, "a", 10), silent(2), silent(3)];
     let counted = count(&seats, 0);
@@ -103,6 +202,14 @@ fn one_that_does_not_know_the_name_votes_for_nobody() {
     seats[0].vote.as_mut().unwrap().primary = None;
     seats[1].vote.as_mut().unwrap().primary = None;
     assert_eq!(count(&seats, 0).majority, None);
+}
+
+fn count(seats: &[Seat], after_us: u64) -> Count {
+    Roll::of(seats).count(after_us)
+}
+
+fn confirmed_us(seats: &[Seat], at: &Endpoint) -> u64 {
+    Roll::of(seats).confirmed_us(at)
 }
 
 fn node(host: &str) -> Endpoint {
