@@ -109,12 +109,13 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
                 } else {
                     let calls = swapdb_calls(&text);
                     // After CONFIG RESETSTAT or a restart the count is lower: something may have been missed. Another node
-                    // has a count of its own, and before the first look at it there may have been a SWAPDB too.
-                    let earlier = known.filter(|(of, _)| *of == generation);
-                    if earlier.is_some_and(|(_, known)| known != calls) {
-                        tracing::info!(calls, "the upstream has executed SWAPDB: everything cached is dropped");
-                    }
-                    if earlier.is_none_or(|(_, known)| known != calls) {
+                    // has a count of its own, and before the first look at it there may have been a SWAPDB too, unless it
+                    // has never executed any.
+                    let earlier = known.and_then(|(of, known)| (of == generation).then_some(known));
+                    if calls != earlier.unwrap_or(0) {
+                        if earlier.is_some() {
+                            tracing::info!(calls, "the upstream has executed SWAPDB: everything cached is dropped");
+                        }
                         shared.void_everything();
                     }
                     known = Some((generation, calls));

@@ -317,6 +317,7 @@ fn a_sentinel_that_has_moved_is_asked_at_its_new_address() {
     eventually("all answer", STEP, || answering() == Some(3.0));
     let moved = sentinels[2].moved();
     sentinels[2].silence();
+    eventually("it is gone", STEP, || answering() == Some(2.0));
     sentinels[0].tell_of(&[sentinels[1].row(), moved.row()]);
     sentinels[1].tell_of(&[sentinels[0].row(), moved.row()]);
     moved.tell_of(&[sentinels[0].row(), sentinels[1].row()]);
