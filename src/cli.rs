@@ -4,10 +4,11 @@
 //! the main thread, before anything else; apart from reading the configuration file it only looks at what it
 //! is given, and it never prints or exits itself.
 
-use crate::config::{Config, Origin, Problem, Settings, Warning, on_loopback};
+use crate::config::{Config, Origin, Settings, Warning, on_loopback};
 use clap::Parser;
 use clap::error::ErrorKind;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::PathBuf;
 
 /// What the process should do.
@@ -17,6 +18,8 @@ pub enum Outcome {
     Run(Box<Config>, Vec<Warning>),
     /// Print this on standard output and end with code 0.
     Print(String),
+    /// The same, if the files that the configuration names hold what they should.
+    Check(Box<Config>, String),
     /// Print this on standard error and end with this code.
     Exit {
         /// The code: [`EXIT_USAGE`].
@@ -47,9 +50,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: impl Fn(&str) -> Opt
         (Err(problems), _) => refused(describe(&problems)),
         (Ok(config), Action::Run) => Outcome::Run(Box::new(config), warnings),
         (Ok(config), Action::PrintConfig) => Outcome::Print(config.to_toml()),
-        (Ok(_), Action::CheckConfig) => {
+        (Ok(config), Action::CheckConfig) => {
             let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
-            Outcome::Print(format!("{warnings}the configuration is valid\n"))
+            Outcome::Check(Box::new(config), format!("{warnings}the configuration is valid\n"))
         }
     }
 }
@@ -161,7 +164,8 @@ fn add_flags(settings: &mut Settings, flags: Flags) {
     }
 }
 
-fn describe(problems: &[Problem]) -> String {
+/// The words for problems with the configuration, as lines.
+pub fn describe(problems: &[impl Display]) -> String {
     let count = match problems.len() {
         1 => "1 problem".to_owned(),
         many => format!("{many} problems"),

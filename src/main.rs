@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use nearcache::cli::{self, Outcome};
+use nearcache::cli::{self, EXIT_USAGE, Outcome};
 use nearcache::server;
 
 /// jemalloc, for what stays resident when the sizes of values change. `benches/churn` with `--l1 256MiB` (values of 1000,
@@ -16,14 +16,22 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
         Outcome::Run(config, warnings) => server::run(*config, &warnings),
-        Outcome::Print(text) => {
-            // A reader that has gone is no failure of ours.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Outcome::Exit { code, text } => {
-            let _ = std::io::stderr().write_all(text.as_bytes());
-            ExitCode::from(code)
-        }
+        Outcome::Print(text) => print(&text),
+        Outcome::Check(config, text) => match server::check(&config) {
+            Ok(()) => print(&text),
+            Err(why) => refuse(EXIT_USAGE, &cli::describe(&[why])),
+        },
+        Outcome::Exit { code, text } => refuse(code, &text),
     }
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that has gone is no failure of ours.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn refuse(code: u8, text: &str) -> ExitCode {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(code)
 }

@@ -105,6 +105,11 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_read_append(cx, buf)).await
     }
 
+    /// Whether something that was written has not been given to the socket yet. It goes when the stream is polled.
+    pub fn has_unsent(&self) -> bool {
+        matches!(self, Stream::Tls(tls) if tls.has_unsent)
+    }
+
     /// The peer is told that nothing more will be sent, once it has taken what was.
     pub fn end_writing(&self) -> io::Result<()> {
         match self {

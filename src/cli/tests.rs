@@ -166,6 +166,46 @@ fn sentinels_of_other_services_are_understood() {
 }
 
 #[test]
+fn what_the_address_says_of_the_data_nodes_is_kept_beside_sentinels() {
+    let env = [
+        ("REDIS_ADDR", "rediss://u:p%40@h:1/3"),
+        ("SENTINEL_ADDRS", "a"),
+        ("SENTINEL_MASTER_NAME", "my/name %"),
+    ];
+    let (config, warnings) = run(&[], &env);
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(
+        config.upstream.to_string(),
+        "rediss+sentinel://u:***@a:26379/my%2Fname%20%25/3"
+    );
+    let (_, warnings) = run(&[], &[("REDIS_ADDR", "unix:///s?password=p"), ("SENTINEL_ADDRS", "a")]);
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("REDIS_ADDR is ignored"),
+        "{warnings:?}"
+    );
+    let (_, warnings) = run(&[], &[("SENTINEL_MASTER_NAME", "m")]);
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("SENTINEL_MASTER_NAME is ignored"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn its_own_password_file_wins_over_a_password_of_other_services() {
+    let secret = file("hush\n");
+    let secret = ("NEARCACHE_UPSTREAM_PASSWORD_FILE", secret.path().to_str().unwrap());
+    for other in [("REDIS_PASSWORD", "p"), ("REDIS_ADDR", "redis://:p@h")] {
+        let (config, _) = run(&[], &[secret, other, ("REDIS_ADDR", "h")]);
+        assert!(config.upstream.credentials().unwrap().password.matches(b"hush"));
+    }
+    let text = refused(&[], &[secret, ("NEARCACHE_UPSTREAM", "redis://:p@h")]);
+    assert!(
+        text.contains("NEARCACHE_UPSTREAM_PASSWORD_FILE: has no effect: upstream.url carries a password"),
+        "{text}"
+    );
+}
+
+#[test]
 fn its_own_variables_win_over_those_of_other_services() {
     let env = [
         ("REDIS_ADDR", "other:1"),
@@ -260,7 +300,7 @@ fn an_unknown_flag_is_refused() {
 #[test]
 fn what_is_asked_for_is_printed() {
     let printed = |args: &[&str]| match call(args, &[("REDIS_SLAVE_ADDRS", "a:1")]) {
-        Outcome::Print(text) => text,
+        Outcome::Print(text) | Outcome::Check(_, text) => text,
         other => panic!("{other:?}"),
     };
     assert!(printed(&["--version"]).starts_with("nearcache "));

@@ -5,9 +5,10 @@
 //! something to a later part are answered with a warning: silence would let an operator believe in them.
 //! Pure but for the function that is asked for a variable.
 
+use super::Endpoint;
 use super::layers::{Origin, Settings};
 use super::reader::{Reader, parse_flag};
-use super::url::{DEFAULT_PORT, absent, split_host_port};
+use super::url::{DEFAULT_PORT, Seat, UpstreamUrl, absent, percent_encode, raw_user_info, split_host_port};
 use std::fmt;
 
 /// Something an operator should know that does not keep the proxy from starting.
@@ -25,7 +26,7 @@ impl Settings {
     pub fn add_environment(&mut self, env: impl Fn(&str) -> Option<String>) -> Vec<Warning> {
         let env = |name: &str| env(name).filter(|value| !value.trim().is_empty());
         let mut warnings = Vec::new();
-        self.add_borrowed_names(&env);
+        self.add_borrowed_names(&env, &mut warnings);
         self.add_own_names(&env, &mut warnings);
         warnings.extend(
             WITHOUT_EFFECT
@@ -38,8 +39,9 @@ impl Settings {
         warnings
     }
 
-    fn add_borrowed_names(&mut self, env: &impl Fn(&str) -> Option<String>) {
-        if let Some(address) = env("REDIS_ADDR") {
+    fn add_borrowed_names(&mut self, env: &impl Fn(&str) -> Option<String>, warnings: &mut Vec<Warning>) {
+        let address = env("REDIS_ADDR");
+        if let Some(address) = address.clone() {
             let origin = Origin::Environment("REDIS_ADDR");
             if address.contains("://") {
                 self.set("upstream.url", address, origin);
@@ -57,8 +59,12 @@ impl Settings {
         if let Some(sentinels) = env("SENTINEL_ADDRS") {
             let name = env("SENTINEL_MASTER_NAME").unwrap_or_else(|| "mymaster".to_owned());
             let sentinels: Vec<&str> = sentinels.split([',', ' ']).filter(|one| !one.is_empty()).collect();
-            let url = format!("redis+sentinel://{}/{}", sentinels.join(","), name.trim());
+            let url = beside_sentinels(address.as_deref(), &sentinels.join(","), name.trim(), warnings);
             self.set("upstream.url", url, Origin::Environment("SENTINEL_ADDRS"));
+        } else if env("SENTINEL_MASTER_NAME").is_some() {
+            warnings.push(Warning(
+                "SENTINEL_MASTER_NAME is ignored: SENTINEL_ADDRS, the sentinels to ask, is not set".to_owned(),
+            ));
         }
         if let Some(password) = env("REDIS_PASSWORD") {
             self.set("upstream.password", password, Origin::Environment("REDIS_PASSWORD"));
@@ -102,6 +108,30 @@ impl Settings {
             }
         }
     }
+}
+
+/// The URL of sentinels, with what the address of the primary says of the data nodes: as whom, in which database, and whether
+/// over TLS.
+fn beside_sentinels(address: Option<&str>, sentinels: &str, name: &str, warnings: &mut Vec<Warning>) -> String {
+    let (mut scheme, mut user_info, mut db) = ("redis", String::new(), String::new());
+    if let Some(address) = address.filter(|address| address.contains("://")) {
+        match UpstreamUrl::parse(address) {
+            Ok(url) if !matches!(url.seat, Seat::Node(Endpoint::Unix(_))) => {
+                scheme = if url.is_tls { "rediss" } else { "redis" };
+                user_info = raw_user_info(address).map_or_else(String::new, |raw| format!("{raw}@"));
+                db = format!("/{}", url.db);
+            }
+            // It may hold a password, so it is not repeated.
+            _ => warnings.push(Warning(
+                "REDIS_ADDR is ignored: SENTINEL_ADDRS is set, and only a redis:// or rediss:// URL can say more"
+                    .to_owned(),
+            )),
+        }
+    }
+    format!(
+        "{scheme}+sentinel://{user_info}{sentinels}/{}{db}",
+        percent_encode(name)
+    )
 }
 
 /// The address that a port alone stands for: loopback, since a port says nothing about who may come.

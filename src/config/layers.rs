@@ -162,8 +162,10 @@ impl Origin {
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self::File { .. } => 0,
-            Self::Environment(_) => 1,
-            Self::Flag(_) => 2,
+            // Names of other services give way to nearcache's own.
+            Self::Environment(name) if !name.starts_with("NEARCACHE_") => 1,
+            Self::Environment(_) => 2,
+            Self::Flag(_) => 3,
         }
     }
 

@@ -283,6 +283,10 @@ fn options_without_effect_are_refused() {
         ),
         (format!("password_file = \"{file}\""), "has no upstream to go with"),
         (
+            format!("url = \"redis://:p@h\"\npassword_file = \"{file}\""),
+            "password_file: has no effect: upstream.url carries a password",
+        ),
+        (
             "url = \"redis://h\"\npassword_file = \"/nowhere\"".into(),
             "/nowhere cannot be read",
         ),
@@ -320,6 +324,22 @@ fn a_password_may_stand_in_a_file() {
     assert!(password.reread().unwrap().value.unwrap().matches(b"newer"));
     std::fs::write(&file, "").unwrap();
     assert!(password.reread().is_err());
+}
+
+#[test]
+fn the_user_of_the_url_is_printed_where_the_password_comes_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    std::fs::write(&file, "hush").unwrap();
+    for url in [
+        "redis://u%2F@h:1",
+        "unix:///s?user=u%2F",
+        "redis+sentinel://u%2F@h:1/my%2Fname",
+    ] {
+        let config = read(&format!("[upstream]\nurl = {url:?}\npassword_file = {file:?}\n")).unwrap();
+        assert_eq!(config.upstream.to_string(), url);
+        assert_eq!(read(&config.to_toml()), Ok(config));
+    }
 }
 
 #[test]

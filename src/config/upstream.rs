@@ -175,7 +175,15 @@ impl Upstream {
         };
         // A password of its own gives way to the one in the URL unless it was set in a stronger source.
         let own_rank = own.set_by.as_ref().map(|(_, origin)| origin.rank());
-        let own_is_stronger = own_rank > url_origin.map(|origin| origin.rank());
+        let url_rank = url_origin.map(|origin| origin.rank());
+        let own_is_stronger = own_rank > url_rank;
+        // A file is written to be read; that it is not would show only when the password in it changes.
+        if let Some((key @ "upstream.password_file", _)) = own.set_by
+            && parsed.password.is_some()
+            && own_rank == url_rank
+        {
+            reader.problem(key, "has no effect: upstream.url carries a password");
+        }
         let password = match parsed.password {
             Some(of_url) if !own_is_stronger => Password::fixed(of_url),
             _ => own.password,

@@ -174,22 +174,25 @@ pub(super) fn write_url(f: &mut fmt::Formatter<'_>, url: &UpstreamUrl) -> fmt::R
         password,
         db,
     } = url;
-    let user_info = |f: &mut fmt::Formatter<'_>| match password {
-        Some(password) => write!(f, "{}:{password}@", percent_encode(user.as_deref().unwrap_or_default())),
-        None => Ok(()),
+    let user_info = |f: &mut fmt::Formatter<'_>| match (user, password) {
+        (user, Some(password)) => write!(f, "{}:{password}@", percent_encode(user.as_deref().unwrap_or_default())),
+        (Some(user), None) => write!(f, "{}@", percent_encode(user)),
+        (None, None) => Ok(()),
     };
     let s = if *is_tls { "s" } else { "" };
     match seat {
         Seat::Node(Endpoint::Unix(path)) => {
-            write!(f, "unix://{}", percent_encode(&path.to_string_lossy()))?;
+            write!(
+                f,
+                "unix://{}",
+                percent_encode(&path.to_string_lossy()).replace("%2F", "/")
+            )?;
             let mut parameters = Vec::new();
             if *db != 0 {
                 parameters.push(format!("db={db}"));
             }
-            if let Some(password) = password {
-                parameters.extend(user.iter().map(|user| format!("user={}", percent_encode(user))));
-                parameters.push(format!("password={password}"));
-            }
+            parameters.extend(user.iter().map(|user| format!("user={}", percent_encode(user))));
+            parameters.extend(password.iter().map(|password| format!("password={password}")));
             for (index, parameter) in parameters.iter().enumerate() {
                 write!(f, "{}{parameter}", if index == 0 { '?' } else { '&' })?;
             }
@@ -267,10 +270,17 @@ fn percent_decode(text: &str) -> Result<Vec<u8>, String> {
     Ok(out)
 }
 
-/// Encodes all but the unreserved characters of RFC 3986 and `/`, which only a path contains here.
-fn percent_encode(text: &str) -> String {
+/// The part of a TCP URL before the `@`, as written.
+pub(super) fn raw_user_info(url: &str) -> Option<&str> {
+    let (rest, _) = split_query(url.split_once("://")?.1);
+    let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
+    authority.rsplit_once('@').map(|(user_info, _)| user_info)
+}
+
+/// Encodes all but the unreserved characters of RFC 3986.
+pub(super) fn percent_encode(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
             out.push_str(&format!("%{byte:02X}"));

@@ -226,6 +226,7 @@ impl Pipe {
                 && self.pinned.is_open_ended()
                 && !self.has_ended
                 && self.written == self.to_server.len()
+                && !self.lent.stream.has_unsent()
             {
                 self.end(session);
                 has_progress = true;

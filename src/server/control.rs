@@ -109,9 +109,13 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
                 } else {
                     let calls = swapdb_calls(&text);
                     // After CONFIG RESETSTAT or a restart the count is lower: something may have been missed. Another node
-                    // has a count of its own, and its reads a generation.
-                    if known.is_some_and(|(of, known)| of == generation && known != calls) {
-                        tracing::info!(calls, "the upstream has executed SWAPDB: everything cached is dropped");
+                    // has a count of its own, and before the first look at it there may have been a SWAPDB too, unless it
+                    // has never executed any.
+                    let earlier = known.and_then(|(of, known)| (of == generation).then_some(known));
+                    if calls != earlier.unwrap_or(0) {
+                        if earlier.is_some() {
+                            tracing::info!(calls, "the upstream has executed SWAPDB: everything cached is dropped");
+                        }
                         shared.void_everything();
                     }
                     known = Some((generation, calls));
@@ -177,7 +181,7 @@ pub async fn reload(
                 shared.cache.set_budget(l1_bytes);
                 upstream::reload(&shared, sentinel_access.as_ref());
             }
-            Outcome::Exit { text, .. } | Outcome::Print(text) => {
+            Outcome::Exit { text, .. } | Outcome::Print(text) | Outcome::Check(_, text) => {
                 tracing::error!("SIGHUP: what was in effect stays in effect: {}", text.trim_end());
                 *shared.last_trouble.lock() = Some(format!("the reload failed: {}", text.trim_end()));
             }

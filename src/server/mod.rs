@@ -24,6 +24,14 @@ use crate::proxy::shared::{Message, Shared};
 use crate::upstream::dial::Target;
 use crate::upstream::embedded::{Embedded, Options};
 
+/// What the start would refuse about files that the configuration names.
+///
+/// # Errors
+/// The option and what is wrong with it.
+pub fn check(config: &Config) -> Result<(), String> {
+    upstream::check(config)
+}
+
 /// Runs until a signal ends it.
 pub fn run(config: Config, warnings: &[Warning]) -> ExitCode {
     start_log(&config);

@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 
 use nearcache::config::{Config, Settings};
 
+use crate::support::certificates::Authority;
+
 #[test]
 fn the_example_file_says_the_defaults() {
     let text = example();
@@ -145,6 +147,34 @@ fn the_environment_and_the_flags_show_in_what_is_printed() {
         );
     }
     assert!(!printed.contains("hush"));
+}
+
+#[test]
+fn a_check_looks_into_the_files_that_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("broken.pem");
+    fs::write(&broken, "no certificate").unwrap();
+    let check = |option: (&str, &str)| {
+        let output = nearcache(&["--check-config"], &[("NEARCACHE_UPSTREAM", "rediss://h"), option]);
+        assert_eq!(output.status.code(), Some(2), "{option:?}");
+        text(&output.stderr)
+    };
+    let said = check(("NEARCACHE_TLS_CA", broken.to_str().unwrap()));
+    assert!(
+        said.contains("1 problem\n  upstream.tls_ca: ") && said.contains("broken.pem"),
+        "{said}"
+    );
+    let authority = Authority::new();
+    let ca = authority.ca.to_str().unwrap();
+    let env = [
+        ("NEARCACHE_UPSTREAM", "rediss://h"),
+        ("NEARCACHE_TLS_CA", ca),
+        ("NEARCACHE_TLS_SERVER_NAME", "no name"),
+    ];
+    let output = nearcache(&["--check-config"], &env);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("upstream.tls_server_name: is no host name"));
+    assert_eq!(nearcache(&["--check-config"], &env[..2]).status.code(), Some(0));
 }
 
 #[test]

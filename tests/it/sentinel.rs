@@ -307,6 +307,36 @@ fn one_sentinel_that_lies_is_not_believed() {
 }
 
 #[test]
+fn a_sentinel_that_has_moved_is_asked_at_its_new_address() {
+    let server = Server::start();
+    server.client().expect(&["SET", "k", "v"], "+OK");
+    let sentinels = [(); 3].map(|()| Scripted::naming(Some(server.port())));
+    let proxy = Proxy::before(&url(&[&sentinels[0], &sentinels[1], &sentinels[2]]), &[]);
+    let answering = || proxy.metric("nearcache_sentinels", &["state=\"answering\""]);
+    let known = || proxy.metric("nearcache_sentinels", &["state=\"known\""]);
+    eventually("all answer", STEP, || answering() == Some(3.0));
+    let moved = sentinels[2].moved();
+    sentinels[2].silence();
+    eventually("it is gone", STEP, || answering() == Some(2.0));
+    sentinels[0].tell_of(&[sentinels[1].row(), moved.row()]);
+    sentinels[1].tell_of(&[sentinels[0].row(), moved.row()]);
+    moved.tell_of(&[sentinels[0].row(), sentinels[1].row()]);
+    eventually("it answers where it is now", STEP, || answering() == Some(3.0));
+    // It is needed for a majority.
+    sentinels[1].silence();
+    eventually("one is silent", STEP, || answering() == Some(2.0));
+    assert_eq!(known(), Some(3.0));
+    let begun = Instant::now();
+    let mut client = proxy.client();
+    while begun.elapsed() < 2 * BOUND + SLACK {
+        client.expect(&["GET", "k"], "$1\r\nv");
+    }
+    let before = server.calls("get");
+    client.expect(&["GET", "k"], "$1\r\nv");
+    assert_eq!(server.calls("get"), before, "the majority vouches for the copy");
+}
+
+#[test]
 fn a_minority_is_followed_only_if_nobody_speaks_against_it_and_copies_are_not_shown_then() {
     let (old, new) = (Server::start(), Server::start());
     new.client().expect(&["SET", "k", "new"], "+OK");

@@ -84,34 +84,42 @@ impl Line {
             questions.extend(surroundings);
         }
         let replies = self.exchange.ask_all(&questions, self.within).await?;
-        let (address, details) = (&replies[0], &replies[1]);
-        if reply::is_error(address) {
-            return Err(refused("SENTINEL GET-MASTER-ADDR-BY-NAME", address));
-        }
-        let vote = vote(asked_us, address, details);
-        // Without the details it cannot be seen whether it holds the primary for dead.
-        if vote.primary.is_some() && reply::is_error(details) {
-            return Err(refused("SENTINEL MASTER", details));
-        }
-        let surroundings = wants_surroundings.then(|| Surroundings {
-            others: match reply::is_error(&replies[2]) {
-                true => Err(error_text(&replies[2])),
-                false => Ok(rows(&replies[2]).filter_map(other).take(MOST_SEATS).collect()),
-            },
-            replicas: (!reply::is_error(&replies[3])).then(|| {
-                rows(&replies[3])
-                    .filter_map(|row| row.endpoint())
-                    .take(MOST_REPLICAS)
-                    .collect()
-            }),
-        });
-        Ok(Answer { vote, surroundings })
+        answer(asked_us, &replies)
     }
 
     /// Waits until it says something by itself.
     pub async fn message(&mut self) -> Result<(), DialError> {
         self.exchange.message().await
     }
+}
+
+/// The replies about the primary, and those about its surroundings if it was asked for them.
+fn answer(asked_us: u64, replies: &[BytesMut]) -> Result<Answer, DialError> {
+    let [address, details, surroundings @ ..] = replies else {
+        return Err(DialError::Protocol("no reply".into()));
+    };
+    if reply::is_error(address) {
+        return Err(refused("SENTINEL GET-MASTER-ADDR-BY-NAME", address));
+    }
+    let vote = vote(asked_us, address, details);
+    // Without the details it cannot be seen whether it holds the primary for dead.
+    if vote.primary.is_some() && reply::is_error(details) {
+        return Err(refused("SENTINEL MASTER", details));
+    }
+    let surroundings = match surroundings {
+        [others, replicas] => Some(Surroundings {
+            others: match reply::is_error(others) {
+                true => Err(error_text(others)),
+                false => Ok(rows(others).filter_map(other).take(MOST_SEATS).collect()),
+            },
+            replicas: (!reply::is_error(replicas)).then(|| {
+                let endpoints = rows(replicas).filter_map(|row| row.endpoint());
+                endpoints.take(MOST_REPLICAS).collect()
+            }),
+        }),
+        _ => None,
+    };
+    Ok(Answer { vote, surroundings })
 }
 
 fn vote(asked_us: u64, address: &[u8], details: &[u8]) -> Vote {
@@ -189,3 +197,6 @@ fn words(frame: &[u8]) -> String {
     };
     String::from_utf8_lossy(text).trim().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,7 +170,7 @@ impl<'a> Roll<'a> {
             let mut votes = seats.iter().filter_map(|seat| seat.vote.as_ref());
             let first = votes.next()?;
             votes.try_fold(first, |one, vote| {
-                (one.primary == vote.primary).then(|| if one.asked_us < vote.asked_us { vote } else { one })
+                (one.primary == vote.primary).then_some(if one.asked_us < vote.asked_us { vote } else { one })
             })
         })
     }

@@ -343,6 +343,20 @@ impl Scripted {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// The same sentinel at another address; the old one has to be silenced.
+    pub fn moved(&self) -> Scripted {
+        let old = self.script.lock().expect("no thread of a script panics");
+        let moved = Scripted::naming(old.primary);
+        moved.script.lock().expect("no thread of a script panics").id = old.id.clone();
+        moved
+    }
+
+    /// As the others tell of it.
+    pub fn row(&self) -> (String, u16) {
+        let script = self.script.lock().expect("no thread of a script panics");
+        (script.id.clone(), self.port)
+    }
+
     /// From now on it names another one, and announces it.
     pub fn switch(&self, primary: u16) {
         let mut script = self.script.lock().expect("no thread of a script panics");
