@@ -74,7 +74,7 @@ count_instructions() {
     need_cargo
     # With everything installed, that nothing could be counted is a failure.
     export CI=${CI:-true}
-    cargo bench --locked --bench instructions -- "$@"
+    cargo bench --locked --profile instructions --bench instructions -- "$@"
 }
 
 # ---- topologies: every process in a directory of its own under target/topology, known by the pid file there

@@ -60,7 +60,7 @@ pub struct Worker {
     /// The subscriptions of its clients.
     pub hub: Hub,
     /// Counted by this worker alone: every batch takes it.
-    facts: RefCell<Rc<Arc<Facts>>>,
+    facts: RefCell<Rc<Facts>>,
     facts_version: Cell<u64>,
     /// Clients that got an answer in the batch that is being applied.
     pub touched: RefCell<Vec<Rc<Client>>>,
@@ -88,7 +88,7 @@ impl Worker {
             script_connections: RefCell::default(),
             pool,
             hub: Hub::default(),
-            facts: RefCell::new(Rc::new(shared.facts())),
+            facts: RefCell::new(Rc::new(Facts::clone(&shared.facts()))),
             facts_version: Cell::new(shared.facts_version()),
             touched: RefCell::default(),
             posted: RefCell::default(),
@@ -105,7 +105,7 @@ impl Worker {
         &self.shared.counters[usize::from(self.index)]
     }
 
-    pub fn facts(&self) -> Rc<Arc<Facts>> {
+    pub fn facts(&self) -> Rc<Facts> {
         Rc::clone(&self.facts.borrow())
     }
 
@@ -241,7 +241,7 @@ impl Worker {
         self.pool.tick(now_us);
         let version = self.shared.facts_version();
         if version != self.facts_version.replace(version) {
-            *self.facts.borrow_mut() = Rc::new(self.shared.facts());
+            *self.facts.borrow_mut() = Rc::new(Facts::clone(&self.shared.facts()));
         }
     }
 

@@ -2,7 +2,7 @@
 //! SOSP 2023), with queues that are links in the slots. A hit only raises two bits.
 //!
 //! New entries wait in a small queue; what was hit twice there moves on to the main queue, the rest goes and leaves its tag
-//! in the ghost, so that a quick return enters the main queue. In the main queue a hit buys another round. Three things are
+//! in the ghost, so that a quick return enters the main queue. In the main queue a hit buys another round. Two things are
 //! added to the paper:
 //! - *The small queue's part of the bytes adapts*, by the shadows of both queues: tags of what each let go lately, equally
 //!   many. A read that finds one says which queue should have been longer (Cidon and others, "Cliffhanger", NSDI 2016).
@@ -11,8 +11,6 @@
 //!   root mean square of all, twice that in hits for its promotion and once that for each round. What is smaller than a hit is
 //!   paid by chance, so that entries stay in proportion to hits by size, as under Greedy-Dual-Size-Frequency, without its
 //!   heap. Where all are equal, this is the paper's rule.
-//! - *A scan longer than all of L1 finds something again*: while the main queue has less than half of its part, every
-//!   second entry that would go moves there.
 
 mod ghost;
 
@@ -30,8 +28,6 @@ pub(super) struct Queues {
     ghost: Ghost,
     left_small: Shadow,
     left_main: Shadow,
-    /// Whether the last entry that the small queue let go moved to a main queue that was short.
-    was_spared: bool,
     chance: Chance,
 }
 
@@ -57,7 +53,6 @@ impl Queues {
             ghost: Ghost::new(),
             left_small: Shadow::new(),
             left_main: Shadow::new(),
-            was_spared: true,
             chance: Chance::new(),
         }
     }
@@ -116,9 +111,11 @@ impl Queues {
                 true => PROMOTE_AT * size,
                 false => size,
             };
-            let price = (price + self.chance.draw()) as u32;
+            // What nobody asked for again goes in the order in which it came, however small: survivors by mere chance would
+            // be scattered over the allocator's pages, and keep them from what comes next.
+            let price = ((price + self.chance.draw()) as u32).max(1);
             let is_paid = u32::from(frequency) >= price;
-            if !(is_paid || is_small && self.is_spared()) {
+            if !is_paid {
                 break;
             }
             self.unlink(slab, at);
@@ -171,13 +168,6 @@ impl Queues {
             (small, main) if main == NIL || (is_small_due && small != NIL) => Some(small),
             (_, main) => Some(main),
         }
-    }
-
-    /// Whether an entry that nobody read moves to the main queue because that is short.
-    fn is_spared(&mut self) -> bool {
-        let total = (self.small.bytes + self.main.bytes) as f64;
-        self.was_spared = !self.was_spared && (self.main.bytes as f64) < 0.5 * (1.0 - self.part) * total;
-        self.was_spared
     }
 
     /// By what a size is multiplied to be held against the root mean square of all sizes.
