@@ -139,7 +139,8 @@ fn check_followed(watched: &Watched, proxy: &Proxy, load: Load, client: &mut Cli
     for key in &report.keys {
         assert_eq!(client.bulk(&["GET", key]), truth.bulk(&["GET", key]), "{key}");
     }
-    assert_eq!(proxy.metric("nearcache_upstream_switches_total", &[]), Some(1.0));
+    // Sentinels that are late give a failover up and begin another.
+    assert!(proxy.metric("nearcache_upstream_switches_total", &[]) >= Some(1.0));
     let info = client.text(&["INFO", "nearcache"]);
     assert!(
         info.contains(&format!(

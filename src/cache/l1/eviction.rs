@@ -111,9 +111,10 @@ impl Queues {
                 true => PROMOTE_AT * size,
                 false => size,
             };
+            let price = (price + self.chance.draw()) as u32;
             // What nobody asked for again goes in the order in which it came, however small: survivors by mere chance would
             // be scattered over the allocator's pages, and keep them from what comes next.
-            let price = ((price + self.chance.draw()) as u32).max(1);
+            let price = if is_small { price.max(1) } else { price };
             let is_paid = u32::from(frequency) >= price;
             if !is_paid {
                 break;

