@@ -305,7 +305,7 @@ struct Cache {
 impl Cache {
     /// One shard, full of the first names.
     fn filled() -> Cache {
-        let links = Arc::new(Links::new());
+        let links = Arc::new(Links::new(1_000_000));
         let link = links.add().expect("the first link");
         let config = L1Config {
             budget_bytes: NAMES * ENTRY_BYTES,
@@ -313,7 +313,6 @@ impl Cache {
             max_value_bytes: 16 << 10,
             negative_ttl_us: None,
             max_age_us: None,
-            bound_us: 1_000_000,
             consistency: Consistency::Coherent,
             objective: Objective::Requests,
         };

@@ -124,7 +124,7 @@ fn small(criterion: &mut Criterion) {
 
 impl Bench {
     fn new(budget_bytes: usize) -> Bench {
-        let links = Arc::new(Links::new());
+        let links = Arc::new(Links::new(1_000_000));
         let link = links.add().expect("the first link");
         links.answered(link, 1000);
         let config = L1Config {
@@ -133,7 +133,6 @@ impl Bench {
             max_value_bytes: 16 << 10,
             negative_ttl_us: None,
             max_age_us: None,
-            bound_us: 1_000_000,
             consistency: Consistency::Coherent,
             objective: Objective::Requests,
         };

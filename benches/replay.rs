@@ -181,7 +181,7 @@ struct Played<'a> {
 
 impl<'a> Played<'a> {
     fn new(trace: &'a Trace, budget_bytes: usize, objective: Objective, options: &Options) -> Result<Self, String> {
-        let links = Arc::new(Links::new());
+        let links = Arc::new(Links::new(1_000_000));
         let link = links.add().ok_or("no link is left")?;
         let config = L1Config {
             budget_bytes,
@@ -189,7 +189,6 @@ impl<'a> Played<'a> {
             max_value_bytes: options.max_value,
             negative_ttl_us: None,
             max_age_us: None,
-            bound_us: 1_000_000,
             consistency: Consistency::Coherent,
             objective,
         };

@@ -10,6 +10,9 @@
 //! requests. The same task reads the replies and pushes in stream order and hands them to `proxy::replies`, which inserts
 //! the value if its lease still stands, and answers the leader and everybody who joined.
 //!
+//! A `GET` in the form in which clients send it is tried in `proxy::read::hits` first, which serves one hit behind the other
+//! and leaves everything else to the walk above.
+//!
 //! # The walk of a SET
 //! The same way to `proxy::request`, which notes which keys it touches in the client's outbox and queues it. When the reply
 //! comes, `proxy::replies` drops what L1 holds of the keys and voids the leases of other connections, and only then

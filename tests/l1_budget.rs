@@ -74,7 +74,7 @@ fn used_bytes_agree_with_what_the_process_takes() {
 }
 
 fn churn(phase: &Phase) {
-    let links = Arc::new(Links::new());
+    let links = Arc::new(Links::new(1_000_000));
     let link = links.add().unwrap();
     let before = taken_from_the_allocator();
     let config = L1Config {
@@ -83,7 +83,6 @@ fn churn(phase: &Phase) {
         max_value_bytes: 64 << 10,
         negative_ttl_us: None,
         max_age_us: None,
-        bound_us: 1_000_000,
         consistency: Consistency::Coherent,
         objective: Objective::Requests,
     };

@@ -40,8 +40,7 @@ pub struct Links {
     blocks: Box<[OnceLock<Block>]>,
     /// Ids handed out, counted before the link is used for anything.
     taken: AtomicUsize,
-    /// How long what was answered and confirmed is believed.
-    bound_us: AtomicU64,
+    bound_us: u64,
     /// Which node is the upstream now.
     generation: AtomicU32,
     /// When it was last known to be the one; `u64::MAX` where nobody doubts it. Written after the generation.
@@ -75,27 +74,21 @@ pub(crate) struct Vouched {
 const MAX_LINKS: usize = u16::MAX as usize - 1;
 const BLOCK: usize = 64;
 
-impl Default for Links {
-    fn default() -> Self {
-        Links::new()
-    }
-}
-
 impl Links {
-    pub fn new() -> Self {
+    /// `bound_us` is the staleness bound: how long what was answered and confirmed is believed.
+    pub fn new(bound_us: u64) -> Self {
         let blocks = (0..MAX_LINKS.div_ceil(BLOCK)).map(|_| OnceLock::new()).collect();
         Links {
             blocks,
             taken: AtomicUsize::new(0),
-            bound_us: AtomicU64::new(0),
+            bound_us,
             generation: AtomicU32::new(0),
             confirmed_us: AtomicU64::new(u64::MAX),
         }
     }
 
-    /// The staleness bound. Called once, before the first answer; without it nothing is ever fresh.
-    pub fn set_bound(&self, bound_us: u64) {
-        self.bound_us.store(bound_us, Ordering::Relaxed);
+    pub fn bound_us(&self) -> u64 {
+        self.bound_us
     }
 
     /// The upstream is a node of this generation from now on, and it was confirmed at this time (0: not yet). Links to
@@ -179,7 +172,7 @@ impl Links {
         let is_current = self.generation.load(Ordering::Acquire) == l.generation.load(Ordering::Relaxed);
         let vouched_us = l.answered_us.load(Ordering::Relaxed).min(confirmed_us);
         if is_current && vouched_us > 0 {
-            let until_us = vouched_us.saturating_add(self.bound_us.load(Ordering::Relaxed));
+            let until_us = vouched_us.saturating_add(self.bound_us);
             if l.fresh_until_us.load(Ordering::Relaxed) < until_us {
                 l.fresh_until_us.store(until_us, Ordering::Release);
             }

@@ -206,8 +206,8 @@ async fn serve(config: Config) -> ExitCode {
 }
 
 fn build(config: Config, target: Target) -> Shared {
-    let links = Arc::new(Links::new());
     let micros = |length: Duration| length.as_micros() as u64;
+    let links = Arc::new(Links::new(micros(config.cache.bound)));
     let l1 = L1::new(
         L1Config {
             budget_bytes: config.cache.l1_bytes,
@@ -216,7 +216,6 @@ fn build(config: Config, target: Target) -> Shared {
             // `None` in the configuration means that absence is not kept.
             negative_ttl_us: Some(config.cache.negative_ttl.map_or(0, micros)),
             max_age_us: config.cache.max_age.map(micros),
-            bound_us: micros(config.cache.bound),
             consistency: match config.cache.consistency {
                 Consistency::Eventual => cache::Consistency::Eventual,
                 Consistency::Coherent | Consistency::Strong => cache::Consistency::Coherent,

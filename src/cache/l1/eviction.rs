@@ -8,9 +8,9 @@
 //!   many. A read that finds one says which queue should have been longer (Cidon and others, "Cliffhanger", NSDI 2016).
 //!   Bursts, whose keys return soon or never, ask for a long small queue.
 //! - *Size decides* where misses count ([`Objective::Requests`]): an entry pays for its stay by its size relative to the
-//!   root mean square of all, twice that in hits for its promotion and once that for each round. What is smaller than a hit is
-//!   paid by chance, so that entries stay in proportion to hits by size, as under Greedy-Dual-Size-Frequency, without its
-//!   heap. Where all are equal, this is the paper's rule.
+//!   root mean square of all, twice that in hits, and at least one, for its promotion, and once that for each round. What is
+//!   smaller than a hit is paid by chance, so that entries stay in proportion to hits by size, as under
+//!   Greedy-Dual-Size-Frequency, without its heap. Where all are equal, this is the paper's rule.
 
 mod ghost;
 

@@ -64,8 +64,6 @@ pub struct Config {
     pub negative_ttl_us: Option<u64>,
     /// The longest that any reply is believed; [`Consistency::Eventual`] has nothing else to bound its staleness.
     pub max_age_us: Option<u64>,
-    /// The staleness bound: how long a silent link goes on vouching.
-    pub bound_us: u64,
     pub consistency: Consistency,
     pub objective: Objective,
 }
@@ -245,7 +243,6 @@ impl std::hash::Hash for Name<'_> {
 
 impl<F> L1<F> {
     pub fn new(config: Config, links: Arc<Links>) -> L1<F> {
-        links.set_bound(config.bound_us);
         let count = budget::shard_count(&config);
         let limits = Limits::new(&config, config.budget_bytes, count);
         let shards = (0..count)

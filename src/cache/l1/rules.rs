@@ -75,7 +75,7 @@ impl Rules {
             Own::Blocked => false,
         };
         // A flight that hangs is as old as a suspect entry.
-        is_in_order && a.now_us < lease.sent_us.saturating_add(self.config.bound_us) && lease.sent_us > a.floor_us
+        is_in_order && a.now_us < lease.sent_us.saturating_add(self.links.bound_us()) && lease.sent_us > a.floor_us
     }
 }
 

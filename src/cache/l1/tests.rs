@@ -27,7 +27,6 @@ fn config() -> Config {
         max_value_bytes: 16 << 10,
         negative_ttl_us: None,
         max_age_us: None,
-        bound_us: T,
         consistency: Consistency::Coherent,
         objective: Objective::Requests,
     }
@@ -38,7 +37,7 @@ fn rig() -> Rig {
 }
 
 fn rig_with(config: Config) -> Rig {
-    let links = Arc::new(Links::new());
+    let links = Arc::new(Links::new(T));
     let (a, b) = (links.add().unwrap(), links.add().unwrap());
     Rig {
         l1: L1::new(config, links.clone()),

@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn a_new_link_has_answered_nothing() {
-    let links = Links::new();
+    let links = Links::new(T);
     let a = links.add().unwrap();
     assert_eq!((links.answered_us(a), links.epoch(a)), (0, 1));
     assert_eq!((links.len(), links.is_empty()), (1, false));
@@ -13,7 +13,7 @@ fn a_new_link_has_answered_nothing() {
 
 #[test]
 fn an_older_answer_does_not_take_back_a_newer_one() {
-    let links = Links::new();
+    let links = Links::new(T);
     let a = links.add().unwrap();
     links.answered(a, 20);
     links.answered(a, 10);
@@ -22,7 +22,7 @@ fn an_older_answer_does_not_take_back_a_newer_one() {
 
 #[test]
 fn a_loss_ends_the_epoch_and_forgets_the_answers() {
-    let links = Links::new();
+    let links = Links::new(T);
     let (a, b) = (links.add().unwrap(), links.add().unwrap());
     links.answered(a, 20);
     links.answered(b, 30);
@@ -35,7 +35,7 @@ fn a_loss_ends_the_epoch_and_forgets_the_answers() {
 
 #[test]
 fn a_null_push_ends_the_epoch_of_one_link_and_keeps_its_answers() {
-    let links = Links::new();
+    let links = Links::new(T);
     let (a, b) = (links.add().unwrap(), links.add().unwrap());
     links.answered(a, 20);
     links.void_all(a);
@@ -45,7 +45,7 @@ fn a_null_push_ends_the_epoch_of_one_link_and_keeps_its_answers() {
 
 #[test]
 fn a_flush_ends_the_epoch_of_every_link() {
-    let links = Links::new();
+    let links = Links::new(T);
     let all: Vec<_> = (0..200).map(|_| links.add().unwrap()).collect();
     links.void_everything();
     assert!(all.iter().all(|&l| links.epoch(l) == 2));
@@ -53,7 +53,7 @@ fn a_flush_ends_the_epoch_of_every_link() {
 
 #[test]
 fn a_pinned_connection_is_no_link() {
-    let links = Links::new();
+    let links = Links::new(T);
     while let Some(link) = links.add() {
         assert_ne!(link, LinkId::PINNED);
     }
@@ -65,7 +65,7 @@ fn a_pinned_connection_is_no_link() {
 
 #[test]
 fn links_added_by_many_threads_differ() {
-    let links = Arc::new(Links::new());
+    let links = Arc::new(Links::new(T));
     let add = || {
         let links = links.clone();
         thread::spawn(move || (0..500).map(|_| links.add().unwrap()).collect::<Vec<_>>())
@@ -80,8 +80,7 @@ fn links_added_by_many_threads_differ() {
 /// What `lost` promises to a reader that takes no lock.
 #[test]
 fn an_answer_of_a_new_life_is_never_seen_beside_the_epoch_of_the_old_one() {
-    let links = Arc::new(Links::new());
-    links.set_bound(T);
+    let links = Arc::new(Links::new(T));
     let a = links.add().unwrap();
     // In epoch e every answer lies in e * 1000 .. (e + 1) * 1000.
     let owner = {
@@ -169,8 +168,7 @@ fn a_link_is_current_from_when_it_reaches_the_node_until_another_one_takes_over(
 const T: u64 = 1000;
 
 fn bound() -> (Links, LinkId) {
-    let links = Links::new();
-    links.set_bound(T);
+    let links = Links::new(T);
     let a = links.add().unwrap();
     (links, a)
 }

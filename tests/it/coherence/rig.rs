@@ -591,14 +591,13 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
     config.cache.bound = Duration::from_millis(scenario.bound_ms);
     config.upstream_timeouts.read = Duration::from_secs(1 << 20);
     config.upstream_timeouts.write = config.upstream_timeouts.read;
-    let links = Arc::new(Links::new());
+    let links = Arc::new(Links::new(scenario.bound_ms * 1000));
     let l1 = L1Config {
         budget_bytes: 1 << 20,
         shards: Some(shards),
         max_value_bytes: 1 << 10,
         negative_ttl_us: None,
         max_age_us: None,
-        bound_us: scenario.bound_ms * 1000,
         consistency: cache::Consistency::Coherent,
         objective: cache::Objective::Requests,
     };

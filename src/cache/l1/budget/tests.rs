@@ -8,7 +8,6 @@ fn config(budget_bytes: usize, max_value_bytes: usize, shards: Option<usize>) ->
         max_value_bytes,
         negative_ttl_us: None,
         max_age_us: None,
-        bound_us: 1,
         consistency: Consistency::Coherent,
         objective: Objective::Requests,
     }

@@ -10,7 +10,6 @@ fn config(max_age_us: Option<u64>, negative_ttl_us: Option<u64>) -> Config {
         max_value_bytes: 1 << 10,
         negative_ttl_us,
         max_age_us,
-        bound_us: 1_000_000,
         consistency: Consistency::Coherent,
         objective: crate::cache::Objective::Requests,
     }

@@ -13,14 +13,13 @@ fn rig() -> (Shard<()>, Rules) {
         max_value_bytes: 1 << 12,
         negative_ttl_us: None,
         max_age_us: None,
-        bound_us: 1000,
         consistency: Consistency::Eventual,
         objective: Objective::Requests,
     };
     (
         Shard::new(0, Limits::new(&config, config.budget_bytes, 1)),
         Rules {
-            links: Arc::new(Links::new()),
+            links: Arc::new(Links::new(1000)),
             config,
         },
     )

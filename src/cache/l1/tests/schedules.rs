@@ -97,13 +97,12 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let links = Arc::new(Links::new());
+        let links = Arc::new(Links::new(BOUND * STEP));
         let mut ids: Vec<_> = (0..LINKS).map(|_| links.add().unwrap()).collect();
         ids.push(LinkId::PINNED);
         World {
             l1: L1::new(
                 Config {
-                    bound_us: BOUND * STEP,
                     shards: Some(2),
                     ..config()
                 },

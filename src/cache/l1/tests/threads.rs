@@ -38,7 +38,7 @@ const WORKERS: usize = 3;
 /// acknowledged to anybody before it asked.
 #[test]
 fn no_thread_is_shown_what_was_overwritten_before_it_asked() {
-    let links = Arc::new(Links::new());
+    let links = Arc::new(Links::new(T));
     let l1 = Arc::new(L1::<()>::new(
         Config {
             shards: Some(2),
@@ -165,7 +165,7 @@ fn no_thread_is_shown_what_was_overwritten_before_it_asked() {
 /// Readers of pairs while writers of pairs and single fills are under way, one link each.
 #[test]
 fn a_pair_shown_together_existed_together() {
-    let links = Arc::new(Links::new());
+    let links = Arc::new(Links::new(T));
     let l1 = L1::<()>::new(
         Config {
             shards: Some(8),
