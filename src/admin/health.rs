@@ -65,6 +65,8 @@ pub struct Links {
     /// Those in use: one for each worker and database.
     pub wanted: usize,
     pub tracked: usize,
+    /// Up, with nothing to track.
+    pub untracked: usize,
     /// Up, but the server refused to track.
     pub refused: usize,
     /// Of the tracked ones: without an answer within the staleness bound. What they filled is not served.
@@ -75,7 +77,7 @@ impl Links {
     pub fn of(shared: &Shared) -> Links {
         let bound_us = shared.config.cache.bound.as_micros() as u64;
         let (links, now_us) = (&shared.links, clock::now_us());
-        let tracked = shared.links_up.load(Relaxed);
+        let tracked = shared.links_tracked.load(Relaxed);
         let fresh = (0..links.len())
             .filter_map(|index| u16::try_from(index).ok())
             .map(|index| links.answered_us(LinkId::from_index(index)))
@@ -84,13 +86,14 @@ impl Links {
         Links {
             wanted: links.len().max(shared.inboxes.len()),
             tracked,
+            untracked: shared.links_untracked.load(Relaxed),
             refused: shared.links_refused.load(Relaxed),
             silent: tracked.saturating_sub(fresh),
         }
     }
 
     pub fn up(self) -> usize {
-        self.tracked + self.refused
+        self.tracked + self.untracked + self.refused
     }
 
     fn down(self) -> usize {

@@ -71,6 +71,11 @@ impl Default for Cache {
 }
 
 impl Cache {
+    /// Whether anything will ever be in it.
+    pub fn is_used(&self) -> bool {
+        self.enabled && self.consistency != Consistency::Strong
+    }
+
     pub(super) fn read(reader: &mut Reader) -> Self {
         let default = Self::default();
         let consistency = reader.choice("cache.consistency", default.consistency, &CONSISTENCIES);
@@ -122,7 +127,7 @@ fn name<T: PartialEq>(choices: &[(&'static str, T)], value: T) -> &'static str {
 }
 
 fn read_shards(reader: &mut Reader) -> Option<usize> {
-    let shards = reader.number("cache.shards", 0, 0, 4096);
+    let shards = reader.number("cache.shards", 0, 0, 64);
     if shards != 0 && !shards.is_power_of_two() {
         reader.problem(
             "cache.shards",

@@ -61,9 +61,7 @@ impl Clients {
             idle_timeout: reader
                 .length_or_off("clients.idle_timeout", None, second)
                 .unwrap_or_default(),
-            tcp_keepalive: reader
-                .length_or_off("clients.tcp_keepalive", Some(default.tcp_keepalive), second)
-                .unwrap_or_default(),
+            tcp_keepalive: read_keepalive(reader, default.tcp_keepalive),
             output_limit_bytes: reader.bytes("clients.output_limit", default.output_limit_bytes, 1 << 20),
             pubsub_output_limit_bytes: reader.bytes(
                 "clients.pubsub_output_limit",
@@ -112,3 +110,17 @@ impl Clients {
         ]
     }
 }
+
+fn read_keepalive(reader: &mut Reader, default: Duration) -> Duration {
+    let second = Duration::from_secs(1);
+    let keepalive = reader
+        .length_or_off("clients.tcp_keepalive", Some(default), second)
+        .unwrap_or_default();
+    if keepalive > LONGEST_KEEPALIVE {
+        reader.problem("clients.tcp_keepalive", "must be at most 32767s, or \"off\"".to_owned());
+    }
+    keepalive
+}
+
+/// Linux takes no longer one (`MAX_TCP_KEEPIDLE` in include/net/tcp.h).
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);

@@ -351,7 +351,9 @@ impl Session {
     /// Books what the client holds; false: it holds too much and is closed.
     pub fn account(&self) -> bool {
         let state = self.client.state.borrow();
-        if state.outbox.is_idle() && self.input.is_empty() && self.client.accounted_bytes.get() == 0 {
+        let has_nothing_booked =
+            self.client.accounted_bytes.get() == 0 && self.client.over_soft_limit_since_us.get() == 0;
+        if state.outbox.is_idle() && self.input.is_empty() && has_nothing_booked {
             return true;
         }
         let (held, charged) = state.outbox.held_bytes();

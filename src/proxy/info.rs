@@ -110,7 +110,10 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         ("nearcache_clients", shared.clients.load(Relaxed).to_string()),
         ("nearcache_consistency", consistency(worker).to_owned()),
         ("nearcache_caching", caching(worker).to_owned()),
-        ("nearcache_links_tracked", shared.links_up.load(Relaxed).to_string()),
+        (
+            "nearcache_links_tracked",
+            shared.links_tracked.load(Relaxed).to_string(),
+        ),
         (
             "nearcache_links_refused",
             shared.links_refused.load(Relaxed).to_string(),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::client::{Client, State, write_frame};
 use super::flight::{FillGuard, Follower};
 use super::local::integer;
-use super::outbox::{BY_REFERENCE_BYTES, Charge, Ready, Source, Touched};
+use super::outbox::{Charge, Ready, Source, Touched};
 use super::request::{Reason, Request, Step, forward, pin, send};
 use super::waiter::{Effect, FillKind, Waiter};
 use super::worker::{Link, Worker};
@@ -391,11 +391,7 @@ fn write_large(ready: &mut Ready, payload: &bytes::Bytes) {
         .bytes
         .extend_from_slice(itoa::Buffer::new().format(payload.len()).as_bytes());
     ready.bytes.extend_from_slice(b"\r\n");
-    if payload.len() < BY_REFERENCE_BYTES {
-        ready.bytes.extend_from_slice(payload);
-    } else {
-        ready.push_shared(payload.clone(), Charge::Own);
-    }
+    ready.push_shared(payload.clone(), Charge::Own);
     ready.bytes.extend_from_slice(b"\r\n");
 }
 

@@ -39,6 +39,8 @@ pub struct LinkSink {
 enum LinkState {
     Down,
     Tracked,
+    /// Nothing is cached, so nothing is tracked.
+    Untracked,
     Refused,
 }
 
@@ -68,7 +70,8 @@ impl LinkSink {
         let count = |state| -> Option<&AtomicUsize> {
             match state {
                 LinkState::Down => None,
-                LinkState::Tracked => Some(&worker.shared.links_up),
+                LinkState::Tracked => Some(&worker.shared.links_tracked),
+                LinkState::Untracked => Some(&worker.shared.links_untracked),
                 LinkState::Refused => Some(&worker.shared.links_refused),
             }
         };
@@ -117,7 +120,7 @@ impl LinkSink {
     }
 
     fn passed_by(&self, worker: &Worker, touched: &Touched, to: Option<&Rc<Client>>) {
-        if !worker.shared.config.cache.enabled {
+        if !worker.shared.config.cache.is_used() {
             return;
         }
         match touched {
@@ -134,7 +137,7 @@ impl LinkSink {
     }
 
     fn acked(&self, worker: &Worker, touched: &Touched) {
-        if !worker.shared.config.cache.enabled {
+        if !worker.shared.config.cache.is_used() {
             return;
         }
         match touched {
@@ -204,7 +207,8 @@ impl Sink for LinkSink {
                 worker.shared.links.lost(self.link);
                 LinkState::Refused
             }
-            TrackingState::On | TrackingState::Off => {
+            TrackingState::Off => LinkState::Untracked,
+            TrackingState::On => {
                 // It has answered the handshake, so what it fills first is a hit at once.
                 worker.shared.links.answered(self.link, begun_us);
                 LinkState::Tracked

@@ -13,6 +13,7 @@ use super::{local, pubsub, read, transaction};
 use crate::cache::name_hash;
 use crate::clock;
 use crate::command::{Access, Keys, Local, Path, Pin, Spec};
+use crate::config::Consistency;
 use crate::resp::convert::Rule;
 use crate::resp::request::Args;
 use crate::upstream::facts::Facts;
@@ -188,6 +189,10 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
     } else {
         Road::Main
     };
+    // Not that a script is coming, when it is held back.
+    if road == Road::Scripts && worker.shared.pause.holds_writes_back(request.now_us) {
+        return pin(client, Reason::Side);
+    }
     let link = match available(worker, client, road) {
         Ok(link) => link,
         Err(step) => return step,
@@ -282,7 +287,7 @@ pub fn send(
     }
     let version = state.version;
     // Only a hit could overtake it.
-    let touched = if worker.shared.config.cache.enabled {
+    let touched = if worker.shared.config.cache.is_used() {
         touched
     } else {
         Touched::None
@@ -319,15 +324,10 @@ pub fn touched(worker: &Worker, spec: &Spec, args: Args<'_>) -> Touched {
 impl Worker {
     /// Whether what this connection reads may be kept.
     pub fn is_caching(&self, link: &Link) -> bool {
-        use crate::config::Consistency;
         let cache = &self.shared.config.cache;
-        cache.enabled
-            && match cache.consistency {
-                Consistency::Strong => false,
-                // While a connection comes up its requests queue; if it then turns out untracked, their leases are dead.
-                Consistency::Coherent => link.is_tracking() || !link.is_up(),
-                Consistency::Eventual => true,
-            }
+        // While a connection comes up its requests queue; if it then turns out untracked, their leases are dead.
+        let is_watched = || link.is_tracking() || !link.is_up();
+        cache.is_used() && (cache.consistency == Consistency::Eventual || is_watched())
     }
 
     /// Now, for what must not be older than this moment.

@@ -61,8 +61,9 @@ pub struct Shared {
     pub pinned: Arc<AtomicUsize>,
     /// Bytes in all buffers that grow with what clients send and ask for.
     pub buffered_bytes: AtomicUsize,
-    /// Tracked links that are up, and those whose server refused to track.
-    pub links_up: AtomicUsize,
+    /// Links that are up: tracked, not to be tracked, and those whose server refused to track.
+    pub links_tracked: AtomicUsize,
+    pub links_untracked: AtomicUsize,
     pub links_refused: AtomicUsize,
     pub last_trouble: Mutex<Option<String>>,
     pub is_draining: AtomicBool,
@@ -179,7 +180,8 @@ impl Shared {
             clients: AtomicUsize::new(0),
             pinned: Arc::new(AtomicUsize::new(0)),
             buffered_bytes: AtomicUsize::new(0),
-            links_up: AtomicUsize::new(0),
+            links_tracked: AtomicUsize::new(0),
+            links_untracked: AtomicUsize::new(0),
             links_refused: AtomicUsize::new(0),
             last_trouble: Mutex::new(None),
             is_draining: AtomicBool::new(false),

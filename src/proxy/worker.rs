@@ -23,7 +23,6 @@ use super::shared::{FlightAnswer, Message, Shared};
 use super::waiter::{Answer, Effect};
 use crate::cache::LinkId;
 use crate::clock;
-use crate::config::Consistency;
 use crate::metrics::Counters;
 use crate::resp::Version;
 use crate::upstream::connection::{Connection, Failure, Timeouts};
@@ -138,8 +137,7 @@ impl Worker {
 
     /// What is not kept need not be watched: the server remembers every key that a tracked connection reads.
     fn tracking(&self) -> Tracking {
-        let cache = &self.shared.config.cache;
-        match cache.enabled && cache.consistency != Consistency::Strong {
+        match self.shared.config.cache.is_used() {
             true => Tracking::Wanted,
             false => Tracking::Off,
         }

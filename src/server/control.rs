@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::upstream;
 use crate::cli::{self, Outcome};
 use crate::clock;
-use crate::config::Consistency;
 use crate::proxy::shared::Shared;
 use crate::resp::reply;
 use crate::upstream::dial::Access;
@@ -68,7 +67,7 @@ pub async fn learn(shared: Arc<Shared>, cancel: CancellationToken) {
 /// read often enough that what it made stale is not served longer than the staleness bound.
 pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
     let cache = &shared.config.cache;
-    if !cache.enabled || cache.consistency == Consistency::Strong {
+    if !cache.is_used() {
         return;
     }
     let period = cache.bound / 3;

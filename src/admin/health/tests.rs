@@ -4,6 +4,7 @@ const WELL: Seen = Seen {
     links: Links {
         wanted: 4,
         tracked: 4,
+        untracked: 0,
         refused: 0,
         silent: 0,
     },
@@ -55,6 +56,7 @@ fn what_is_less_than_configured_is_degraded_and_says_why() {
         links: Links {
             wanted: 4,
             tracked,
+            untracked: 0,
             refused,
             silent,
         },
@@ -102,6 +104,7 @@ fn refused_tracking_is_no_harm_where_nobody_needs_it() {
             links: Links {
                 wanted: 4,
                 tracked: 0,
+                untracked: 0,
                 refused: 4,
                 silent: 0,
             },

@@ -154,7 +154,7 @@ impl Queues {
         self.ghost.bytes() + self.left_small.bytes() + self.left_main.bytes()
     }
 
-    /// Gives back what is far more than `entries` need, without what it remembers.
+    /// Gives back what is far more than `entries` need; a large ghost forgets what it remembers.
     pub fn shrink(&mut self, entries: usize) {
         self.ghost.shrink(entries);
         self.left_small.shrink(entries);

@@ -337,12 +337,12 @@ impl<F> Shard<F> {
     /// Where far more is in use than may be, because the share was lowered or the ghost has just grown, an insert only evicts
     /// more than it brings, so that none takes long; the next ones and [`Shard::shrink`] do the rest.
     fn make_room(&mut self, weight: usize) -> bool {
-        let payload_bytes = self.store.payload_bytes;
+        let before = self.used_bytes();
         let mut evicted = 0;
         while self.used_bytes() + weight + if weight > 0 { self.store.slab.growth_bytes() } else { 0 }
             > self.limits.share_bytes
         {
-            if evicted >= MOST_EVICTED && payload_bytes - self.store.payload_bytes >= weight {
+            if evicted >= MOST_EVICTED && before.saturating_sub(self.used_bytes()) >= weight {
                 return true;
             }
             if self.may_give_back() {
@@ -368,10 +368,7 @@ impl<F> Shard<F> {
     /// entries than before do not need. Returns what of `count` it took: 0 when there is nothing left to do.
     pub fn shrink(&mut self, count: usize) -> usize {
         let mut evicted = 0;
-        while evicted < count && self.used_bytes() > self.limits.share_bytes {
-            if self.may_give_back() {
-                break;
-            }
+        while evicted < count && self.used_bytes() > self.limits.share_bytes && !self.may_give_back() {
             let Some(at) = self.store.queues.victim(&mut self.store.slab) else {
                 break;
             };

@@ -30,7 +30,7 @@ pub struct Most {
 /// Answers the hits at the start of `buf`.
 pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], now_us: u64, most: Most) -> Answered {
     let mut answered = Answered::default();
-    if !worker.shared.config.cache.enabled {
+    if !worker.shared.config.cache.is_used() {
         return answered;
     }
     let Some(mut request) = usual_get(buf) else {
@@ -64,6 +64,9 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
     let cache = &worker.shared.cache;
     let ready = outbox.ready();
     loop {
+        if answered.requests == most.requests || ready.len() >= most.ready_bytes {
+            break;
+        }
         let (name, len) = request;
         let query = Query {
             hash: name_hash(name),
@@ -71,9 +74,6 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
             name,
             variant: b"",
         };
-        if answered.requests == most.requests || ready.len() >= most.ready_bytes {
-            break;
-        }
         let hit = cache.peek(&query, &asker, |view| write_payload(ready, &view.value, *version));
         if hit.is_none() {
             break;

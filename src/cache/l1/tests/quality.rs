@@ -48,7 +48,7 @@ fn play(reads: &Reads, budget_bytes: usize, objective: Objective) -> Missed {
     }
 }
 
-/// The same with the `lru` crate, and as many entries as L1 can hold of that size, its overhead left aside.
+/// The same with the `lru` crate, and as many entries as L1 can hold of that size.
 fn lru_misses(reads: &Reads, budget_bytes: usize) -> f64 {
     let mut held = lru::LruCache::unbounded();
     let (mut used, mut missed) = (0, 0);
@@ -68,7 +68,7 @@ fn lru_misses(reads: &Reads, budget_bytes: usize) -> f64 {
 
 const BUDGET: usize = 256 << 10;
 
-/// Low numbers are read most: the square of a uniform draw.
+/// Low numbers are read most: the cube of a uniform draw.
 fn skewed(rng: &mut fastrand::Rng, names: u32) -> u32 {
     (rng.f64().powi(3) * f64::from(names)) as u32
 }
