@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::frames::FrameReader;
@@ -31,7 +31,13 @@ pub struct Target {
     /// Told of every failure to reach the node: whoever names it may know better by now.
     doubts: Arc<Notify>,
     pub connect_timeout: Duration,
+    /// Places for handshakes of connections of which there may be thousands, see [`DIALS_AT_ONCE`].
+    pub dials: Arc<Semaphore>,
 }
+
+/// A server keeps few connections waiting until it accepts them (`tcp-backlog`, 511 by default). One too many is not
+/// refused but asks again after one second and after three, by which time its client has got an error.
+const DIALS_AT_ONCE: usize = 128;
 
 /// Which node is the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +183,7 @@ impl Target {
             access: Arc::new(RwLock::new(Arc::new(access))),
             doubts: Arc::default(),
             connect_timeout,
+            dials: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
         }
     }
 

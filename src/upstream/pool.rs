@@ -106,7 +106,11 @@ impl Pool {
             tracking: Tracking::Off,
             answer_within,
         };
-        let (stream, greeted) = self.target.open(greeting).await.map_err(PoolError::Dial)?;
+        let (stream, greeted) = {
+            let turn = tokio::time::timeout(answer_within, self.target.dials.acquire()).await;
+            let _turn = turn.map_err(|_| PoolError::Dial(DialError::Timeout(answer_within)))?;
+            self.target.open(greeting).await.map_err(PoolError::Dial)?
+        };
         Ok(Lent {
             stream,
             version,

@@ -1,6 +1,6 @@
 //! What the process keeps resident when the sizes of what L1 holds change: a small `benches/churn`.
 
-use crate::support::{Client, Proxy, Server, resident_kib};
+use crate::support::{Client, Proxy, STEP, Server, eventually, resident_kib};
 
 const MIB: usize = 1 << 20;
 const BUDGET: usize = 64 * MIB;
@@ -22,13 +22,16 @@ fn resident_memory_stays_near_the_budget_whatever_the_sizes() {
         assert!(evicted >= standing, "{evicted} of {standing} entries were evicted");
         let used = proxy.metric("cache_size_bytes", &["l1"]).expect("a metric");
         assert!(used > BUDGET as f64 * 0.95, "the budget was not filled: {used}");
-        let grown = (resident_kib(proxy.pid()) * 1024).saturating_sub(at_start);
-        let ratio = grown as f64 / BUDGET as f64;
-        eprintln!("{keys} values of {size} bytes: {ratio:.3} of the budget are resident");
-        assert!(
-            ratio <= 1.25,
-            "{ratio:.3} of the budget after {keys} values of {size} bytes"
+        let ratio = || {
+            let grown = (resident_kib(proxy.pid()) * 1024).saturating_sub(at_start);
+            grown as f64 / BUDGET as f64
+        };
+        eprintln!(
+            "{keys} values of {size} bytes: {:.3} of the budget are resident",
+            ratio()
         );
+        // The allocator's own thread gives pages back, when the machine gives it a turn.
+        eventually("1.25 of the budget are resident, not more", STEP, || ratio() <= 1.25);
     }
 }
 

@@ -337,12 +337,14 @@ impl<F> Shard<F> {
     /// Where far more is in use than may be, because the share was lowered or the ghost has just grown, an insert only evicts
     /// more than it brings, so that none takes long; the next ones and [`Shard::shrink`] do the rest.
     fn make_room(&mut self, weight: usize) -> bool {
-        let before = self.used_bytes();
+        let payload_bytes = self.store.payload_bytes;
         let mut evicted = 0;
         while self.used_bytes() + weight + if weight > 0 { self.store.slab.growth_bytes() } else { 0 }
             > self.limits.share_bytes
         {
-            if evicted >= MOST_EVICTED && before.saturating_sub(self.used_bytes()) >= weight {
+            // A slot that came free is not given back at once; where entries have no payload it is all that they have.
+            let freed = payload_bytes - self.store.payload_bytes + evicted * size_of::<Slot>();
+            if evicted >= MOST_EVICTED && freed >= weight {
                 return true;
             }
             if self.may_give_back() {
