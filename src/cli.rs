@@ -1,8 +1,8 @@
 //! The command line: what a user asks of the process, turned into a configuration or into text to print.
 //!
-//! Flags win over the environment, the environment over the file, the file over the defaults. Runs once, on
-//! the main thread, before anything else; apart from reading the configuration file it only looks at what it
-//! is given, and it never prints or exits itself.
+//! Flags win over the environment, the environment over the file, the file over the defaults. Runs before anything else,
+//! and again when the process is told to read its configuration anew; apart from reading files it only looks at what
+//! it is given, and it never prints or exits itself.
 
 use crate::config::{Config, Origin, Settings, Warning, on_loopback};
 use clap::Parser;

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use nearcache::cli::{self, EXIT_USAGE, Outcome};
+use nearcache::config::Config;
 use nearcache::server;
 use tikv_jemalloc_ctl::{Access as _, AsName as _, background_thread, max_background_threads};
 
@@ -22,14 +23,26 @@ fn main() -> ExitCode {
     if let Err(error) = give_memory_back_soon() {
         eprintln!("nearcache: more memory than needed stays resident: the allocator refused its settings: {error}");
     }
-    match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
-        Outcome::Run(config, warnings) => server::run(*config, &warnings),
+    match read() {
+        Outcome::Run(config, warnings) => server::run(*config, &warnings, reread),
         Outcome::Print(text) => print(&text),
         Outcome::Check(config, text) => match server::check(&config) {
             Ok(()) => print(&text),
             Err(why) => refuse(EXIT_USAGE, &cli::describe(&[why])),
         },
         Outcome::Exit { code, text } => refuse(code, &text),
+    }
+}
+
+fn read() -> Outcome {
+    cli::parse(std::env::args_os(), |name| std::env::var(name).ok())
+}
+
+/// The configuration as it would be if the process started now; else what is wrong with it.
+fn reread() -> Result<Config, String> {
+    match read() {
+        Outcome::Run(config, _) => Ok(*config),
+        Outcome::Exit { text, .. } | Outcome::Print(text) | Outcome::Check(_, text) => Err(text),
     }
 }
 

@@ -109,7 +109,9 @@ fn start(upstream: &Path, listen: &Path) {
         "error".to_owned(),
     ];
     match cli::parse(args.map(Into::into), |_| None) {
-        Outcome::Run(config, warnings) => drop(thread::spawn(move || server::run(*config, &warnings))),
+        Outcome::Run(config, warnings) => drop(thread::spawn(move || {
+            server::run(*config, &warnings, || Err("nobody sends SIGHUP".to_owned()))
+        })),
         _ => panic!("the flags are refused"),
     }
 }

@@ -1,7 +1,7 @@
 //! The command line against the environment, the file and the defaults.
 
 use super::{EXIT_USAGE, Outcome, parse};
-use crate::config::{Config, Endpoint, LogFormat, LogLevel, Place, Upstream};
+use crate::config::{Config, Endpoint, LogFormat, LogLevel, Place, Secret, Upstream};
 use std::ffi::OsString;
 use std::io::Write;
 use tempfile::NamedTempFile;
@@ -98,7 +98,7 @@ fn the_variables_of_other_services_are_understood() {
     );
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.upstream.to_string(), "redis://:***@10.0.0.5:6380");
-    assert!(config.upstream.credentials().unwrap().password.matches(b"p"));
+    assert!(password(&config).matches(b"p"));
     assert_eq!(config.admin.unwrap().port(), 9100);
     assert_eq!(config.log.level, LogLevel::Warn);
     assert!(!config.cache.enabled, "without L1 nothing is cached");
@@ -166,6 +166,17 @@ fn sentinels_of_other_services_are_understood() {
 }
 
 #[test]
+fn what_gives_way_to_an_own_variable_is_not_warned_of() {
+    let env = [
+        ("REDIS_ADDR", "unix:///s"),
+        ("SENTINEL_ADDRS", "a"),
+        ("NEARCACHE_UPSTREAM", "redis://own:2"),
+    ];
+    let (config, warnings) = run(&[], &env);
+    assert_eq!((host_of(&config), warnings), ("own", Vec::new()));
+}
+
+#[test]
 fn what_the_address_says_of_the_data_nodes_is_kept_beside_sentinels() {
     let env = [
         ("REDIS_ADDR", "rediss://u:p%40@h:1/3"),
@@ -178,11 +189,14 @@ fn what_the_address_says_of_the_data_nodes_is_kept_beside_sentinels() {
         config.upstream.to_string(),
         "rediss+sentinel://u:***@a:26379/my%2Fname%20%25/3"
     );
-    let (_, warnings) = run(&[], &[("REDIS_ADDR", "unix:///s?password=p"), ("SENTINEL_ADDRS", "a")]);
-    assert!(
-        warnings.len() == 1 && warnings[0].starts_with("REDIS_ADDR is ignored"),
-        "{warnings:?}"
-    );
+    for address in ["unix:///s?password=p", "redis+sentinel://b:1/m"] {
+        let (config, warnings) = run(&[], &[("REDIS_ADDR", address), ("SENTINEL_ADDRS", "a")]);
+        assert!(
+            warnings.len() == 1 && warnings[0].starts_with("REDIS_ADDR is ignored"),
+            "{warnings:?}"
+        );
+        assert_eq!(config.upstream.to_string(), "redis+sentinel://a:26379/mymaster");
+    }
     let (_, warnings) = run(&[], &[("SENTINEL_MASTER_NAME", "m")]);
     assert!(
         warnings.len() == 1 && warnings[0].starts_with("SENTINEL_MASTER_NAME is ignored"),
@@ -196,7 +210,7 @@ fn its_own_password_file_wins_over_a_password_of_other_services() {
     let secret = ("NEARCACHE_UPSTREAM_PASSWORD_FILE", secret.path().to_str().unwrap());
     for other in [("REDIS_PASSWORD", "p"), ("REDIS_ADDR", "redis://:p@h")] {
         let (config, _) = run(&[], &[secret, other, ("REDIS_ADDR", "h")]);
-        assert!(config.upstream.credentials().unwrap().password.matches(b"hush"));
+        assert!(password(&config).matches(b"hush"));
     }
     let text = refused(&[], &[secret, ("NEARCACHE_UPSTREAM", "redis://:p@h")]);
     assert!(
@@ -349,6 +363,13 @@ fn file(text: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     file
+}
+
+fn password(config: &Config) -> &Secret {
+    match &config.upstream {
+        Upstream::Url { password, .. } => password.value.as_ref().expect("there is a password"),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn host_of(config: &Config) -> &str {

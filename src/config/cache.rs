@@ -1,6 +1,6 @@
 //! What is kept in memory, how true it must be, and for how long.
 //!
-//! Read once at start; immutable afterwards.
+//! Immutable; when the configuration is read again only the budget of L1 is taken from it.
 
 use super::reader::{Reader, print_bytes, print_length, print_length_or_off};
 use super::{Printed, integer};

@@ -59,6 +59,13 @@ impl Settings {
         if let Some(sentinels) = env("SENTINEL_ADDRS") {
             let name = env("SENTINEL_MASTER_NAME").unwrap_or_else(|| "mymaster".to_owned());
             let sentinels: Vec<&str> = sentinels.split([',', ' ']).filter(|one| !one.is_empty()).collect();
+            // Of what nearcache's own variable overrides nothing need be said.
+            let mut unheard = Vec::new();
+            let warnings = if env("NEARCACHE_UPSTREAM").is_some() {
+                &mut unheard
+            } else {
+                warnings
+            };
             let url = beside_sentinels(address.as_deref(), &sentinels.join(","), name.trim(), warnings);
             self.set("upstream.url", url, Origin::Environment("SENTINEL_ADDRS"));
         } else if env("SENTINEL_MASTER_NAME").is_some() {
@@ -116,7 +123,7 @@ fn beside_sentinels(address: Option<&str>, sentinels: &str, name: &str, warnings
     let (mut scheme, mut user_info, mut db) = ("redis", String::new(), String::new());
     if let Some(address) = address.filter(|address| address.contains("://")) {
         match UpstreamUrl::parse(address) {
-            Ok(url) if !matches!(url.seat, Seat::Node(Endpoint::Unix(_))) => {
+            Ok(url) if matches!(url.seat, Seat::Node(Endpoint::Tcp { .. })) => {
                 scheme = if url.is_tls { "rediss" } else { "redis" };
                 user_info = raw_user_info(address).map_or_else(String::new, |raw| format!("{raw}@"));
                 db = format!("/{}", url.db);

@@ -2,7 +2,7 @@
 //!
 //! Everything past this module may trust what it is given: an out-of-range value, a key nobody knows or an
 //! address that does not resolve has been refused here, with every other problem, before a port is bound.
-//! Runs once, on the main thread, at start. Units: sizes in bytes, lengths of time as [`Duration`](std::time::Duration).
+//! Runs at the start, and whenever the process is told to read its configuration again. Units: sizes in bytes, lengths of time as [`Duration`](std::time::Duration).
 //!
 //! The walk: [`layers`] puts the settings of all sources over one another and remembers where each came
 //! from; `reader` takes typed values out of them; each section turns its part into its valid form; what

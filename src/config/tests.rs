@@ -1,5 +1,6 @@
 //! The configuration by itself: what each section accepts, what it refuses, and that all of it is said at once.
 
+use super::auth::DEFAULT_USER;
 use super::{Auth, Config, Consistency, Endpoint, ListenAddr, Origin, Password, Place, Secret, Settings, Upstream};
 use proptest::prelude::*;
 use std::path::PathBuf;
@@ -320,10 +321,11 @@ fn a_password_may_stand_in_a_file() {
     let Upstream::Url { password, .. } = &config.upstream else {
         panic!()
     };
+    assert_eq!(password.file.as_deref(), Some(&*file));
     std::fs::write(&file, "newer").unwrap();
-    assert!(password.reread().unwrap().value.unwrap().matches(b"newer"));
+    assert!(clients_show(&read(&text).unwrap()).unwrap().password.matches(b"newer"));
     std::fs::write(&file, "").unwrap();
-    assert!(password.reread().is_err());
+    assert!(read(&text).is_err());
 }
 
 #[test]
@@ -381,7 +383,7 @@ fn the_password_of_the_stronger_source_is_taken() {
         settings.set("upstream.url", "redis://:of-url@h", url_origin);
         settings.set("upstream.password", "own", own_origin);
         let config = Config::from_settings(settings).unwrap();
-        config.upstream.credentials().unwrap().password
+        shown_upstream(&config).unwrap().password
     };
     let env = || Origin::Environment("E");
     assert!(password(env(), env()).matches(b"of-url"));
@@ -534,7 +536,17 @@ fn of(password: Option<&str>) -> Password {
 }
 
 fn clients_show(config: &Config) -> Option<super::Credentials> {
-    config.auth.required(config.upstream.credentials())
+    config.auth.required(shown_upstream(config))
+}
+
+fn shown_upstream(config: &Config) -> Option<super::Credentials> {
+    let Upstream::Url { user, password, .. } = &config.upstream else {
+        return None;
+    };
+    Some(super::Credentials {
+        user: user.clone().unwrap_or_else(|| DEFAULT_USER.to_owned()),
+        password: password.value.clone()?,
+    })
 }
 
 fn read(text: &str) -> Result<Config, Vec<String>> {

@@ -1,13 +1,12 @@
 //! The Redis behind the proxy: where it is, as whom to speak to it, and how long each step may take.
 //!
-//! Read once at start; immutable afterwards. Host names are kept as written: they are resolved at each
-//! connection, so that a moved upstream is found again.
+//! Immutable; when the configuration is read again, what differs of passwords and certificates is used for connections made
+//! from then on. Host names are kept as written: they are resolved at each connection, so that a moved upstream is found again.
 
-use super::auth::DEFAULT_USER;
 use super::credentials::{self, Password};
 use super::reader::{Reader, print_length};
 use super::url::{Seat, UpstreamUrl};
-use super::{Credentials, Printed, TlsOptions};
+use super::{Printed, TlsOptions};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -108,18 +107,6 @@ impl Default for UpstreamTimeouts {
 }
 
 impl Upstream {
-    /// The user and password the proxy itself shows to the upstream.
-    #[must_use]
-    pub fn credentials(&self) -> Option<Credentials> {
-        match self {
-            Self::Url { user, password, .. } => password.value.clone().map(|password| Credentials {
-                user: user.clone().unwrap_or_else(|| DEFAULT_USER.to_owned()),
-                password,
-            }),
-            Self::Embedded { .. } => None,
-        }
-    }
-
     pub(super) fn read(reader: &mut Reader) -> Self {
         let url_origin = reader.origin("upstream.url");
         let url = reader.text("upstream.url");

@@ -32,8 +32,12 @@ pub fn check(config: &Config) -> Result<(), String> {
     upstream::check(config)
 }
 
-/// Runs until a signal ends it.
-pub fn run(config: Config, warnings: &[Warning]) -> ExitCode {
+/// Runs until a signal ends it. `reread` reads the configuration again, at `SIGHUP`, or says what is wrong with it.
+pub fn run(
+    config: Config,
+    warnings: &[Warning],
+    reread: impl Fn() -> Result<Config, String> + Send + 'static,
+) -> ExitCode {
     start_log(&config);
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -46,7 +50,7 @@ pub fn run(config: Config, warnings: &[Warning]) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("the control runtime does not start: {error}")),
     };
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, reread))
 }
 
 fn fail(code: u8, text: &str) -> ExitCode {
@@ -91,7 +95,7 @@ fn raise_file_limit(config: &Config) {
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Send + 'static) -> ExitCode {
     // Addresses first: a second process on the same ports must not touch anything else.
     let mut listeners = Vec::new();
     for address in &config.listen {
@@ -144,15 +148,16 @@ async fn serve(config: Config) -> ExitCode {
     let mut shared = build(config, upstream.target);
     shared.topology = upstream.sentinel.as_ref().map(|sentinel| sentinel.topology.clone());
     let shared = Arc::new(shared);
+    let sentinel_access = upstream.sentinel.as_ref().map(|sentinel| sentinel.access.clone());
     if let Some(sentinel) = upstream.sentinel {
         // No copy may be shown before a majority has vouched for the node.
         shared.links.begin_generation(0, 0);
         tasks.spawn(upstream::follow(Arc::clone(&shared), sentinel, cancel.clone()));
     }
-    let sentinel_access = upstream.sentinel_access;
     tasks.spawn(control::reload(
         Arc::clone(&shared),
         hangup,
+        reread,
         sentinel_access,
         cancel.clone(),
     ));

@@ -10,16 +10,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
 use parking_lot::RwLock;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
+use super::frames::FrameReader;
 use super::tls::{self, Tls};
 use crate::config::{Credentials, Endpoint, Secret};
 use crate::net::Stream;
-use crate::resp::reply::{self, frame_len};
+use crate::resp::reply;
 use crate::resp::{Version, encode};
 
 /// Where the upstream is and as whom the proxy speaks to it. Clones share both, and both may change.
@@ -363,25 +363,22 @@ impl Access {
             id: None,
             generation: 0,
         };
-        stream.write_all(&out).await?;
-        let mut input = BytesMut::new();
+        let mut frames = FrameReader::default();
+        if let Err(error) = stream.write_all(&out).await {
+            // A server that hangs up before it has read everything may have said why.
+            if frames.read(stream).await? == 0 {
+                return Err(error.into());
+            }
+        }
         for request in sent {
-            let frame_bytes = loop {
-                match frame_len(&input) {
-                    // A push may come between the replies once tracking is on.
-                    Ok(Some(n)) if input.first() == Some(&b'>') => input.advance(n),
-                    Ok(Some(n)) => break n,
-                    Ok(None) => {
-                        if stream.read_append(&mut input).await? == 0 {
-                            return Err(DialError::Io(
-                                "the server closed the connection during the handshake".into(),
-                            ));
-                        }
-                    }
-                    Err(e) => return Err(DialError::Protocol(e.to_string())),
+            let frame = loop {
+                let frame = frames.next(stream).await?;
+                // A push may come between the replies once tracking is on.
+                if frame.first() != Some(&b'>') {
+                    break frame;
                 }
             };
-            let frame = &input[..frame_bytes];
+            let frame = &frame[..];
             if reply::is_error(frame) {
                 let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default())
                     .trim()
@@ -406,7 +403,6 @@ impl Access {
             } else if request == "CLIENT ID" {
                 greeted.id = reply::integer(frame);
             }
-            input.advance(frame_bytes);
         }
         Ok(greeted)
     }

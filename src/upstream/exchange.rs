@@ -6,16 +6,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::dial::{DialError, Greeting, Target, Tracking};
+use super::frames::FrameReader;
 use crate::net::Stream;
-use crate::resp::reply::{self, FrameScanner};
+use crate::resp::reply;
 use crate::resp::{Version, encode};
 
 pub struct Exchange {
     stream: Stream,
-    input: BytesMut,
-    /// Where in the frame at the start of `input` the search for its end goes on.
-    scanner: FrameScanner,
-    scanned: usize,
+    frames: FrameReader,
     /// Of the node to which it leads.
     pub generation: u32,
     has_messages: bool,
@@ -35,9 +33,7 @@ impl Exchange {
     pub fn over(stream: Stream) -> Exchange {
         Exchange {
             stream,
-            input: BytesMut::new(),
-            scanner: FrameScanner::default(),
-            scanned: 0,
+            frames: FrameReader::default(),
             generation: 0,
             has_messages: false,
         }
@@ -122,27 +118,6 @@ impl Exchange {
     }
 
     async fn frame(&mut self) -> Result<BytesMut, DialError> {
-        loop {
-            let (bytes, is_complete) = self
-                .scanner
-                .advance(&self.input[self.scanned..])
-                .map_err(|e| DialError::Protocol(e.to_string()))?;
-            self.scanned += bytes;
-            if is_complete {
-                return Ok(self.input.split_to(std::mem::take(&mut self.scanned)));
-            }
-            if self.input.len() > MOST_FRAME_BYTES {
-                return Err(DialError::Protocol(format!(
-                    "a reply of more than {} MiB",
-                    MOST_FRAME_BYTES >> 20
-                )));
-            }
-            if self.stream.read_append(&mut self.input).await? == 0 {
-                return Err(DialError::Io("the server closed the connection".into()));
-            }
-        }
+        self.frames.next(&mut self.stream).await
     }
 }
-
-/// Far more than anything that is asked here is answered with.
-const MOST_FRAME_BYTES: usize = 8 << 20;

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-
 use super::dial::{DialError, Greeting, Target, Tracking};
+use super::frames::FrameReader;
 use crate::clock;
 use crate::net::Stream;
-use crate::resp::reply::{frame_len, is_error};
+use crate::resp::reply::is_error;
 use crate::resp::{Version, encode};
 
 /// How many idle connections a worker keeps, and for how long.
@@ -162,19 +161,8 @@ impl Pool {
         encode::command(&mut request, [&b"SELECT"[..], db.to_string().as_bytes()].into_iter());
         let exchange = async {
             lent.stream.write_all(&request).await?;
-            let mut input = BytesMut::new();
-            loop {
-                match frame_len(&input) {
-                    Ok(Some(bytes)) => {
-                        let refused = is_error(&input[..bytes]);
-                        input.advance(bytes);
-                        return Ok(refused);
-                    }
-                    Ok(None) if lent.stream.read_append(&mut input).await? == 0 => return Ok(true),
-                    Ok(None) => {}
-                    Err(e) => return Err(DialError::Protocol(e.to_string())),
-                }
-            }
+            let reply = FrameReader::default().next(&mut lent.stream).await?;
+            Ok(is_error(&reply))
         };
         match tokio::time::timeout(answer_within, exchange).await {
             Ok(Ok(false)) => {

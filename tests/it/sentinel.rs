@@ -27,7 +27,7 @@ fn a_failover_by_command_is_followed() {
             .all(|node| node.client().bulk(&["GET", "k"]) == Some(b"old".to_vec()))
     });
     watched.fail_over(0);
-    check_followed(&watched, &proxy, load, &mut client, &mut None);
+    check_followed(&watched, &proxy, load, &mut client, None);
     // A second one finds everything in place again.
     let first = watched.named().expect("the sentinels agree");
     client.expect(&["SET", "k", "again"], "+OK");
@@ -51,8 +51,7 @@ fn a_primary_that_is_killed_is_replaced() {
     client.expect(&["GET", "k"], "$3\r\nold");
     load.run_for(Duration::from_millis(300));
     watched.nodes[0].kill();
-    let mut dead = Some(0);
-    check_followed(&watched, &proxy, load, &mut client, &mut dead);
+    check_followed(&watched, &proxy, load, &mut client, Some(0));
 }
 
 #[test]
@@ -65,7 +64,7 @@ fn a_primary_that_hangs_is_replaced() {
     client.expect(&["GET", "k"], "$3\r\nold");
     load.run_for(Duration::from_millis(300));
     watched.nodes[0].freeze();
-    check_followed(&watched, &proxy, load, &mut client, &mut Some(0));
+    check_followed(&watched, &proxy, load, &mut client, Some(0));
     watched.nodes[0].thaw();
     // It comes back believing that it is the primary, until the sentinels tell it otherwise.
     let new = watched.named().expect("the sentinels agree");
@@ -80,7 +79,7 @@ fn a_primary_that_hangs_is_replaced() {
 }
 
 /// What must hold after the sentinels have promoted another node. `dead`: the node that cannot be asked.
-fn check_followed(watched: &Watched, proxy: &Proxy, load: Load, client: &mut Client, dead: &mut Option<usize>) {
+fn check_followed(watched: &Watched, proxy: &Proxy, load: Load, client: &mut Client, dead: Option<usize>) {
     let gone = dead.unwrap_or(usize::MAX);
     let mut new = 0;
     eventually("another node is promoted", FAILOVER, || {
@@ -335,6 +334,58 @@ fn a_sentinel_that_has_moved_is_asked_at_its_new_address() {
     let before = server.calls("get");
     client.expect(&["GET", "k"], "$1\r\nv");
     assert_eq!(server.calls("get"), before, "the majority vouches for the copy");
+}
+
+#[test]
+fn a_sentinel_that_is_not_needed_any_more_is_not_asked_any_more() {
+    let server = Server::start();
+    let sentinels = [(); 3].map(|()| Scripted::naming(Some(server.port())));
+    let proxy = Proxy::before(&url(&[&sentinels[0], &sentinels[1], &sentinels[2]]), &[]);
+    let answering = || proxy.metric("nearcache_sentinels", &["state=\"answering\""]);
+    let known = || proxy.metric("nearcache_sentinels", &["state=\"known\""]);
+    let all_tell_of = |fourth: &[(String, u16)]| {
+        for own in &sentinels {
+            let others = sentinels.iter().map(Scripted::row).filter(|row| *row != own.row());
+            own.tell_of(&others.chain(fourth.iter().cloned()).collect::<Vec<_>>());
+        }
+    };
+    // One of which the others tell no more, and which is gone.
+    let fourth = Scripted::naming(Some(server.port()));
+    all_tell_of(&[fourth.row()]);
+    eventually("it is found", STEP, || answering() == Some(4.0));
+    all_tell_of(&[]);
+    eventually("it has no say", STEP, || known() == Some(3.0));
+    fourth.silence();
+    let gone = fourth.address();
+    eventually("it is given up", STEP, || {
+        let log = proxy.log();
+        log.lines()
+            .any(|line| line.contains("nobody tells of a sentinel there") && line.contains(&gone))
+    });
+    // If it is told of again it is asked again.
+    fourth.speak();
+    all_tell_of(&[fourth.row()]);
+    eventually("it is found again", STEP, || answering() == Some(4.0));
+    all_tell_of(&[]);
+    // One that answers at its old address again is asked only there.
+    let moved = sentinels[2].moved();
+    sentinels[2].silence();
+    for own in &sentinels[..2] {
+        own.tell_of(&[sentinels[0].row(), sentinels[1].row(), moved.row()]);
+    }
+    eventually("it answers where it is now", STEP, || answering() == Some(3.0));
+    sentinels[2].speak();
+    let spare = moved.address();
+    eventually("it is asked only at its own address", STEP, || {
+        let log = proxy.log();
+        log.lines()
+            .any(|line| line.contains("it is asked only there") && line.contains(&spare))
+    });
+    moved.silence();
+    proxy.client().expect(&["SET", "k", "v"], "+OK");
+    eventually("it answers still", STEP, || {
+        answering() == Some(3.0) && known() == Some(3.0)
+    });
 }
 
 #[test]

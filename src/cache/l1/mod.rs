@@ -458,13 +458,15 @@ impl<F> L1<F> {
     }
 
     /// Gives L1 another budget. A higher one holds at once; to a lower one the sweep brings L1 down, and until then an insert
-    /// evicts more than it brings. The number of shards stays: an entry larger than a quarter of a shard's share is not kept.
-    pub fn set_budget(&self, budget_bytes: usize) {
+    /// evicts more than it brings. The number of shards stays: an entry larger than a quarter of a shard's share, which is what
+    /// this returns, is not kept.
+    pub fn set_budget(&self, budget_bytes: usize) -> usize {
         self.budget_bytes.store(budget_bytes, Ordering::Relaxed);
         let limits = Limits::new(&self.rules.config, budget_bytes, self.shards.len());
         for shard in &self.shards {
             shard.lock().set_limits(limits);
         }
+        limits.max_entry_bytes
     }
 
     /// Looks at the next `slots` places, over all shards in turn, and drops what expired or lost its epoch. Returns how many

@@ -212,7 +212,7 @@ impl Table {
                 }
                 Err(error) => return Ended::Failed(error),
             }
-            tokio::time::sleep(LEAST_PAUSE.min(self.settings.period)).await;
+            tokio::time::sleep(LEAST_PAUSE).await;
             let pause = self.settings.period.saturating_sub(LEAST_PAUSE);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -262,15 +262,11 @@ impl Table {
             seats.iter().any(is_same)
         };
         if is_spare {
+            tracing::info!(sentinel = %address, "the sentinel answers at its address in the configuration again: it is asked only there");
             seats.swap_remove(at);
         }
         let roll = Roll::of(&seats);
-        let new = roll
-            .discovered
-            .iter()
-            .filter(|other| !roll.is_heard(other))
-            .map(|other| other.address.clone())
-            .collect();
+        let new = roll.sought().map(|other| other.address.clone()).collect();
         self.judge(&seats, &roll);
         drop(seats);
         self.take_seats(new, false);
@@ -290,13 +286,14 @@ impl Table {
         seat.trouble = Some(why);
         let is_configured = seat.is_configured;
         let roll = Roll::of(&seats);
-        let is_sought = is_configured || roll.discovered.iter().any(|other| other.address == *address);
+        let is_sought = is_configured || roll.sought().any(|other| other.address == *address);
         self.judge(&seats, &roll);
         drop(roll);
         if is_sought {
             return Standing::Kept;
         }
         // Nobody expects a sentinel there any more; its word did not count either.
+        tracing::info!(sentinel = %address, "nobody tells of a sentinel there any more: it is not asked again");
         seats.swap_remove(at);
         Standing::Vacated
     }
@@ -307,7 +304,7 @@ impl Table {
         let holds_us = self.settings.vote_holds.as_micros() as u64;
         let counted = roll.count(now_us.saturating_sub(holds_us));
         let earlier = self.topology.borrow().clone();
-        let primary = self.choose(seats, &earlier, &counted, now_us);
+        let primary = self.choose(seats, roll, &earlier, &counted, now_us);
         let mut topology = Topology {
             confirmed_us: 0,
             replicas: Vec::new(),
@@ -322,8 +319,8 @@ impl Table {
             topology.confirmed_us = roll.confirmed_us(primary);
             topology.sentinels.agreeing =
                 roll.answering(|vote| vote.primary.as_ref() == Some(primary) && !vote.is_down);
-            let replicas: BTreeMap<String, &Endpoint> = seats
-                .iter()
+            let replicas: BTreeMap<String, &Endpoint> = roll
+                .speakers()
                 .flat_map(|seat| &seat.replicas)
                 .filter(|replica| *replica != primary)
                 .map(|replica| (replica.to_string(), replica))
@@ -347,7 +344,14 @@ impl Table {
         });
     }
 
-    fn choose(&self, seats: &[Seat], earlier: &Topology, counted: &Count, now_us: u64) -> Result<Endpoint, String> {
+    fn choose(
+        &self,
+        seats: &[Seat],
+        roll: &Roll<'_>,
+        earlier: &Topology,
+        counted: &Count,
+        now_us: u64,
+    ) -> Result<Endpoint, String> {
         if let Some(node) = &counted.majority {
             return Ok(node.clone());
         }
@@ -357,8 +361,7 @@ impl Table {
             (Ok(node), Some(most)) if most.node != *node => {
                 let naming = || {
                     let names_it = |vote: &&votes::Vote| vote.primary.as_ref() == Some(node);
-                    seats
-                        .iter()
+                    roll.speakers()
                         .filter_map(move |seat| Some((seat, seat.vote.as_ref().filter(names_it)?)))
                 };
                 let is_still_named = naming().any(|(seat, _)| seat.trouble.is_none());

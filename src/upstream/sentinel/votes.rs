@@ -3,8 +3,9 @@
 //! A sentinel votes by answering which node is the primary. One that is down has no say and still counts, so that the part
 //! of a split network with fewer sentinels knows that it is the smaller one. How many there are is what the configuration
 //! lists and what the sentinels tell of one another: a sentinel that only one of several has heard of is not believed in,
-//! so that a liar among three can neither outvote the others with sentinels of his own nor make a majority impossible.
-//! What a liar can do is to take a vote away, by answering under another's id, and so turn caching off.
+//! so that a liar among three or more that are configured cannot outvote the others with sentinels of his own. What a liar
+//! can do is to keep a majority from coming about, and so turn caching off: by answering under another's id, which takes
+//! that vote away, or, where only two answer, by inventing sentinels, which then count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,7 +82,7 @@ pub struct Roll<'a> {
     /// Sentinels that there are, up or not.
     pub known: usize,
     /// Sentinels of which most others tell, each where most of them say that it is.
-    pub discovered: Vec<Other>,
+    discovered: Vec<Other>,
     /// Those with a say by their ids; several seats are one sentinel under several addresses.
     voters: BTreeMap<&'a str, Vec<&'a Seat>>,
 }
@@ -89,10 +90,10 @@ pub struct Roll<'a> {
 impl<'a> Roll<'a> {
     pub fn of(seats: &'a [Seat]) -> Roll<'a> {
         // Whoever is not configured is heard only if the configured ones tell of him. Otherwise whom the first sentinel to
-        // answer invents could vouch for one another.
+        // answer invents could vouch for one another. It makes no difference whether the others are late or cannot be reached.
         let unheard = seats
             .iter()
-            .filter(|seat| seat.is_configured && seat.vote.is_none() && seat.trouble.is_none())
+            .filter(|seat| seat.is_configured && seat.vote.is_none())
             .count();
         let configured = by_id(seats.iter().filter(|seat| seat.is_configured));
         let (first, _) = told(&configured, unheard);
@@ -148,14 +149,24 @@ impl<'a> Roll<'a> {
         asked.get(self.known / 2).copied().unwrap_or(0)
     }
 
+    /// The seats of those with a say.
+    pub fn speakers(&self) -> impl Iterator<Item = &'a Seat> {
+        self.voters.values().flatten().copied()
+    }
+
     /// Whether this sentinel answers at one of the places where it has a say; at another one than a configured seat's own
     /// only at this.
-    pub fn is_heard(&self, other: &Other) -> bool {
+    fn is_heard(&self, other: &Other) -> bool {
         self.voters.get(&*other.id).is_some_and(|seats| {
             seats
                 .iter()
                 .any(|seat| seat.trouble.is_none() && (seat.is_configured || seat.address == other.address))
         })
+    }
+
+    /// Sentinels of which most others tell and which do not answer yet where these say that they are.
+    pub fn sought(&self) -> impl Iterator<Item = &Other> {
+        self.discovered.iter().filter(|other| !self.is_heard(other))
     }
 
     /// Sentinels that answer now, and those of them whose last vote is such.

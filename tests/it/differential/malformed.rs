@@ -249,7 +249,8 @@ impl<'a> Pair<'a> {
         for piece in pieces {
             let _ = direct.try_raw(piece);
         }
-        for _ in 0..4 {
+        // The server reads 16 KiB a turn, and the longest piece needs five turns for itself.
+        for _ in 0..12 {
             self.control.cmd(&["PING"]);
         }
         let (frames, is_closed) = direct.frames_at_hand();

@@ -96,6 +96,11 @@ impl Proxy {
         })
     }
 
+    /// Replaces the configuration file with which it was started.
+    pub fn rewrite_config(&self, toml: &str) {
+        std::fs::write(self.dir.path().join("nearcache.toml"), toml).expect("the configuration can be written");
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

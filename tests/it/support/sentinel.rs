@@ -374,6 +374,11 @@ impl Scripted {
         self.script.lock().expect("no thread of a script panics").is_silent = true;
     }
 
+    /// From now on it answers again.
+    pub fn speak(&self) {
+        self.script.lock().expect("no thread of a script panics").is_silent = false;
+    }
+
     /// It lets nobody subscribe.
     pub fn refuse_to_announce(self) -> Scripted {
         self.script
