@@ -9,6 +9,7 @@ use crate::metrics::expose::{Exposition, Labels};
 use crate::metrics::names::{self, Number};
 use crate::metrics::{Counters, Durations, Tally};
 use crate::proxy::shared::Shared;
+use crate::upstream::breaker::State;
 use crate::upstream::sentinel::Sentinels;
 
 pub fn collect(shared: &Shared) -> Exposition {
@@ -125,6 +126,15 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
         out.add(&names::UPSTREAM_INFO, &labels, 1.0);
     }
     out.add(&names::UPSTREAM_SWITCHES, &[], shared.switches.load(Relaxed) as f64);
+    for node in shared.nodes() {
+        let (name, breaker) = (node.node(), node.breaker());
+        let now = breaker.state();
+        for state in State::ALL {
+            let labels = [(names::NODE, &*name), (names::STATE, state.name())];
+            out.add(&names::BREAKER_STATE, &labels, f64::from(u8::from(state == now)));
+            out.add(&names::BREAKER_CHANGES, &labels, breaker.changes(state) as f64);
+        }
+    }
     let (sentinels, replicas) = match &shared.topology {
         Some(topology) => {
             let topology = topology.borrow();

@@ -48,7 +48,7 @@ fn all_problems_are_told_with_their_places() {
         "test.toml:5: cache.bond: unknown option; there are bound, consistency, enabled, l1, l1_objective, max_age, max_value, \
          negative_ttl, shards",
         "test.toml:2: colour: unknown option; there are admin, listen, workers",
-        "test.toml:8: l9.size: unknown section [l9]; there are auth, cache, clients, log, shutdown, upstream",
+        "test.toml:8: l9.size: unknown section [l9]; there are auth, breaker, cache, clients, log, shutdown, upstream",
     ];
     assert_eq!(problems, expected);
 }

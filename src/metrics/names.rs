@@ -20,6 +20,8 @@ pub const REQUEST: &str = "request";
 pub const STATUS: &str = "status";
 pub const REASON: &str = "reason";
 pub const STATE: &str = "state";
+/// A node of the upstream: `host:port`, or the path of a socket.
+pub const NODE: &str = "node";
 
 /// A metric with one number for each set of labels.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +117,14 @@ pub const UPSTREAM_INFO: Number = gauge("nearcache_upstream_info", "1; the label
 pub const UPSTREAM_SWITCHES: Number = counter(
     "nearcache_upstream_switches_total",
     "Times that another node became the upstream.",
+);
+pub const BREAKER_STATE: Number = gauge(
+    "nearcache_breaker_state",
+    "1 for the state of the node's breaker, 0 for the others.",
+);
+pub const BREAKER_CHANGES: Number = counter(
+    "nearcache_breaker_changes_total",
+    "Times that the node's breaker came into the state.",
 );
 pub const SENTINELS: Number = gauge(
     "nearcache_sentinels",

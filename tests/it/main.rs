@@ -6,6 +6,7 @@
 mod admin;
 mod architecture;
 mod auth;
+mod breaker;
 mod caching;
 mod churn;
 mod client_command;

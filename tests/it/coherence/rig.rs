@@ -20,6 +20,7 @@ use nearcache::resp::Version;
 use nearcache::resp::limits::Limits;
 use nearcache::resp::reply;
 use nearcache::resp::request::{Args, Scan, Scanner, Span};
+use nearcache::upstream::breaker;
 use nearcache::upstream::connection::Input;
 use nearcache::upstream::dial::{self, Target, TrackingState};
 use nearcache::upstream::facts::Facts;
@@ -605,6 +606,11 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
         Endpoint::Unix(PathBuf::from("/nonexistent")),
         dial::Access::default(),
         Duration::from_secs(1),
+        breaker::Settings {
+            failures: 0,
+            window: Duration::from_secs(1),
+            pause: (Duration::from_secs(1), Duration::from_secs(1)),
+        },
     );
     Arc::new(Shared::new(
         config,
