@@ -28,7 +28,8 @@ pub fn collect(shared: &Shared) -> Exposition {
 type Field = fn(&Counters) -> &Tally;
 
 /// Metrics that are the sum of one counter over the workers.
-const TOTALS: [(Number, Field); 15] = [
+const TOTALS: [(Number, Field); 16] = [
+    (names::L1_STALE, |c| &c.l1_stale_total),
     (names::L1_FOLLOWERS, |c| &c.followers_total),
     (names::REQUESTS, |c| &c.requests_total),
     (names::LOCAL_REQUESTS, |c| &c.local_total),

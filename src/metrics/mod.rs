@@ -58,6 +58,8 @@ pub struct Counters {
     pub requests_total: Tally,
     /// Reads answered from L1.
     pub l1_hits_total: Tally,
+    /// Of the hits: those of entries that nobody vouched for any more.
+    pub l1_stale_total: Tally,
     /// Cacheable reads that L1 could not answer: leaders, followers and those that passed by.
     pub l1_misses_total: Tally,
     /// Of the misses: reads that waited for somebody else's.

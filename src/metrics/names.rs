@@ -74,6 +74,10 @@ pub const L1_REFUSED: Number = counter(
     "nearcache_l1_refused_total",
     "Values that were read and not kept, by reason.",
 );
+pub const L1_STALE: Number = counter(
+    "nearcache_l1_stale_total",
+    "Of the hits of l1: those of entries that nobody vouched for any more, while the upstream could not be asked.",
+);
 pub const L1_FOLLOWERS: Number = counter(
     "nearcache_l1_followers_total",
     "Misses that waited for another client's read of the same key.",

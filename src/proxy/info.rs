@@ -124,6 +124,7 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         ("nearcache_links_lost", total(|c| &c.links_lost_total).to_string()),
         ("nearcache_requests", total(|c| &c.requests_total).to_string()),
         ("nearcache_l1_hits", hits.to_string()),
+        ("nearcache_l1_stale_hits", total(|c| &c.l1_stale_total).to_string()),
         ("nearcache_l1_misses", misses.to_string()),
         ("nearcache_l1_hit_rate", format!("{hit_rate:.4}")),
         ("nearcache_l1_followers", total(|c| &c.followers_total).to_string()),

@@ -136,6 +136,18 @@ impl LinkSink {
         }
     }
 
+    /// A write may have been executed, or may yet be, and no push will tell of it: its client must not be shown as stale what it
+    /// has overwritten.
+    fn void_unknown(&self, worker: &Worker, effect: &Effect) {
+        if worker.shared.config.cache.max_stale.is_none() {
+            return;
+        }
+        match effect {
+            Effect::Write(written) | Effect::Exec { written, .. } => self.acked(worker, written),
+            _ => {}
+        }
+    }
+
     fn acked(&self, worker: &Worker, touched: &Touched) {
         if !worker.shared.config.cache.is_used() {
             return;
@@ -195,6 +207,7 @@ impl Sink for LinkSink {
         if !self.is_vouching() {
             return;
         }
+        worker.shared.links.regained(self.link);
         let state = match tracking {
             TrackingState::Refused(error) => {
                 tracing::warn!(
@@ -332,6 +345,9 @@ impl Sink for LinkSink {
             // On a connection of its own it is the only one to suffer; if it is small after all, that is seen there.
             self.suspected.set(self.suspected.get() + 1);
             worker.remember_large_reply(&waiter.effect, usize::MAX);
+        }
+        if matches!(failure, Failure::Lost(_)) {
+            self.void_unknown(&worker, &waiter.effect);
         }
         let error = worker.unavailable(failure);
         if let Effect::FillTtl(mut guard, _) = waiter.effect

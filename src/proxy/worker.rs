@@ -74,6 +74,15 @@ pub struct Worker {
     pub variant: RefCell<Vec<u8>>,
 }
 
+/// Which entries of L1 will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// Those for which their link vouches.
+    Vouched,
+    /// Those as well for which none does any more: the upstream cannot be asked.
+    Stale,
+}
+
 impl Worker {
     pub fn new(index: u16, shared: Arc<Shared>) -> Rc<Worker> {
         let target = Rc::new(shared.target.clone());
@@ -143,11 +152,21 @@ impl Worker {
         }
     }
 
-    /// The link of the shared connection for a database, if what it reads may be kept and requests are taken.
-    pub fn caching_link(&self, db: u32) -> Option<LinkId> {
+    /// The link of the shared connection for a database, if what it reads may be kept, and what its clients may be shown
+    /// without asking anybody.
+    pub fn caching_link(&self, db: u32) -> Option<(LinkId, Trust)> {
         let connections = self.connections.borrow();
         let (_, link) = connections.iter().find(|(d, _)| *d == db)?;
-        (link.is_taking() && self.is_caching(link)).then_some(link.sink.link)
+        let trust = self.trust(link);
+        (self.is_caching(link) && (trust == Trust::Stale || link.is_taking())).then_some((link.sink.link, trust))
+    }
+
+    /// What clients of this connection may be shown without asking anybody.
+    pub fn trust(&self, link: &Link) -> Trust {
+        match self.shared.config.cache.max_stale {
+            Some(_) if link.is_away() => Trust::Stale,
+            _ => Trust::Vouched,
+        }
     }
 
     /// The shared connection for scripts in a database.

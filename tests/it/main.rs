@@ -26,6 +26,7 @@ mod pinned;
 mod pipe;
 mod pubsub;
 mod sentinel;
+mod stale;
 mod support;
 mod tls;
 mod transactions;
