@@ -78,6 +78,10 @@ pub struct Counters {
     pub l2_misses_total: Tally,
     /// Requests that failed because the upstream was away or was lost.
     pub l2_errors_total: Tally,
+    /// Requests whose deadline passed before their reply came.
+    pub late_total: Tally,
+    /// Reads sent again after the loss of the connection on which they were.
+    pub repeats_total: Tally,
     pub links_lost_total: Tally,
     pub pushes_total: Tally,
     pub probes_total: Tally,

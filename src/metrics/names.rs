@@ -145,6 +145,14 @@ pub const LINKS_SILENT: Number = gauge(
     "nearcache_links_silent",
     "Tracked connections without an answer within the staleness bound.",
 );
+pub const LATE: Number = counter(
+    "nearcache_request_timeouts_total",
+    "Requests that were not answered within upstream.request_timeout.",
+);
+pub const REPEATS: Number = counter(
+    "nearcache_repeated_reads_total",
+    "Reads sent again after the loss of the connection on which they were.",
+);
 pub const LINKS_LOST: Number = counter("nearcache_links_lost_total", "Losses of shared connections.");
 pub const PUSHES: Number = counter("nearcache_pushes_total", "Invalidation messages received.");
 pub const PROBES: Number = counter("nearcache_probes_total", "PINGs sent over quiet shared connections.");

@@ -6,12 +6,12 @@
 //! it full waits until it is told.
 //!
 //! Life: connect (requests queue meanwhile, once after a loss or at the first use), pump, and at a loss everything
-//! unanswered fails with the reason. While the upstream stays away, or its breaker is open, requests fail at once.
+//! unanswered fails with the reason, but for what was not sent yet and for reads that may be sent again. While the upstream stays away, or its breaker is open, requests fail at once.
 
 mod pump;
+mod queue;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 use std::task::Waker;
@@ -20,11 +20,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use queue::{Fate, Queue};
+
 use super::dial::{DialError, Greeted, Greeting, Target, TrackingState};
 use crate::clock;
 use crate::resp::reply::FrameScanner;
 
-/// Unsent bytes beyond which sessions have to wait.
+/// Unanswered bytes beyond which sessions have to wait.
 pub const FULL_BYTES: usize = 32 << 20;
 /// A frame from this size on is handed over by reference instead of being copied.
 pub const SHARED_FRAME_BYTES: usize = 64 << 10;
@@ -52,6 +54,13 @@ pub trait Sink: 'static {
     /// The connection is gone: comes before the `failed` of everything that was unanswered.
     fn lost(&self);
     fn failed(&self, waiter: Self::Waiter, failure: &Failure);
+    /// Comes before the `failed` of later requests: whether these, which were queued together and are now lost, are to be sent
+    /// on the next connection, and so wait on. At most once for what was sent.
+    fn may_go_again(&self, _lost: &[Self::Waiter], _was_sent: bool) -> bool {
+        false
+    }
+    /// The deadline of a request has passed. A reply may come all the same, or its failure.
+    fn expired(&self, _waiter: &mut Self::Waiter) {}
     /// The waiter of a PING that only asks whether the link still answers.
     fn probe(&self) -> Self::Waiter;
 }
@@ -119,6 +128,8 @@ pub struct Timeouts {
     pub read: Duration,
     /// For the upstream to take bytes.
     pub write: Duration,
+    /// For the reply to a request, whatever else is answered meanwhile.
+    pub request: Duration,
     /// Between attempts to connect: the first pause, and the longest.
     pub back_off: (Duration, Duration),
     /// Between calls of `tick`.
@@ -138,18 +149,6 @@ pub struct Input {
     pub bytes: BytesMut,
     frames: FrameScanner,
     scanned: usize,
-}
-
-struct Queue<W> {
-    out: Vec<u8>,
-    written: usize,
-    /// When bytes were last written, or queued behind nothing.
-    stuck_since_us: u64,
-    /// When each was queued (µs), and who waits.
-    waiters: VecDeque<(u64, W)>,
-    last_sent_us: u64,
-    /// When bytes last arrived, or the first unanswered request was queued, whichever is later.
-    silent_since_us: u64,
 }
 
 /// Why a connection is over.
@@ -183,14 +182,7 @@ impl<S: Sink> Connection<S> {
             target,
             greeting,
             timeouts,
-            queue: RefCell::new(Queue {
-                out: Vec::new(),
-                written: 0,
-                stuck_since_us: 0,
-                waiters: VecDeque::new(),
-                last_sent_us: 0,
-                silent_since_us: 0,
-            }),
+            queue: RefCell::new(Queue::new()),
             phase: RefCell::new(Phase::Connecting),
             waker: RefCell::new(None),
             is_woken: Cell::new(false),
@@ -233,8 +225,7 @@ impl<S: Sink> Connection<S> {
 
     /// Whether sessions have to wait before they send more.
     pub fn is_full(&self) -> bool {
-        let queue = self.queue.borrow();
-        queue.out.len() - queue.written > FULL_BYTES
+        self.queue.borrow().is_full()
     }
 
     /// Wakes this session when there is room again.
@@ -244,11 +235,11 @@ impl<S: Sink> Connection<S> {
 
     /// When the oldest unanswered request was queued.
     pub fn oldest_unanswered_us(&self) -> Option<u64> {
-        self.queue.borrow().waiters.front().map(|(sent_us, _)| *sent_us)
+        self.queue.borrow().oldest_us()
     }
 
     pub fn unanswered(&self) -> usize {
-        self.queue.borrow().waiters.len()
+        self.queue.borrow().len()
     }
 
     /// Queues one request, complete and well-formed. The caller has asked `availability`.
@@ -261,42 +252,24 @@ impl<S: Sink> Connection<S> {
 
     /// Queues requests that the closure writes, with one `expect` for each.
     pub fn send_with(&self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
-        let mut queue = self.queue.borrow_mut();
-        let Queue {
-            out,
-            waiters,
-            last_sent_us,
-            silent_since_us,
-            stuck_since_us,
-            ..
-        } = &mut *queue;
-        if waiters.is_empty() {
-            *silent_since_us = now_us;
-        }
-        if out.is_empty() {
-            *stuck_since_us = now_us;
-        }
-        *last_sent_us = now_us;
-        write(out, &mut |waiter| waiters.push_back((now_us, waiter)));
-        drop(queue);
+        self.queue.borrow_mut().push(now_us, write);
         self.wake();
     }
 
     /// Called some times within the staleness bound: asks a quiet link whether it still answers, and gives up one that
     /// has been silent for the read timeout.
     pub fn tick(&self, now_us: u64, probe_after: Duration) {
+        self.expire(now_us);
         if !self.is_up() {
             return;
         }
         let queue = self.queue.borrow();
         let silent_since_us = queue.silent_since_us.max(self.patient_until_us.get());
-        let silent =
-            !queue.waiters.is_empty() && now_us.saturating_sub(silent_since_us) >= self.timeouts.read_at_tick_us();
+        let silent = !queue.is_empty() && now_us.saturating_sub(silent_since_us) >= self.timeouts.read_at_tick_us();
         let stuck_since_us = queue.stuck_since_us;
-        let stuck = queue.written < queue.out.len()
-            && now_us.saturating_sub(stuck_since_us) >= self.timeouts.write.as_micros() as u64;
-        let quiet =
-            queue.waiters.is_empty() && now_us.saturating_sub(queue.last_sent_us) >= probe_after.as_micros() as u64;
+        let stuck =
+            !queue.is_written() && now_us.saturating_sub(stuck_since_us) >= self.timeouts.write.as_micros() as u64;
+        let quiet = queue.is_empty() && now_us.saturating_sub(queue.last_sent_us) >= probe_after.as_micros() as u64;
         drop(queue);
         if silent {
             let why = format!(
@@ -312,6 +285,33 @@ impl<S: Sink> Connection<S> {
             self.give_up(why, stuck_since_us);
         } else if quiet {
             self.send(b"*1\r\n$4\r\nPING\r\n", now_us, self.sink.probe());
+        }
+    }
+
+    /// Tells those whose deadline has passed.
+    fn expire(&self, now_us: u64) {
+        let request_us = self.timeouts.request.as_micros() as u64;
+        let before_us = now_us.saturating_sub(request_us);
+        if before_us <= self.patient_until_us.get() {
+            return;
+        }
+        let (mut late, mut since_us) = (0, 0);
+        let mut queue = self.queue.borrow_mut();
+        while let Some((queued_us, waiter)) = queue.next_late(before_us) {
+            self.sink.expired(waiter);
+            late += 1;
+            since_us = queued_us;
+        }
+        drop(queue);
+        if late > 0 {
+            tracing::warn!(upstream = %self.target.node(), db = self.greeting.db, requests = late, "not answered within the request timeout");
+            // Unless it has answered others meanwhile.
+            let why = format!(
+                "no answer within the request timeout of {} ms",
+                self.timeouts.request.as_millis()
+            );
+            self.target.failed(self.generation.get(), since_us, &why);
+            self.sink.batch_done(0, 0);
         }
     }
 
@@ -422,7 +422,25 @@ impl<S: Sink> Connection<S> {
         self.tracking.set(false);
         *self.phase.borrow_mut() = Phase::Connecting;
         self.sink.lost();
-        self.fail_all(&Failure::Lost(why));
+        let failure = Failure::Lost(why);
+        let lost = self.queue.borrow_mut().pieces();
+        for piece in lost {
+            let goes_again = match piece.fate {
+                Fate::Unsent => self.sink.may_go_again(&piece.waiters, false),
+                Fate::Sent => self.sink.may_go_again(&piece.waiters, true),
+                Fate::SentAgain => false,
+            };
+            if goes_again {
+                self.queue.borrow_mut().put_back(piece);
+            } else {
+                piece
+                    .waiters
+                    .into_iter()
+                    .for_each(|waiter| self.sink.failed(waiter, &failure));
+            }
+        }
+        self.sink.batch_done(0, 0);
+        self.unblock();
     }
 
     /// Bytes were appended to the input at this time: every frame that is complete is applied.
@@ -435,26 +453,19 @@ impl<S: Sink> Connection<S> {
         self.take_frames(input, now_us)
     }
 
-    /// Everything that is queued and not yet written.
+    /// Everything that is queued and not yet written, which passes for written from now on.
     pub fn take_unsent(&self) -> Vec<u8> {
-        let mut queue = self.queue.borrow_mut();
-        let written = std::mem::take(&mut queue.written);
-        let mut out = std::mem::take(&mut queue.out);
-        out.drain(..written);
-        out
+        self.queue.borrow_mut().take_unsent()
     }
 
     /// When the oldest unanswered request was queued (µs), and who waits for it.
     pub fn next_waiter(&self) -> Option<(u64, S::Waiter)> {
-        self.queue.borrow_mut().waiters.pop_front()
+        self.queue.borrow_mut().pop()
     }
 
     fn is_reply(&self, push: &[u8]) -> bool {
         let queue = self.queue.borrow();
-        queue
-            .waiters
-            .front()
-            .is_some_and(|(_, waiter)| self.sink.is_reply(waiter, push))
+        queue.oldest().is_some_and(|waiter| self.sink.is_reply(waiter, push))
     }
 
     fn requests_start_now(&self) {
@@ -478,11 +489,8 @@ impl<S: Sink> Connection<S> {
     }
 
     fn fail_all(&self, failure: &Failure) {
-        drop(self.take_unsent());
-        let waiters = std::mem::take(&mut self.queue.borrow_mut().waiters);
-        for (_, waiter) in waiters {
-            self.sink.failed(waiter, failure);
-        }
+        let unanswered = self.queue.borrow_mut().clear();
+        unanswered.for_each(|waiter| self.sink.failed(waiter, failure));
         self.sink.batch_done(0, 0);
         self.unblock();
     }

@@ -59,13 +59,19 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
             steps,
             hits,
             stale,
+            repeats,
             joins,
             misses,
         } = walked;
         eprintln!(
-            "{name}: {walks} walks, {steps} steps; {hits} hits, {stale} of them stale, {misses} misses, {joins} of them joined"
+            "{name}: {walks} walks, {steps} steps; {hits} hits, {stale} of them stale, {misses} misses, {joins} of them joined; {repeats} reads sent again"
         );
         assert!(hits > 0 && misses > 0, "{name} never tried L1");
+        assert_eq!(
+            repeats > 0,
+            !scenario.kill.is_empty(),
+            "{name}: {repeats} reads sent again"
+        );
         assert_eq!(stale > 0, scenario.max_stale_ms.is_some(), "{name}: {stale} stale hits");
     }
 }

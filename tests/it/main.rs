@@ -15,6 +15,7 @@ mod coherence;
 mod coherence_live;
 mod command_table;
 mod config;
+mod deadlines;
 mod differential;
 mod embedded;
 mod flights;

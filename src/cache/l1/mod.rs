@@ -412,6 +412,11 @@ impl<F> L1<F> {
         lease.followers
     }
 
+    /// Some followers cannot wait any longer: takes them out of the flight, which goes on.
+    pub fn dismiss(&self, lease: LeaseId, is_dismissed: impl Fn(&F) -> bool) -> Vec<F> {
+        self.shard_numbered(lease.shard).leases.dismiss(lease, is_dismissed)
+    }
+
     /// The fill came to nothing, by a loss or an error. Returns the followers.
     pub fn abandon(&self, lease: LeaseId) -> Vec<F> {
         self.shard_numbered(lease.shard)

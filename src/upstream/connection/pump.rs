@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 
-use super::{Connection, Ending, FULL_BYTES, Frame, Input, SHARED_FRAME_BYTES, Sink};
+use super::{Connection, Ending, Frame, Input, SHARED_FRAME_BYTES, Sink};
 use crate::clock;
 use crate::net::Stream;
 use crate::upstream::breaker::LOADING;
@@ -146,30 +146,20 @@ impl<S: Sink> Connection<S> {
 
     fn write(&self, cx: &mut Context<'_>, stream: &mut Stream) -> Option<Ending> {
         let mut queue = self.queue.borrow_mut();
-        while queue.written < queue.out.len() {
-            match stream.poll_write_some(cx, &queue.out[queue.written..]) {
+        while !queue.is_written() {
+            match stream.poll_write_some(cx, queue.unsent()) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(n)) => {
-                    queue.written += n;
-                    if queue.written < queue.out.len() {
+                    queue.wrote(n);
+                    if !queue.is_written() {
                         queue.stuck_since_us = clock::now_us();
                     }
                 }
                 Poll::Ready(Err(e)) => return Some(Ending::of(e.to_string())),
             }
         }
-        if queue.written == queue.out.len() {
-            queue.written = 0;
-            if queue.out.capacity() > 4 * READ_BYTES {
-                queue.out = Vec::with_capacity(READ_BYTES);
-            }
-            queue.out.clear();
-        } else if queue.written > READ_BYTES && queue.written > queue.out.len() / 2 {
-            let written = queue.written;
-            queue.out.drain(..written);
-            queue.written = 0;
-        }
-        let has_room = queue.out.len() - queue.written <= FULL_BYTES / 2;
+        queue.trim();
+        let has_room = queue.has_room();
         drop(queue);
         if has_room && !self.blocked.borrow().is_empty() {
             self.unblock();

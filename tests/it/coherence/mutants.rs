@@ -88,6 +88,8 @@ pub enum Mutant {
     NoWakeOnLoss,
     /// Fills on a new connection to which the server sends no pushes.
     UntrackedReconnect,
+    /// A lost read is sent again although its session has sent something later on its key.
+    RepeatBehindWrite,
     /// Stale entries are shown however long ago anybody vouched for them.
     StaleForEver,
     /// What a lost connection filled is good again once it is there again.
@@ -131,6 +133,7 @@ pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::KeepOnLoss, &LOSS),
     (Mutant::NoWakeOnLoss, &LOSS),
     (Mutant::UntrackedReconnect, &ALL),
+    (Mutant::RepeatBehindWrite, &LOSS),
     (Mutant::StaleForEver, &STALE_TIME),
     (Mutant::StaleSurvivesReturn, &STALE),
     (Mutant::StaleOvertakesOwn, &STALE),
@@ -567,6 +570,21 @@ impl Rig {
                     .collect();
                 link.end("lost".into());
                 self.mutant_puts_back(w, kept);
+                true
+            }
+            Some(Mutant::RepeatBehindWrite) => {
+                let waiters: Vec<(u64, Waiter)> = std::iter::from_fn(|| link.next_waiter()).collect();
+                link.end("lost".into());
+                for (sent_us, waiter) in waiters {
+                    match &waiter.effect {
+                        Effect::Read(Touched::One(hash)) if self.key_of(*hash).is_some() => {
+                            let k = self.key_of(*hash).expect("it is one");
+                            let again = wire::command(&[b"DUMP", &self.server.keys[k].name]);
+                            link.send(&again, sent_us, waiter);
+                        }
+                        _ => link.sink.failed(waiter, &Failure::Lost("lost".into())),
+                    }
+                }
                 true
             }
             Some(Mutant::UnknownWriteKeepsStale) => {

@@ -76,6 +76,8 @@ pub struct Walked {
     pub steps: u64,
     pub hits: u64,
     pub stale: u64,
+    /// Reads sent again after a loss.
+    pub repeats: u64,
     pub joins: u64,
     pub misses: u64,
 }
@@ -132,6 +134,7 @@ fn one(
         for worker in &walk.rig.workers {
             let counters = worker.counters();
             walked.hits += counters.l1_hits_total.value();
+            walked.repeats += counters.repeats_total.value();
             walked.stale += counters.l1_stale_total.value();
             walked.joins += counters.followers_total.value();
             walked.misses += counters.l1_misses_total.value();
