@@ -313,6 +313,7 @@ impl Cache {
             max_value_bytes: 16 << 10,
             negative_ttl_us: None,
             max_age_us: None,
+            max_stale_us: None,
             consistency: Consistency::Coherent,
             objective: Objective::Requests,
         };
@@ -332,6 +333,7 @@ impl Cache {
             link: self.link,
             own: Own::Clear,
             floor_us: 0,
+            takes_stale: false,
         }
     }
 

@@ -133,6 +133,7 @@ impl Bench {
             max_value_bytes: 16 << 10,
             negative_ttl_us: None,
             max_age_us: None,
+            max_stale_us: None,
             consistency: Consistency::Coherent,
             objective: Objective::Requests,
         };
@@ -149,6 +150,7 @@ impl Bench {
             link: self.link,
             own: Own::Clear,
             floor_us: 0,
+            takes_stale: false,
         }
     }
 

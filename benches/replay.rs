@@ -189,6 +189,7 @@ impl<'a> Played<'a> {
             max_value_bytes: options.max_value,
             negative_ttl_us: None,
             max_age_us: None,
+            max_stale_us: None,
             consistency: Consistency::Coherent,
             objective,
         };
@@ -220,6 +221,7 @@ impl<'a> Played<'a> {
             link: self.link,
             own: Own::Clear,
             floor_us: 0,
+            takes_stale: false,
         };
         self.links.answered(self.link, request.now_us);
         match self.l1.decide(&query, &asker, Leasing::Allowed, || (), |_| ()) {

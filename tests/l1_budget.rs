@@ -83,6 +83,7 @@ fn churn(phase: &Phase) {
         max_value_bytes: 64 << 10,
         negative_ttl_us: None,
         max_age_us: None,
+        max_stale_us: None,
         consistency: Consistency::Coherent,
         objective: Objective::Requests,
     };
@@ -107,6 +108,7 @@ fn churn(phase: &Phase) {
                 link,
                 own: Own::Clear,
                 floor_us: 0,
+                takes_stale: false,
             };
             if let Decision::Leased(lease) = l1.decide(&q, &asker, Leasing::Allowed, || 0, |_| ()) {
                 let value = vec![b'v'; sizes.usize(least..most)];

@@ -9,6 +9,7 @@ use crate::metrics::expose::{Exposition, Labels};
 use crate::metrics::names::{self, Number};
 use crate::metrics::{Counters, Durations, Tally};
 use crate::proxy::shared::Shared;
+use crate::upstream::breaker::State;
 use crate::upstream::sentinel::Sentinels;
 
 pub fn collect(shared: &Shared) -> Exposition {
@@ -27,7 +28,10 @@ pub fn collect(shared: &Shared) -> Exposition {
 type Field = fn(&Counters) -> &Tally;
 
 /// Metrics that are the sum of one counter over the workers.
-const TOTALS: [(Number, Field); 15] = [
+const TOTALS: [(Number, Field); 18] = [
+    (names::LATE, |c| &c.late_total),
+    (names::REPEATS, |c| &c.repeats_total),
+    (names::L1_STALE, |c| &c.l1_stale_total),
     (names::L1_FOLLOWERS, |c| &c.followers_total),
     (names::REQUESTS, |c| &c.requests_total),
     (names::LOCAL_REQUESTS, |c| &c.local_total),
@@ -125,6 +129,15 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
         out.add(&names::UPSTREAM_INFO, &labels, 1.0);
     }
     out.add(&names::UPSTREAM_SWITCHES, &[], shared.switches.load(Relaxed) as f64);
+    for node in shared.nodes() {
+        let (name, breaker) = (node.node(), node.breaker());
+        let now = breaker.state();
+        for state in State::ALL {
+            let labels = [(names::NODE, &*name), (names::STATE, state.name())];
+            out.add(&names::BREAKER_STATE, &labels, f64::from(u8::from(state == now)));
+            out.add(&names::BREAKER_CHANGES, &labels, breaker.changes(state) as f64);
+        }
+    }
     let (sentinels, replicas) = match &shared.topology {
         Some(topology) => {
             let topology = topology.borrow();

@@ -4,6 +4,7 @@
 //! Healthy: everything works. Degraded: clients are served, with less than was configured. Unhealthy: the upstream cannot
 //! be reached, so only errors can be answered.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -105,6 +106,11 @@ impl Links {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
     UpstreamUnreachable,
+    /// So many of so many nodes are not asked.
+    BreakersOpen {
+        open: usize,
+        nodes: usize,
+    },
     LinksDown {
         down: usize,
         wanted: usize,
@@ -124,6 +130,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::UpstreamUnreachable => f.write_str("the upstream cannot be reached"),
+            Reason::BreakersOpen { open, nodes } => {
+                write!(f, "the breakers of {open} of {nodes} upstream nodes are open")
+            }
             Reason::LinksDown { down, wanted } => write!(f, "{down} of {wanted} upstream connections are down"),
             Reason::LinksSilent { silent, wanted } => {
                 write!(
@@ -192,6 +201,8 @@ struct L2 {
     upstream: String,
     /// The node that it is now.
     node: String,
+    /// The state of each node's breaker.
+    breakers: BTreeMap<String, &'static str>,
     links: usize,
     links_tracked: usize,
     links_refused: usize,
@@ -217,6 +228,10 @@ impl Health {
                     status: verdict.l2,
                     upstream: shared.upstream_name.clone(),
                     node: shared.target.node(),
+                    breakers: shared
+                        .nodes()
+                        .map(|node| (node.node(), node.breaker().state().name()))
+                        .collect(),
                     links: seen.links.wanted,
                     links_tracked: seen.links.tracked,
                     links_refused: seen.links.refused,
@@ -236,6 +251,9 @@ impl Health {
 pub struct Seen {
     pub links: Links,
     pub caching: Caching,
+    /// Nodes, and those of them whose breaker is not closed.
+    nodes: usize,
+    cut: usize,
     is_upstream_known: bool,
     is_primary_confirmed: bool,
     is_draining: bool,
@@ -263,6 +281,8 @@ impl Seen {
         Seen {
             links,
             caching,
+            nodes: shared.nodes().count(),
+            cut: shared.nodes().filter(|node| node.breaker().is_cut()).count(),
             is_upstream_known: shared.facts().is_known,
             is_primary_confirmed: shared
                 .links
@@ -285,12 +305,18 @@ impl Seen {
         if silent > 0 {
             reasons.push(Reason::LinksSilent { silent, wanted });
         }
+        if self.cut > 0 {
+            reasons.push(Reason::BreakersOpen {
+                open: self.cut,
+                nodes: self.nodes,
+            });
+        }
         if up > 0 && !self.is_upstream_known {
             reasons.push(Reason::FactsUnknown);
         }
         let l2 = match reasons[..] {
             [] => Status::Healthy,
-            _ if up == 0 => Status::Unhealthy,
+            _ if up == 0 || self.cut == self.nodes => Status::Unhealthy,
             _ => Status::Degraded,
         };
         if self.caching == Caching::Tracked && !self.is_primary_confirmed && up > 0 {

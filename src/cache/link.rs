@@ -8,6 +8,10 @@
 //! answering), a link vouches no longer than somebody *confirms* the node: [`Links::confirm`] says until when that is known,
 //! for the nodes of one *generation*, and a link that leads to a node of an earlier generation stays as fresh as it was.
 //!
+//! What a link filled in an epoch that ended with its connection is *stale*, and kept while nobody can say what it has become:
+//! until the connection is there again, or something voids everything. For how long it may be shown is for L1 to decide, by
+//! when the link last vouched for it.
+//!
 //! A link is written by the one thread that parses its stream (its owner), except for [`Links::void_everything`], and
 //! read without a lock by every worker. Times are microseconds of the process's monotonic clock, never 0.
 
@@ -52,12 +56,16 @@ type Block = Box<[CachePadded<Link>]>;
 struct Link {
     /// The unbroken life in which the link is now. Wraps after 2^32 losses and flushes: an entry would have to stay
     /// unread, unswept and unevicted over all of them to be taken for a new one.
-    epoch: AtomicU32,
+    /// In the low half. In the high half the epoch that ended with the connection, while there is none; 0: there is one, or
+    /// what was filled then is void. Together, so that nobody sees one without the other.
+    life: AtomicU64,
     /// When the newest answered command of this epoch was sent; 0 while none was.
     answered_us: AtomicU64,
     /// Until when what it filled in this epoch may be shown: the staleness bound after the earlier of its newest answer and
     /// the newest confirmation of its node.
     fresh_until_us: AtomicU64,
+    /// When the epoch in the high half of `life` was last vouched for. Written before it.
+    stale_vouched_us: AtomicU64,
     /// Of the node to which its connection leads.
     generation: AtomicU32,
 }
@@ -68,6 +76,15 @@ pub(crate) struct Vouched {
     pub answered_us: u64,
     pub fresh_until_us: u64,
     pub epoch: u32,
+}
+
+/// What is known of a link whose connection is gone, and of one that is merely silent.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Past {
+    /// The epoch whose entries are stale; 0: none.
+    pub epoch: u32,
+    /// When it was last vouched for.
+    pub vouched_us: u64,
 }
 
 /// 65,534 links: the largest `u16` is [`LinkId::PINNED`], the one below stays free.
@@ -145,7 +162,7 @@ impl Links {
 
     /// The epoch in which `link` is now. 0, which no lease gets, for an unknown link and for [`LinkId::PINNED`].
     pub fn epoch(&self, link: LinkId) -> u32 {
-        self.link(link).map_or(0, |l| l.epoch.load(Ordering::Acquire))
+        self.link(link).map_or(0, Link::epoch)
     }
 
     /// A reply to a command that was sent at `sent_us` (a clock reading not later than the real send) was parsed on
@@ -189,16 +206,27 @@ impl Links {
         self.link(link).map_or(0, |l| l.answered_us.load(Ordering::Acquire))
     }
 
-    /// The connection of `link` is gone, or can no longer be believed: nothing that it filled is a hit again. Called by
-    /// its owner.
+    /// The connection of `link` is gone, or can no longer be believed: nothing that it filled is vouched for again, and what
+    /// it filled in the epoch that ends is stale. Called by its owner.
     pub fn lost(&self, link: LinkId) {
         if let Some(l) = self.link(link) {
+            let fresh_until_us = l.fresh_until_us.load(Ordering::Relaxed);
+            l.stale_vouched_us
+                .store(fresh_until_us.saturating_sub(self.bound_us), Ordering::Release);
             // The epoch first: whoever reads an `answered_us` written from here on, the 0 or any later one, then reads
             // the new epoch. In the other order an answer of the new life could stand beside the epoch of the old one
             // and vouch for what nobody watches any more.
-            l.next_epoch();
+            l.live(|epoch| (next(epoch), epoch));
             l.answered_us.store(0, Ordering::Release);
             l.fresh_until_us.store(0, Ordering::Release);
+        }
+    }
+
+    /// The connection of `link` is there again: what it filled in an earlier life is dead. Called by its owner, before
+    /// anything that comes by the new connection is shown.
+    pub fn regained(&self, link: LinkId) {
+        if let Some(l) = self.link(link) {
+            l.live(|epoch| (epoch, 0));
         }
     }
 
@@ -206,16 +234,16 @@ impl Links {
     /// connection itself is well. Called by its owner.
     pub fn void_all(&self, link: LinkId) {
         if let Some(l) = self.link(link) {
-            l.next_epoch();
+            l.live(|epoch| (next(epoch), 0));
         }
     }
 
     /// Every key changed, or nobody knows which did (`FLUSHALL`, a script without keys): nothing that any link filled or
-    /// is filling is a hit again. To be called before the client sees the acknowledgement. Any thread.
+    /// is filling is a hit again, a stale one neither. To be called before the client sees the acknowledgement. Any thread.
     pub fn void_everything(&self) {
         for index in 0..self.len() {
             if let Some(l) = self.at(index) {
-                l.next_epoch();
+                l.live(|epoch| (next(epoch), 0));
             }
         }
     }
@@ -229,10 +257,19 @@ impl Links {
             Some(l) => Vouched {
                 answered_us: l.answered_us.load(Ordering::Acquire),
                 fresh_until_us: l.fresh_until_us.load(Ordering::Acquire),
-                epoch: l.epoch.load(Ordering::Acquire),
+                epoch: l.epoch(),
             },
             None => Vouched::default(),
         }
+    }
+
+    /// What an entry of `link` that is not of its epoch must be held against.
+    pub(crate) fn past(&self, link: LinkId) -> Past {
+        // In this order: a time that belongs to a later loss is then seen together with the life after that one.
+        self.link(link).map_or_else(Past::default, |l| Past {
+            vouched_us: l.stale_vouched_us.load(Ordering::Acquire),
+            epoch: (l.life.load(Ordering::Acquire) >> 32) as u32,
+        })
     }
 
     #[inline]
@@ -252,20 +289,34 @@ impl Links {
 }
 
 impl Link {
-    fn next_epoch(&self) {
-        // 0 is "no epoch".
-        let next = |epoch: u32| Some(epoch.checked_add(1).unwrap_or(1));
-        let _ = self.epoch.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next);
+    #[inline]
+    fn epoch(&self) -> u32 {
+        self.life.load(Ordering::Acquire) as u32
     }
+
+    /// From the epoch, the epoch and the stale one that come after it.
+    fn live(&self, after: impl Fn(u32) -> (u32, u32)) {
+        let change = |life: u64| {
+            let (epoch, stale) = after(life as u32);
+            Some(u64::from(stale) << 32 | u64::from(epoch))
+        };
+        let _ = self.life.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
+    }
+}
+
+/// 0 is "no epoch".
+fn next(epoch: u32) -> u32 {
+    epoch.checked_add(1).unwrap_or(1)
 }
 
 fn new_block() -> Block {
     (0..BLOCK)
         .map(|_| {
             CachePadded::new(Link {
-                epoch: AtomicU32::new(1),
+                life: AtomicU64::new(1),
                 answered_us: AtomicU64::new(0),
                 fresh_until_us: AtomicU64::new(0),
+                stale_vouched_us: AtomicU64::new(0),
                 generation: AtomicU32::new(0),
             })
         })

@@ -25,6 +25,9 @@ pub struct Cache {
     /// No entry is served longer than this after it was read, whatever its own expiry; default none, and 60 s
     /// for [`Consistency::Eventual`], where nothing else ends an entry; minimum 1 ms.
     pub max_age: Option<Duration>,
+    /// While the upstream cannot be asked, entries that nobody vouches for are shown for so long after somebody last did;
+    /// `None` (default) = not at all; minimum 1 ms. Not with [`Consistency::Strong`].
+    pub max_stale: Option<Duration>,
     /// How long the absence of a key is kept; `None` = not at all; default 60 s, minimum 1 ms.
     pub negative_ttl: Option<Duration>,
     /// Number of shards of L1, a power of two; `None` (default) = chosen from the budget.
@@ -64,6 +67,7 @@ impl Default for Cache {
             consistency: Consistency::Coherent,
             bound: Duration::from_secs(1),
             max_age: None,
+            max_stale: None,
             negative_ttl: Some(Duration::from_secs(60)),
             shards: None,
         }
@@ -88,11 +92,18 @@ impl Cache {
             consistency,
             bound: reader.length("cache.bound", default.bound, Duration::from_millis(100)),
             max_age: reader.length_or_off("cache.max_age", eventual.then_some(EVENTUAL_MAX_AGE), MILLISECOND),
+            max_stale: reader.length_or_off("cache.max_stale", default.max_stale, MILLISECOND),
             negative_ttl: reader.length_or_off("cache.negative_ttl", default.negative_ttl, MILLISECOND),
             shards: read_shards(reader),
         };
         if cache.max_value_bytes > cache.l1_bytes {
             reader.problem("cache.max_value", "must not be more than cache.l1");
+        }
+        if consistency == Consistency::Strong && cache.max_stale.is_some() {
+            reader.problem(
+                "cache.max_stale",
+                "must be off where cache.consistency is \"strong\", which shows no copies",
+            );
         }
         if eventual && cache.max_age.is_none() {
             reader.problem(
@@ -112,6 +123,7 @@ impl Cache {
             ("consistency", name(&CONSISTENCIES, self.consistency).into()),
             ("bound", print_length(self.bound)),
             ("max_age", print_length_or_off(self.max_age)),
+            ("max_stale", print_length_or_off(self.max_stale)),
             ("negative_ttl", print_length_or_off(self.negative_ttl)),
             ("shards", integer(self.shards.unwrap_or(0))),
         ]

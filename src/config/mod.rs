@@ -9,6 +9,7 @@
 //! nobody took is unknown and refused.
 
 mod auth;
+mod breaker;
 mod cache;
 mod clients;
 mod credentials;
@@ -24,6 +25,7 @@ mod upstream;
 mod url;
 
 pub use auth::{Auth, Credentials};
+pub use breaker::Breaker;
 pub use cache::{Cache, Consistency, Objective};
 pub use clients::Clients;
 pub use credentials::Password;
@@ -54,6 +56,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// How long each step with the upstream may take.
     pub upstream_timeouts: UpstreamTimeouts,
+    /// When a node is given up for a while.
+    pub breaker: Breaker,
     /// Most upstream connections that belong to one client each.
     pub pinned_max: usize,
     /// Bounds on what clients may take.
@@ -76,6 +80,7 @@ impl Default for Config {
             workers: 0,
             upstream: Upstream::default(),
             upstream_timeouts: UpstreamTimeouts::default(),
+            breaker: Breaker::default(),
             pinned_max: Clients::default().max_clients,
             clients: Clients::default(),
             auth: Auth::default(),
@@ -117,6 +122,7 @@ impl Config {
         upstream.extend(self.upstream_timeouts.settings());
         for (section, settings) in [
             ("upstream", upstream),
+            ("breaker", self.breaker.settings()),
             ("clients", self.clients.settings()),
             ("auth", self.auth.settings()),
             ("cache", self.cache.settings()),
@@ -140,6 +146,7 @@ impl Config {
             workers: reader.number("workers", default.workers, 0, 1024),
             pinned_max: reader.number("upstream.pinned_max", clients.max_clients, 1, 1_000_000),
             upstream_timeouts: UpstreamTimeouts::read(reader),
+            breaker: Breaker::read(reader),
             auth: Auth::read(reader),
             cache: Cache::read(reader),
             log: Log::read(reader),

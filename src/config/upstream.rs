@@ -80,6 +80,9 @@ pub struct UpstreamTimeouts {
     pub read: Duration,
     /// Time without progress in writing after which it is given up; default 10 s, minimum 100 ms.
     pub write: Duration,
+    /// From the arrival of a request to its reply, however much else is answered meanwhile; default 10 s, minimum 10 ms. Scripts,
+    /// and what is sent over a connection of the client's own, are excepted.
+    pub request: Duration,
     /// First wait before connecting again, doubled each time, with jitter; default 20 ms, minimum 1 ms.
     pub reconnect_min: Duration,
     /// Longest such wait; default 2 s, minimum `reconnect_min`.
@@ -100,6 +103,7 @@ impl Default for UpstreamTimeouts {
             connect: Duration::from_secs(2),
             read: Duration::from_secs(10),
             write: Duration::from_secs(10),
+            request: Duration::from_secs(10),
             reconnect_min: Duration::from_millis(20),
             reconnect_max: Duration::from_secs(2),
         }
@@ -285,6 +289,7 @@ impl UpstreamTimeouts {
             connect: reader.length("upstream.connect_timeout", default.connect, ms(10)),
             read: reader.length("upstream.read_timeout", default.read, ms(100)),
             write: reader.length("upstream.write_timeout", default.write, ms(100)),
+            request: reader.length("upstream.request_timeout", default.request, ms(10)),
             reconnect_min: reader.length("upstream.reconnect_min", default.reconnect_min, ms(1)),
             reconnect_max: reader.length("upstream.reconnect_max", default.reconnect_max, ms(1)),
         };
@@ -299,6 +304,7 @@ impl UpstreamTimeouts {
             ("connect_timeout", print_length(self.connect)),
             ("read_timeout", print_length(self.read)),
             ("write_timeout", print_length(self.write)),
+            ("request_timeout", print_length(self.request)),
             ("reconnect_min", print_length(self.reconnect_min)),
             ("reconnect_max", print_length(self.reconnect_max)),
         ]

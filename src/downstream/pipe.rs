@@ -134,7 +134,7 @@ fn refuse(session: &mut Session, reason: &Reason, error: &PoolError) -> Ended {
     let text = match error {
         PoolError::Exhausted(_) => format!("ERR nearcache: {error}"),
         PoolError::Dial(error) => match error.server_state() {
-            Some(state) => state.to_owned(),
+            Some(state) => state,
             None => session.worker.shared.unavailable(error),
         },
     };

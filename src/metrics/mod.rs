@@ -58,6 +58,8 @@ pub struct Counters {
     pub requests_total: Tally,
     /// Reads answered from L1.
     pub l1_hits_total: Tally,
+    /// Of the hits: those of entries that nobody vouched for any more.
+    pub l1_stale_total: Tally,
     /// Cacheable reads that L1 could not answer: leaders, followers and those that passed by.
     pub l1_misses_total: Tally,
     /// Of the misses: reads that waited for somebody else's.
@@ -76,6 +78,10 @@ pub struct Counters {
     pub l2_misses_total: Tally,
     /// Requests that failed because the upstream was away or was lost.
     pub l2_errors_total: Tally,
+    /// Requests whose deadline passed before their reply came.
+    pub late_total: Tally,
+    /// Reads sent again after the loss of the connection on which they were.
+    pub repeats_total: Tally,
     pub links_lost_total: Tally,
     pub pushes_total: Tally,
     pub probes_total: Tally,

@@ -20,6 +20,8 @@ pub const REQUEST: &str = "request";
 pub const STATUS: &str = "status";
 pub const REASON: &str = "reason";
 pub const STATE: &str = "state";
+/// A node of the upstream: `host:port`, or the path of a socket.
+pub const NODE: &str = "node";
 
 /// A metric with one number for each set of labels.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +74,10 @@ pub const L1_REFUSED: Number = counter(
     "nearcache_l1_refused_total",
     "Values that were read and not kept, by reason.",
 );
+pub const L1_STALE: Number = counter(
+    "nearcache_l1_stale_total",
+    "Of the hits of l1: those of entries that nobody vouched for any more, while the upstream could not be asked.",
+);
 pub const L1_FOLLOWERS: Number = counter(
     "nearcache_l1_followers_total",
     "Misses that waited for another client's read of the same key.",
@@ -116,6 +122,14 @@ pub const UPSTREAM_SWITCHES: Number = counter(
     "nearcache_upstream_switches_total",
     "Times that another node became the upstream.",
 );
+pub const BREAKER_STATE: Number = gauge(
+    "nearcache_breaker_state",
+    "1 for the state of the node's breaker, 0 for the others.",
+);
+pub const BREAKER_CHANGES: Number = counter(
+    "nearcache_breaker_changes_total",
+    "Times that the node's breaker came into the state.",
+);
 pub const SENTINELS: Number = gauge(
     "nearcache_sentinels",
     "Sentinels that there are, that answer, and that name the primary in use.",
@@ -130,6 +144,14 @@ pub const LINKS_REFUSED: Number = gauge(
 pub const LINKS_SILENT: Number = gauge(
     "nearcache_links_silent",
     "Tracked connections without an answer within the staleness bound.",
+);
+pub const LATE: Number = counter(
+    "nearcache_request_timeouts_total",
+    "Requests that were not answered within upstream.request_timeout.",
+);
+pub const REPEATS: Number = counter(
+    "nearcache_repeated_reads_total",
+    "Reads sent again after the loss of the connection on which they were.",
 );
 pub const LINKS_LOST: Number = counter("nearcache_links_lost_total", "Losses of shared connections.");
 pub const PUSHES: Number = counter("nearcache_pushes_total", "Invalidation messages received.");

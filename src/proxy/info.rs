@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::client::Client;
 use super::outbox::{Source, Touched};
 use super::request::{Request, Road, Step};
+use super::shared::Shared;
 use super::waiter::{Effect, Waiter};
 use super::worker::Worker;
 use crate::clock;
@@ -17,6 +18,7 @@ use crate::config::Consistency;
 use crate::resp::convert::Rule;
 use crate::resp::reply;
 use crate::resp::{Version, encode};
+use crate::upstream::breaker::State;
 use crate::upstream::sentinel::Sentinels;
 
 pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
@@ -105,6 +107,7 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         ),
         ("nearcache_upstream", shared.upstream_name.clone()),
         ("nearcache_upstream_node", shared.target.node()),
+        ("nearcache_breaker", breakers(shared)),
         ("nearcache_upstream_switches", shared.switches.load(Relaxed).to_string()),
         ("nearcache_workers", shared.inboxes.len().to_string()),
         ("nearcache_clients", shared.clients.load(Relaxed).to_string()),
@@ -121,6 +124,7 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         ("nearcache_links_lost", total(|c| &c.links_lost_total).to_string()),
         ("nearcache_requests", total(|c| &c.requests_total).to_string()),
         ("nearcache_l1_hits", hits.to_string()),
+        ("nearcache_l1_stale_hits", total(|c| &c.l1_stale_total).to_string()),
         ("nearcache_l1_misses", misses.to_string()),
         ("nearcache_l1_hit_rate", format!("{hit_rate:.4}")),
         ("nearcache_l1_followers", total(|c| &c.followers_total).to_string()),
@@ -158,6 +162,23 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         facts.push(("nearcache_replicas", replicas.join(",")));
     }
     facts
+}
+
+/// The breaker of each node, how often it has opened, and why it is not closed.
+fn breakers(shared: &Shared) -> String {
+    let each = shared.nodes().map(|node| {
+        let breaker = node.breaker();
+        let opened = breaker.changes(State::Open);
+        match breaker.cut() {
+            None => format!("{} closed, opened {opened} times", node.node()),
+            Some(cut) => format!(
+                "{} {}, opened {opened} times: {cut}",
+                node.node(),
+                breaker.state().name()
+            ),
+        }
+    });
+    each.collect::<Vec<_>>().join(" | ")
 }
 
 fn consistency(worker: &Worker) -> &'static str {

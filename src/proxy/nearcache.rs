@@ -6,7 +6,7 @@ use super::client::Client;
 use super::info;
 use super::local::wrong_arity;
 use super::request::{Request, Step};
-use super::worker::Worker;
+use super::worker::{Trust, Worker};
 use crate::cache::{Explained, name_hash};
 use crate::resp::{Version, encode};
 
@@ -121,8 +121,22 @@ fn describe(worker: &Worker, entry: &Explained, now_us: u64) -> String {
         }
     };
     let is_fresh = worker.shared.links.fresh_until_us(entry.link) > now_us;
+    let is_away = worker
+        .caching_link(entry.db)
+        .is_some_and(|(_, trust)| trust == Trust::Stale);
+    let stale;
     let state = match entry {
         Explained { is_lease: true, .. } => "being read",
+        Explained {
+            stale_for_us: Some(us), ..
+        } => {
+            let ms = us / 1000;
+            stale = match is_away {
+                true => format!("stale hit (the upstream cannot be asked; for {ms} ms more)"),
+                false => format!("stale (not shown, since the upstream can be asked; kept for {ms} ms more)"),
+            };
+            &stale
+        }
         Explained {
             is_epoch_current: false,
             ..

@@ -42,6 +42,15 @@ impl Touched {
         }
     }
 
+    /// Whether there may be a key that both touch.
+    fn meets(&self, other: &Touched) -> bool {
+        match (self, other) {
+            (Touched::None, _) | (_, Touched::None) => false,
+            (Touched::All, _) | (_, Touched::All) => true,
+            (one, other) => one.hashes().iter().any(|hash| other.hashes().contains(hash)),
+        }
+    }
+
     /// The hashes; none for `All`.
     pub fn hashes(&self) -> &[u64] {
         match self {
@@ -61,6 +70,15 @@ pub enum Source {
     Flight(FlightId),
     /// A flight of another worker: later requests on the key must wait.
     FlightElsewhere(FlightId),
+}
+
+impl Source {
+    fn flight(self) -> Option<FlightId> {
+        match self {
+            Source::Sent => None,
+            Source::Flight(flight) | Source::FlightElsewhere(flight) => Some(flight),
+        }
+    }
 }
 
 struct Slot {
@@ -203,6 +221,23 @@ impl Outbox {
             slot.answer = Some(Box::new(answer));
             self.learn_size(bytes);
         }
+    }
+
+    /// Whether a request that waits may be sent again: the client has sent nothing later on its keys, by which it could see
+    /// what it wrote itself. Those in the same flight get the same answer.
+    pub fn may_go_again(&self, sequence: u64, touched: &Touched) -> bool {
+        let Some(index) = sequence.checked_sub(self.head).map(|i| i as usize) else {
+            return false;
+        };
+        let Some(slot) = self.slots.get(index).filter(|slot| slot.answer.is_none()) else {
+            return false;
+        };
+        self.slots.range(index + 1..).all(|later| {
+            let is_one = slot.source.flight().is_some() && slot.source.flight() == later.source.flight();
+            // Without a cache nobody has noted what is touched.
+            let may_meet = slot.touched == Touched::None || later.touched.meets(touched);
+            is_one || !may_meet
+        })
     }
 
     pub fn ready(&mut self) -> &mut Ready {

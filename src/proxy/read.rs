@@ -11,10 +11,10 @@ use super::client::{Client, State, write_frame};
 use super::flight::{FillGuard, Follower};
 use super::local::integer;
 use super::outbox::{Charge, Ready, Source, Touched};
-use super::request::{Reason, Request, Step, forward, pin, send};
+use super::request::{Reason, Request, Road, Step, forward, pin, send};
 use super::waiter::{Effect, FillKind, Waiter};
-use super::worker::{Link, Worker};
-use crate::cache::{Asker, Decision, Expiry, LeaseId, Leasing, Own, Query, View, ViewValue, name_hash};
+use super::worker::{Link, Trust, Worker};
+use crate::cache::{Asker, Decision, Expiry, LeaseId, Leasing, LinkId, Own, Query, View, ViewValue, name_hash};
 use crate::command::Cache;
 use crate::resp::convert::Rule;
 use crate::resp::{Version, encode};
@@ -22,6 +22,7 @@ use crate::resp::{Version, encode};
 /// A read that L1 may know. Its connection takes requests.
 pub fn cached(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
     let args = request.args;
+    let vouched = (link.sink.link, Trust::Vouched);
     match request.spec.cache_of(args) {
         Cache::Get => {
             let sought = Sought::new(args.arg(1), b"", FillKind::Payload);
@@ -30,13 +31,13 @@ pub fn cached(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request
         Cache::Mget => several::values(worker, client, link, request),
         Cache::Exists if args.len() != 2 => several::existence(worker, client, link, request),
         Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type => {
-            if derived(worker, client, link, request) {
+            if derived(worker, client, vouched, request) {
                 return Step::DONE;
             }
             reply(worker, client, link, request, None)
         }
         Cache::Ttl | Cache::Pttl => {
-            if derived(worker, client, link, request) {
+            if derived(worker, client, vouched, request) {
                 return Step::DONE;
             }
             missed(worker, client, link, request, 1)
@@ -48,6 +49,83 @@ pub fn cached(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request
         }
         Cache::No | Cache::Never(_) | Cache::Sub(_) => forward(worker, client, link, request),
     }
+}
+
+/// While the upstream cannot be asked: tries to answer a cacheable read from an entry, even if nobody vouches for it any more.
+/// True: answered.
+pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> bool {
+    if worker.shared.config.cache.max_stale.is_none() {
+        return false;
+    }
+    let (db, is_first) = {
+        let state = client.state.borrow();
+        (state.db, state.road == Road::Main || state.outbox.is_all_answered())
+    };
+    // Answers to scripts come first, as they would from the upstream.
+    let Some((link, Trust::Stale)) = worker.caching_link(db).filter(|_| is_first) else {
+        return false;
+    };
+    let args = request.args;
+    let from = (link, Trust::Stale);
+    match request.spec.cache_of(args) {
+        Cache::Get => {
+            let sought = Sought::new(args.arg(1), b"", FillKind::Payload);
+            peek(worker, client, link, request, &sought)
+        }
+        Cache::Mget => several::stale_values(worker, client, link, request),
+        Cache::Exists if args.len() != 2 => several::existence_known(worker, client, from, request),
+        Cache::Ttl | Cache::Pttl => derived(worker, client, from, request),
+        Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type if derived(worker, client, from, request) => true,
+        Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type | Cache::Reply | Cache::Brief => {
+            let found = with_variant(worker, request, |name, variant| {
+                let absent = request.spec.absent.of(args);
+                let sought = Sought::new(name, variant, FillKind::Reply { absent, most_us: None });
+                peek(worker, client, link, request, &sought)
+            });
+            found.unwrap_or(false)
+        }
+        Cache::No | Cache::Never(_) | Cache::Sub(_) => false,
+    }
+}
+
+/// A hit or nothing.
+fn peek(worker: &Worker, client: &Client, link: LinkId, request: &Request<'_>, sought: &Sought<'_>) -> bool {
+    let mut state = client.state.borrow_mut();
+    let State {
+        outbox,
+        version,
+        db,
+        floor_us,
+        ..
+    } = &mut *state;
+    let query = Query {
+        hash: sought.hash,
+        db: *db,
+        name: sought.name,
+        variant: sought.variant,
+    };
+    let asker = Asker {
+        now_us: request.now_us,
+        link,
+        own: outbox.own(sought.hash),
+        floor_us: *floor_us,
+        takes_stale: true,
+    };
+    let hit = worker.shared.cache.peek(&query, &asker, |view| {
+        outbox.answer_now(|ready| write_view(ready, &view, sought.kind, *version, request));
+        view.is_stale
+    });
+    if let Some(is_stale) = hit {
+        count_hits(worker, 1, u64::from(is_stale));
+    }
+    hit.is_some()
+}
+
+/// So many keys were answered for from L1, of these so many from stale entries.
+fn count_hits(worker: &Worker, keys: u64, stale: u64) {
+    let counters = worker.counters();
+    counters.l1_hits_total.add(keys);
+    counters.l1_stale_total.add(stale);
 }
 
 /// The one reply that is asked for.
@@ -77,10 +155,19 @@ fn reply(
     request: &Request<'_>,
     most_us: Option<u64>,
 ) -> Step {
+    let step = with_variant(worker, request, |name, variant| {
+        let absent = request.spec.absent.of(request.args);
+        let sought = Sought::new(name, variant, FillKind::Reply { absent, most_us });
+        single(worker, client, link, request, &sought)
+    });
+    step.unwrap_or_else(|| forward(worker, client, link, request))
+}
+
+/// Does it with the one key and the bytes that stand for the command and its other arguments. `None`: there is more than one
+/// key, or too much else to be kept.
+fn with_variant<R>(worker: &Worker, request: &Request<'_>, with: impl FnOnce(&[u8], &[u8]) -> R) -> Option<R> {
     let args = request.args;
-    let Some(key) = request.spec.only_key(args) else {
-        return forward(worker, client, link, request);
-    };
+    let key = request.spec.only_key(args)?;
     let mut variant = std::mem::take(&mut *worker.variant.borrow_mut());
     variant.clear();
     variant.extend_from_slice(&request.spec.id.to_le_bytes());
@@ -88,15 +175,9 @@ fn reply(
         variant.extend_from_slice(&(arg.len() as u32).to_le_bytes());
         variant.extend_from_slice(arg);
     }
-    let step = if variant.len() > LONGEST_VARIANT_BYTES {
-        forward(worker, client, link, request)
-    } else {
-        let absent = request.spec.absent.of(args);
-        let sought = Sought::new(args.arg(key), &variant, FillKind::Reply { absent, most_us });
-        single(worker, client, link, request, &sought)
-    };
+    let done = (variant.len() <= LONGEST_VARIANT_BYTES).then(|| with(args.arg(key), &variant));
     *worker.variant.borrow_mut() = variant;
-    step
+    done
 }
 
 /// Arguments longer than this are not worth keeping.
@@ -144,6 +225,8 @@ fn single(
         link: link.sink.link,
         own: outbox.own(hash),
         floor_us: *floor_us,
+        // Those were looked at before.
+        takes_stale: false,
     };
     let must_wait = outbox.must_wait_for_flight(&Touched::One(hash));
     let leasing = if must_wait || is_large {
@@ -243,7 +326,7 @@ fn lead(
 }
 
 /// Tries to answer from an entry that some other read has left. True: answered.
-fn derived(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> bool {
+fn derived(worker: &Worker, client: &Client, (link, trust): (LinkId, Trust), request: &Request<'_>) -> bool {
     let name = request.args.arg(1);
     let hash = name_hash(name);
     let mut state = client.state.borrow_mut();
@@ -262,29 +345,30 @@ fn derived(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &
     };
     let asker = Asker {
         now_us: request.now_us,
-        link: link.sink.link,
+        link,
         own,
         floor_us: *floor_us,
+        takes_stale: trust == Trust::Stale,
+    };
+    let mut is_stale = false;
+    let mut derive = |view: View<'_>, of| {
+        is_stale = view.is_stale;
+        derive(&view, of, request)
     };
     let cache = &worker.shared.cache;
-    let derived = match cache
-        .peek(&query, &asker, |view| derive(&view, Of::String, request))
-        .flatten()
-    {
+    let derived = match cache.peek(&query, &asker, |view| derive(view, Of::String)).flatten() {
         None if matches!(
             request.spec.cache,
             Cache::Exists | Cache::Type | Cache::Ttl | Cache::Pttl
         ) =>
         {
-            cache
-                .peek_any(&query, &asker, |view| derive(&view, Of::Any, request))
-                .flatten()
+            cache.peek_any(&query, &asker, |view| derive(view, Of::Any)).flatten()
         }
         derived => derived,
     };
     let Some(derived) = derived else { return false };
     outbox.answer_now(|ready| derived.write(ready));
-    worker.counters().l1_hits_total.add(1);
+    count_hits(worker, 1, u64::from(is_stale));
     true
 }
 

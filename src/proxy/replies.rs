@@ -136,6 +136,18 @@ impl LinkSink {
         }
     }
 
+    /// A write may have been executed, or may yet be, and no push will tell of it: its client must not be shown as stale what it
+    /// has overwritten.
+    fn void_unknown(&self, worker: &Worker, effect: &Effect) {
+        if worker.shared.config.cache.max_stale.is_none() {
+            return;
+        }
+        match effect {
+            Effect::Write(written) | Effect::Exec { written, .. } => self.acked(worker, written),
+            _ => {}
+        }
+    }
+
     fn acked(&self, worker: &Worker, touched: &Touched) {
         if !worker.shared.config.cache.is_used() {
             return;
@@ -195,6 +207,7 @@ impl Sink for LinkSink {
         if !self.is_vouching() {
             return;
         }
+        worker.shared.links.regained(self.link);
         let state = match tracking {
             TrackingState::Refused(error) => {
                 tracing::warn!(
@@ -270,8 +283,10 @@ impl Sink for LinkSink {
             }
             Effect::FillTtl(guard, kind) => {
                 let kind = *kind;
-                if let Some(lease) = guard.end() {
-                    self.land(&worker, lease, kind, &waiter, frame.bytes);
+                match guard.end() {
+                    Some(lease) => self.land(&worker, lease, kind, &waiter, frame.bytes),
+                    // It was given up when its deadline had passed.
+                    None => drop(self.held.borrow_mut().pop_front()),
                 }
                 return;
             }
@@ -333,6 +348,9 @@ impl Sink for LinkSink {
             self.suspected.set(self.suspected.get() + 1);
             worker.remember_large_reply(&waiter.effect, usize::MAX);
         }
+        if matches!(failure, Failure::Lost(_)) {
+            self.void_unknown(&worker, &waiter.effect);
+        }
         let error = worker.unavailable(failure);
         if let Effect::FillTtl(mut guard, _) = waiter.effect
             && let Some(lease) = guard.end()
@@ -341,6 +359,77 @@ impl Sink for LinkSink {
             worker.fail_followers(&followers, &error);
         }
         if let Some((client, sequence)) = &waiter.to {
+            client.answer(*sequence, Answer::Error(&error), &worker.touched);
+        }
+    }
+
+    fn may_go_again(&self, lost: &[Waiter], was_sent: bool) -> bool {
+        if !was_sent {
+            return true;
+        }
+        let Some(worker) = self.worker.upgrade() else {
+            return false;
+        };
+        let one;
+        let (to, touched, lease) = match lost {
+            [
+                Waiter {
+                    to,
+                    effect: Effect::Read(touched),
+                    ..
+                },
+            ] => (to, touched, None),
+            [
+                Waiter {
+                    to,
+                    effect: Effect::Mget { touched, .. },
+                    ..
+                },
+                ..,
+            ] => (to, touched, None),
+            [
+                Waiter {
+                    effect: Effect::FillRead(lease, hash),
+                    ..
+                },
+                Waiter { to, .. },
+            ] => {
+                one = Touched::One(*hash);
+                (to, &one, Some(*lease))
+            }
+            _ => return false,
+        };
+        let Some((client, sequence)) = to else { return false };
+        if !client.state.borrow().outbox.may_go_again(*sequence, touched) {
+            return false;
+        }
+        if let Some(lease) = lease {
+            // Clients of other workers send nothing on the key while they follow.
+            let late = worker.shared.cache.dismiss(lease, |follower| {
+                follower.worker == worker.index && !worker.may_follow_again(follower, touched)
+            });
+            worker.fail_followers(
+                &late,
+                &worker.unavailable(&Failure::Lost("the read that it waited for was lost".into())),
+            );
+        }
+        worker.counters().repeats_total.add(1);
+        true
+    }
+
+    fn expired(&self, waiter: &mut Waiter) {
+        let Some(worker) = self.worker.upgrade() else { return };
+        let error = worker.late();
+        let late = &worker.counters().late_total;
+        if let Effect::FillTtl(guard, _) = &mut waiter.effect
+            && let Some(lease) = guard.end()
+        {
+            let followers = worker.shared.cache.abandon(lease);
+            late.add(followers.len() as u64);
+            worker.fail_followers(&followers, &error);
+        }
+        if let Some((client, sequence)) = &waiter.to {
+            late.add(1);
             client.answer(*sequence, Answer::Error(&error), &worker.touched);
         }
     }

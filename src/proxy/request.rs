@@ -193,6 +193,10 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
     if road == Road::Scripts && worker.shared.pause.holds_writes_back(request.now_us) {
         return pin(client, Reason::Side);
     }
+    // What L1 still has is shown before the client is told that the upstream is away.
+    if request.spec.cache.is_kept() && read::stale(worker, client, request) {
+        return Step::DONE;
+    }
     let link = match available(worker, client, road) {
         Ok(link) => link,
         Err(step) => return step,

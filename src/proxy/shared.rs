@@ -190,6 +190,11 @@ impl Shared {
         }
     }
 
+    /// The nodes of the upstream.
+    pub fn nodes(&self) -> impl Iterator<Item = &Target> {
+        std::iter::once(&self.target)
+    }
+
     pub fn next_client_id(&self) -> u64 {
         self.next_client.fetch_add(1, Relaxed)
     }

@@ -74,6 +74,15 @@ pub struct Worker {
     pub variant: RefCell<Vec<u8>>,
 }
 
+/// Which entries of L1 will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// Those for which their link vouches.
+    Vouched,
+    /// Those as well for which none does any more: the upstream cannot be asked.
+    Stale,
+}
+
 impl Worker {
     pub fn new(index: u16, shared: Arc<Shared>) -> Rc<Worker> {
         let target = Rc::new(shared.target.clone());
@@ -143,11 +152,21 @@ impl Worker {
         }
     }
 
-    /// The link of the shared connection for a database, if what it reads may be kept and requests are taken.
-    pub fn caching_link(&self, db: u32) -> Option<LinkId> {
+    /// The link of the shared connection for a database, if what it reads may be kept, and what its clients may be shown
+    /// without asking anybody.
+    pub fn caching_link(&self, db: u32) -> Option<(LinkId, Trust)> {
         let connections = self.connections.borrow();
         let (_, link) = connections.iter().find(|(d, _)| *d == db)?;
-        (link.is_taking() && self.is_caching(link)).then_some(link.sink.link)
+        let trust = self.trust(link);
+        (self.is_caching(link) && (trust == Trust::Stale || link.is_taking())).then_some((link.sink.link, trust))
+    }
+
+    /// What clients of this connection may be shown without asking anybody.
+    pub fn trust(&self, link: &Link) -> Trust {
+        match self.shared.config.cache.max_stale {
+            Some(_) if link.is_away() => Trust::Stale,
+            _ => Trust::Vouched,
+        }
     }
 
     /// The shared connection for scripts in a database.
@@ -168,6 +187,7 @@ impl Worker {
         let timeouts = Timeouts {
             read: for_ever,
             write: for_ever,
+            request: for_ever,
             ..self.timeouts()
         };
         let sink = LinkSink::new(self, LinkId::PINNED);
@@ -218,6 +238,7 @@ impl Worker {
         Timeouts {
             read: timeouts.read,
             write: timeouts.write,
+            request: timeouts.request,
             back_off: (timeouts.reconnect_min, timeouts.reconnect_max),
             tick: self.tick_period(),
         }
@@ -267,8 +288,9 @@ impl Worker {
     /// How often `tick` is due.
     pub fn tick_period(&self) -> Duration {
         let cache = &self.shared.config.cache;
-        let read_timeout = self.shared.config.upstream_timeouts.read;
-        (cache.bound / 8).min(read_timeout / 10).max(Duration::from_millis(5))
+        let timeouts = &self.shared.config.upstream_timeouts;
+        let shortest = timeouts.read.min(timeouts.request);
+        (cache.bound / 8).min(shortest / 10).max(Duration::from_millis(5))
     }
 
     // ---- clients
@@ -427,13 +449,7 @@ impl Worker {
 
     /// An answer for a client of this worker, if it is still there.
     pub fn take_answer(&self, to: &Follower, answer: &FlightAnswer) {
-        let client = self
-            .clients
-            .borrow()
-            .get(to.place as usize)
-            .filter(|c| c.meta.id == to.client)
-            .map(Rc::clone);
-        let Some(client) = client else { return };
+        let Some(client) = self.client_of(to) else { return };
         match answer {
             FlightAnswer::Reply(bytes) => client.answer(to.sequence, Answer::Converted(bytes.clone()), &self.touched),
             FlightAnswer::Error(text) => client.answer(to.sequence, Answer::Error(text), &self.touched),
@@ -498,6 +514,27 @@ impl Worker {
             }
             true
         }
+    }
+
+    /// A client of this worker that follows a flight may be answered by a read that is sent again.
+    pub fn may_follow_again(&self, follower: &Follower, touched: &Touched) -> bool {
+        self.client_of(follower)
+            .is_some_and(|client| client.state.borrow().outbox.may_go_again(follower.sequence, touched))
+    }
+
+    fn client_of(&self, follower: &Follower) -> Option<Rc<Client>> {
+        let clients = self.clients.borrow();
+        let client = clients.get(follower.place as usize)?;
+        (client.meta.id == follower.client).then(|| Rc::clone(client))
+    }
+
+    /// The text of the error for a request whose deadline has passed.
+    pub fn late(&self) -> String {
+        format!(
+            "ERR nearcache: upstream {} has not answered within the request timeout of {} ms; a write may or may not have been executed",
+            self.shared.upstream_name,
+            self.shared.config.upstream_timeouts.request.as_millis()
+        )
     }
 
     pub fn unavailable(&self, failure: &Failure) -> String {

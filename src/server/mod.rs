@@ -221,6 +221,7 @@ fn build(config: Config, target: Target) -> Shared {
             // `None` in the configuration means that absence is not kept.
             negative_ttl_us: Some(config.cache.negative_ttl.map_or(0, micros)),
             max_age_us: config.cache.max_age.map(micros),
+            max_stale_us: config.cache.max_stale.map(micros),
             consistency: match config.cache.consistency {
                 Consistency::Eventual => cache::Consistency::Eventual,
                 Consistency::Coherent | Consistency::Strong => cache::Consistency::Coherent,

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Endpoint, Place, Upstream};
+use crate::config::{self, Config, Endpoint, Place, Upstream};
 use crate::proxy::shared::{Message, Shared};
+use crate::upstream::breaker;
 use crate::upstream::dial::{Access, Role, Route, Target};
 use crate::upstream::embedded::Embedded;
 use crate::upstream::sentinel::{self, Settings, Topology};
@@ -46,7 +47,7 @@ pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationTok
     let connect_timeout = config.upstream_timeouts.connect.min(config.upstream_timeouts.read);
     let (access, of_sentinels) = access(&config.upstream)?;
     let fixed = |node: Endpoint| Reached {
-        target: Target::fixed(node, access.clone(), connect_timeout),
+        target: Target::fixed(node, access.clone(), connect_timeout, breaker(&config.breaker)),
         sentinel: None,
     };
     match &config.upstream {
@@ -66,7 +67,7 @@ pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationTok
                 node: Topology::default().primary,
                 role: Role::Primary,
             });
-            let target = Target::following(routes, access, connect_timeout);
+            let target = Target::following(routes, access, connect_timeout, breaker(&config.breaker));
             let (of_sentinels, accesses) = watch::channel(Arc::new(of_sentinels));
             let bound = config.cache.bound;
             let settings = Settings {
@@ -86,6 +87,14 @@ pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationTok
                 }),
             })
         }
+    }
+}
+
+fn breaker(config: &config::Breaker) -> breaker::Settings {
+    breaker::Settings {
+        failures: config.failures,
+        window: config.window,
+        pause: (config.pause_min, config.pause_max),
     }
 }
 

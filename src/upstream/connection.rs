@@ -6,32 +6,30 @@
 //! it full waits until it is told.
 //!
 //! Life: connect (requests queue meanwhile, once after a loss or at the first use), pump, and at a loss everything
-//! unanswered fails with the reason. While the upstream stays away requests fail at once.
+//! unanswered fails with the reason, but for what was not sent yet and for reads that may be sent again. While the upstream stays away, or its breaker is open, requests fail at once.
+
+mod pump;
+mod queue;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::dial::{Greeted, Greeting, Target, TrackingState};
+use queue::{Fate, Queue};
+
+use super::dial::{DialError, Greeted, Greeting, Target, TrackingState};
 use crate::clock;
-use crate::net::Stream;
 use crate::resp::reply::FrameScanner;
 
-/// Unsent bytes beyond which sessions have to wait.
+/// Unanswered bytes beyond which sessions have to wait.
 pub const FULL_BYTES: usize = 32 << 20;
 /// A frame from this size on is handed over by reference instead of being copied.
 pub const SHARED_FRAME_BYTES: usize = 64 << 10;
-
-const READ_BYTES: usize = 64 << 10;
-/// Reads in one turn before other tasks of the worker get theirs.
-const READS_A_TURN: usize = 8;
 
 /// What the connection's owner does with what arrives; called in stream order on the worker's thread.
 pub trait Sink: 'static {
@@ -56,6 +54,13 @@ pub trait Sink: 'static {
     /// The connection is gone: comes before the `failed` of everything that was unanswered.
     fn lost(&self);
     fn failed(&self, waiter: Self::Waiter, failure: &Failure);
+    /// Comes before the `failed` of later requests: whether these, which were queued together and are now lost, are to be sent
+    /// on the next connection, and so wait on. At most once for what was sent.
+    fn may_go_again(&self, _lost: &[Self::Waiter], _was_sent: bool) -> bool {
+        false
+    }
+    /// The deadline of a request has passed. A reply may come all the same, or its failure.
+    fn expired(&self, _waiter: &mut Self::Waiter) {}
     /// The waiter of a PING that only asks whether the link still answers.
     fn probe(&self) -> Self::Waiter;
 }
@@ -78,6 +83,15 @@ pub enum Failure {
     Lost(String),
 }
 
+impl Failure {
+    fn of(error: &DialError) -> Failure {
+        match error.server_state() {
+            Some(state) => Failure::Refused(state),
+            None => Failure::Unavailable(error.to_string()),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -98,8 +112,8 @@ pub struct Connection<S: Sink> {
     is_woken: Cell<bool>,
     /// Sessions that found the queue full.
     blocked: RefCell<Vec<Waker>>,
-    /// Set by `hang_up`: the pump ends with this reason.
-    doomed: RefCell<Option<String>>,
+    /// The pump ends with this.
+    doomed: RefCell<Option<Ending>>,
     tracking: Cell<bool>,
     /// Of the node to which it leads, or led last.
     generation: Cell<u32>,
@@ -114,6 +128,8 @@ pub struct Timeouts {
     pub read: Duration,
     /// For the upstream to take bytes.
     pub write: Duration,
+    /// For the reply to a request, whatever else is answered meanwhile.
+    pub request: Duration,
     /// Between attempts to connect: the first pause, and the longest.
     pub back_off: (Duration, Duration),
     /// Between calls of `tick`.
@@ -135,16 +151,21 @@ pub struct Input {
     scanned: usize,
 }
 
-struct Queue<W> {
-    out: Vec<u8>,
-    written: usize,
-    /// When bytes were last written, or queued behind nothing.
-    stuck_since_us: u64,
-    /// When each was queued (µs), and who waits.
-    waiters: VecDeque<(u64, W)>,
-    last_sent_us: u64,
-    /// When bytes last arrived, or the first unanswered request was queued, whichever is later.
-    silent_since_us: u64,
+/// Why a connection is over.
+struct Ending {
+    why: String,
+    /// Since when the node has not done what it should (µs), if that is the reason.
+    failed_since_us: Option<u64>,
+}
+
+impl Ending {
+    /// By nobody's fault, as far as is known: a server may close what a client has caused.
+    fn of(why: impl Into<String>) -> Ending {
+        Ending {
+            why: why.into(),
+            failed_since_us: None,
+        }
+    }
 }
 
 enum Phase {
@@ -161,14 +182,7 @@ impl<S: Sink> Connection<S> {
             target,
             greeting,
             timeouts,
-            queue: RefCell::new(Queue {
-                out: Vec::new(),
-                written: 0,
-                stuck_since_us: 0,
-                waiters: VecDeque::new(),
-                last_sent_us: 0,
-                silent_since_us: 0,
-            }),
+            queue: RefCell::new(Queue::new()),
             phase: RefCell::new(Phase::Connecting),
             waker: RefCell::new(None),
             is_woken: Cell::new(false),
@@ -182,10 +196,18 @@ impl<S: Sink> Connection<S> {
 
     /// Whether requests are taken, and if not, why.
     pub fn availability(&self) -> Result<(), Failure> {
+        if let Some(cut) = self.target.breaker().cut() {
+            return Err(Failure::of(&DialError::Cut(cut)));
+        }
         match &*self.phase.borrow() {
             Phase::Down(failure) => Err(failure.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the server cannot be asked on it now: there is no connection, or the breaker is open.
+    pub fn is_away(&self) -> bool {
+        !self.is_up() || self.target.breaker().is_cut()
     }
 
     pub fn is_taking(&self) -> bool {
@@ -203,8 +225,7 @@ impl<S: Sink> Connection<S> {
 
     /// Whether sessions have to wait before they send more.
     pub fn is_full(&self) -> bool {
-        let queue = self.queue.borrow();
-        queue.out.len() - queue.written > FULL_BYTES
+        self.queue.borrow().is_full()
     }
 
     /// Wakes this session when there is room again.
@@ -214,11 +235,11 @@ impl<S: Sink> Connection<S> {
 
     /// When the oldest unanswered request was queued.
     pub fn oldest_unanswered_us(&self) -> Option<u64> {
-        self.queue.borrow().waiters.front().map(|(sent_us, _)| *sent_us)
+        self.queue.borrow().oldest_us()
     }
 
     pub fn unanswered(&self) -> usize {
-        self.queue.borrow().waiters.len()
+        self.queue.borrow().len()
     }
 
     /// Queues one request, complete and well-formed. The caller has asked `availability`.
@@ -231,54 +252,66 @@ impl<S: Sink> Connection<S> {
 
     /// Queues requests that the closure writes, with one `expect` for each.
     pub fn send_with(&self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
-        let mut queue = self.queue.borrow_mut();
-        let Queue {
-            out,
-            waiters,
-            last_sent_us,
-            silent_since_us,
-            stuck_since_us,
-            ..
-        } = &mut *queue;
-        if waiters.is_empty() {
-            *silent_since_us = now_us;
-        }
-        if out.is_empty() {
-            *stuck_since_us = now_us;
-        }
-        *last_sent_us = now_us;
-        write(out, &mut |waiter| waiters.push_back((now_us, waiter)));
-        drop(queue);
+        self.queue.borrow_mut().push(now_us, write);
         self.wake();
     }
 
     /// Called some times within the staleness bound: asks a quiet link whether it still answers, and gives up one that
     /// has been silent for the read timeout.
     pub fn tick(&self, now_us: u64, probe_after: Duration) {
+        self.expire(now_us);
         if !self.is_up() {
             return;
         }
         let queue = self.queue.borrow();
         let silent_since_us = queue.silent_since_us.max(self.patient_until_us.get());
-        let silent =
-            !queue.waiters.is_empty() && now_us.saturating_sub(silent_since_us) >= self.timeouts.read_at_tick_us();
-        let stuck = queue.written < queue.out.len()
-            && now_us.saturating_sub(queue.stuck_since_us) >= self.timeouts.write.as_micros() as u64;
-        let quiet =
-            queue.waiters.is_empty() && now_us.saturating_sub(queue.last_sent_us) >= probe_after.as_micros() as u64;
+        let silent = !queue.is_empty() && now_us.saturating_sub(silent_since_us) >= self.timeouts.read_at_tick_us();
+        let stuck_since_us = queue.stuck_since_us;
+        let stuck =
+            !queue.is_written() && now_us.saturating_sub(stuck_since_us) >= self.timeouts.write.as_micros() as u64;
+        let quiet = queue.is_empty() && now_us.saturating_sub(queue.last_sent_us) >= probe_after.as_micros() as u64;
         drop(queue);
         if silent {
-            self.hang_up(format!(
+            let why = format!(
                 "no answer within the read timeout of {} ms",
                 self.timeouts.read.as_millis()
-            ));
+            );
+            self.give_up(why, silent_since_us);
         } else if stuck {
-            self.hang_up(format!(
+            let why = format!(
                 "it took no data within the write timeout of {} ms",
                 self.timeouts.write.as_millis()
-            ));
+            );
+            self.give_up(why, stuck_since_us);
         } else if quiet {
             self.send(b"*1\r\n$4\r\nPING\r\n", now_us, self.sink.probe());
+        }
+    }
+
+    /// Tells those whose deadline has passed.
+    fn expire(&self, now_us: u64) {
+        let request_us = self.timeouts.request.as_micros() as u64;
+        let before_us = now_us.saturating_sub(request_us);
+        if before_us <= self.patient_until_us.get() {
+            return;
+        }
+        let (mut late, mut since_us) = (0, 0);
+        let mut queue = self.queue.borrow_mut();
+        while let Some((queued_us, waiter)) = queue.next_late(before_us) {
+            self.sink.expired(waiter);
+            late += 1;
+            since_us = queued_us;
+        }
+        drop(queue);
+        if late > 0 {
+            tracing::warn!(upstream = %self.target.node(), db = self.greeting.db, requests = late, "not answered within the request timeout");
+            // Unless it has answered others meanwhile.
+            let why = format!(
+                "no answer within the request timeout of {} ms",
+                self.timeouts.request.as_millis()
+            );
+            self.target.failed(self.generation.get(), since_us, &why);
+            self.sink.batch_done(0, 0);
         }
     }
 
@@ -291,7 +324,16 @@ impl<S: Sink> Connection<S> {
 
     /// Ends the connection; it is built anew.
     pub fn hang_up(&self, why: String) {
-        *self.doomed.borrow_mut() = Some(why);
+        self.doom(why, None);
+    }
+
+    /// The same by the fault of the node, which has failed since this time.
+    fn give_up(&self, why: String, since_us: u64) {
+        self.doom(why, Some(since_us));
+    }
+
+    fn doom(&self, why: String, failed_since_us: Option<u64>) {
+        *self.doomed.borrow_mut() = Some(Ending { why, failed_since_us });
         self.wake();
     }
 
@@ -323,9 +365,12 @@ impl<S: Sink> Connection<S> {
                     self.sink.reached(generation);
                     self.begin(&tracking, begun_us);
                     let up = Instant::now();
-                    let why = self.pump(stream).await;
+                    let Ending { why, failed_since_us } = self.pump(stream).await;
                     tracing::warn!(upstream = %self.target.node(), db = self.greeting.db, reason = %why, "upstream connection lost");
                     self.target.doubt();
+                    if let Some(since_us) = failed_since_us {
+                        self.target.failed(generation, since_us, &why);
+                    }
                     self.end(why.clone());
                     if up.elapsed() > self.timeouts.back_off.1 || self.target.generation() != generation {
                         losses = 0;
@@ -341,15 +386,19 @@ impl<S: Sink> Connection<S> {
                     }
                     losses = losses.saturating_add(1);
                 }
+                Err(error @ DialError::Cut(_)) => {
+                    self.go_down(Failure::of(&error));
+                    self.target.closed(known).await;
+                    (failures, losses) = (0, 0);
+                    // Requests wait for the connection again.
+                    *self.phase.borrow_mut() = Phase::Connecting;
+                }
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     if failures == 1 {
                         tracing::error!(upstream = %self.target.node(), db = self.greeting.db, %error, "upstream is unavailable");
                     }
-                    self.go_down(match error.server_state() {
-                        Some(state) => Failure::Refused(state.to_owned()),
-                        None => Failure::Unavailable(error.to_string()),
-                    });
+                    self.go_down(Failure::of(&error));
                     if self.target.pause(self.pause(failures), known).await {
                         failures = 0;
                     }
@@ -373,7 +422,25 @@ impl<S: Sink> Connection<S> {
         self.tracking.set(false);
         *self.phase.borrow_mut() = Phase::Connecting;
         self.sink.lost();
-        self.fail_all(&Failure::Lost(why));
+        let failure = Failure::Lost(why);
+        let lost = self.queue.borrow_mut().pieces();
+        for piece in lost {
+            let goes_again = match piece.fate {
+                Fate::Unsent => self.sink.may_go_again(&piece.waiters, false),
+                Fate::Sent => self.sink.may_go_again(&piece.waiters, true),
+                Fate::SentAgain => false,
+            };
+            if goes_again {
+                self.queue.borrow_mut().put_back(piece);
+            } else {
+                piece
+                    .waiters
+                    .into_iter()
+                    .for_each(|waiter| self.sink.failed(waiter, &failure));
+            }
+        }
+        self.sink.batch_done(0, 0);
+        self.unblock();
     }
 
     /// Bytes were appended to the input at this time: every frame that is complete is applied.
@@ -383,29 +450,22 @@ impl<S: Sink> Connection<S> {
     pub fn arrived(&self, input: &mut Input, now_us: u64) -> Result<(), String> {
         self.queue.borrow_mut().silent_since_us = now_us;
         self.sink.received(now_us);
-        self.take_frames(input)
+        self.take_frames(input, now_us)
     }
 
-    /// Everything that is queued and not yet written.
+    /// Everything that is queued and not yet written, which passes for written from now on.
     pub fn take_unsent(&self) -> Vec<u8> {
-        let mut queue = self.queue.borrow_mut();
-        let written = std::mem::take(&mut queue.written);
-        let mut out = std::mem::take(&mut queue.out);
-        out.drain(..written);
-        out
+        self.queue.borrow_mut().take_unsent()
     }
 
     /// When the oldest unanswered request was queued (µs), and who waits for it.
     pub fn next_waiter(&self) -> Option<(u64, S::Waiter)> {
-        self.queue.borrow_mut().waiters.pop_front()
+        self.queue.borrow_mut().pop()
     }
 
     fn is_reply(&self, push: &[u8]) -> bool {
         let queue = self.queue.borrow();
-        queue
-            .waiters
-            .front()
-            .is_some_and(|(_, waiter)| self.sink.is_reply(waiter, push))
+        queue.oldest().is_some_and(|waiter| self.sink.is_reply(waiter, push))
     }
 
     fn requests_start_now(&self) {
@@ -429,166 +489,13 @@ impl<S: Sink> Connection<S> {
     }
 
     fn fail_all(&self, failure: &Failure) {
-        drop(self.take_unsent());
-        let waiters = std::mem::take(&mut self.queue.borrow_mut().waiters);
-        for (_, waiter) in waiters {
-            self.sink.failed(waiter, failure);
-        }
+        let unanswered = self.queue.borrow_mut().clear();
+        unanswered.for_each(|waiter| self.sink.failed(waiter, failure));
         self.sink.batch_done(0, 0);
         self.unblock();
     }
 
     fn unblock(&self) {
         self.blocked.borrow_mut().drain(..).for_each(Waker::wake);
-    }
-
-    async fn pump(&self, mut stream: Stream) -> String {
-        let mut input = Input {
-            bytes: BytesMut::with_capacity(READ_BYTES),
-            ..Input::default()
-        };
-        let end = poll_fn(|cx| {
-            self.remember(cx);
-            self.is_woken.set(false);
-            if let Some(why) = self.doomed.borrow_mut().take() {
-                return Poll::Ready(why);
-            }
-            if let Some(why) = self.read(cx, &mut stream, &mut input) {
-                return Poll::Ready(why);
-            }
-            match self.write(cx, &mut stream) {
-                Some(why) => Poll::Ready(why),
-                None => Poll::Pending,
-            }
-        })
-        .await;
-        *self.waker.borrow_mut() = None;
-        end
-    }
-
-    fn remember(&self, cx: &mut Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-    }
-
-    fn read(&self, cx: &mut Context<'_>, stream: &mut Stream, input: &mut Input) -> Option<String> {
-        for turn in 0.. {
-            if turn == READS_A_TURN {
-                cx.waker().wake_by_ref();
-                return None;
-            }
-            let pending = input.frames.pending_payload();
-            let room = usize::try_from(pending)
-                .unwrap_or(usize::MAX)
-                .clamp(READ_BYTES, 1 << 30);
-            if input.bytes.capacity() - input.bytes.len() < READ_BYTES / 4 {
-                input.bytes.reserve(room);
-            }
-            match stream.poll_read_append(cx, &mut input.bytes) {
-                Poll::Pending => return None,
-                Poll::Ready(Err(e)) => return Some(e.to_string()),
-                Poll::Ready(Ok(0)) => return Some("the upstream closed the connection".into()),
-                Poll::Ready(Ok(_)) => {}
-            }
-            if let Err(why) = self.arrived(input, clock::now_us()) {
-                return Some(why);
-            }
-        }
-        None
-    }
-
-    fn take_frames(&self, input: &mut Input) -> Result<(), String> {
-        let Input {
-            bytes: input,
-            frames,
-            scanned,
-        } = input;
-        let mut start = 0;
-        let (mut answered_us, mut answers) = (0, 0);
-        let result = loop {
-            let (consumed, complete) = match frames.advance(&input[*scanned..]) {
-                Ok(progress) => progress,
-                Err(e) => break Err(format!("the upstream sent what is no RESP: {e}")),
-            };
-            *scanned += consumed;
-            if !complete {
-                break Ok(());
-            }
-            let bytes = *scanned - start;
-            if input[start] == b'>' && !self.is_reply(&input[start..*scanned]) {
-                self.sink.push(&input[start..*scanned]);
-            } else {
-                let Some((sent_us, waiter)) = self.next_waiter() else {
-                    break Err("the upstream sent a reply that nobody asked for".into());
-                };
-                answered_us = sent_us;
-                answers += 1;
-                if bytes >= SHARED_FRAME_BYTES {
-                    input.advance(start);
-                    *scanned -= start;
-                    start = 0;
-                    let shared = input.split_to(bytes).freeze();
-                    *scanned = 0;
-                    self.sink.reply(
-                        waiter,
-                        Frame {
-                            bytes: &shared,
-                            shared: Some(shared.clone()),
-                        },
-                    );
-                    continue;
-                }
-                self.sink.reply(
-                    waiter,
-                    Frame {
-                        bytes: &input[start..*scanned],
-                        shared: None,
-                    },
-                );
-            }
-            start = *scanned;
-        };
-        input.advance(start);
-        *scanned -= start;
-        if input.is_empty() && input.capacity() > 4 * READ_BYTES {
-            *input = BytesMut::with_capacity(READ_BYTES);
-        }
-        self.sink.batch_done(answered_us, answers);
-        result
-    }
-
-    fn write(&self, cx: &mut Context<'_>, stream: &mut Stream) -> Option<String> {
-        let mut queue = self.queue.borrow_mut();
-        while queue.written < queue.out.len() {
-            match stream.poll_write_some(cx, &queue.out[queue.written..]) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(n)) => {
-                    queue.written += n;
-                    if queue.written < queue.out.len() {
-                        queue.stuck_since_us = clock::now_us();
-                    }
-                }
-                Poll::Ready(Err(e)) => return Some(e.to_string()),
-            }
-        }
-        if queue.written == queue.out.len() {
-            queue.written = 0;
-            if queue.out.capacity() > 4 * READ_BYTES {
-                queue.out = Vec::with_capacity(READ_BYTES);
-            }
-            queue.out.clear();
-        } else if queue.written > READ_BYTES && queue.written > queue.out.len() / 2 {
-            let written = queue.written;
-            queue.out.drain(..written);
-            queue.written = 0;
-        }
-        let has_room = queue.out.len() - queue.written <= FULL_BYTES / 2;
-        drop(queue);
-        if has_room && !self.blocked.borrow().is_empty() {
-            self.unblock();
-        }
-        None
     }
 }

@@ -15,8 +15,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
+use super::breaker::{self, Breaker, Cut};
 use super::frames::FrameReader;
 use super::tls::{self, Tls};
+use crate::clock;
 use crate::config::{Credentials, Endpoint, Secret};
 use crate::net::Stream;
 use crate::resp::reply;
@@ -30,6 +32,8 @@ pub struct Target {
     access: Arc<RwLock<Arc<Access>>>,
     /// Told of every failure to reach the node: whoever names it may know better by now.
     doubts: Arc<Notify>,
+    /// Of the node that it is now.
+    breaker: Arc<Breaker>,
     pub connect_timeout: Duration,
     /// Places for handshakes of connections of which there may be thousands, see [`DIALS_AT_ONCE`].
     pub dials: Arc<Semaphore>,
@@ -81,6 +85,8 @@ pub enum DialError {
     Unknown(String),
     /// The node that Sentinel named says that it is something else.
     NotPrimary(String),
+    /// The node has failed too often to be tried.
+    Cut(Cut),
     /// The same, of the node that is named: where there are several it matters which.
     At(String, Box<DialError>),
 }
@@ -100,6 +106,7 @@ impl fmt::Display for DialError {
                     "it says that it is a {role}, no primary: the sentinels are asked anew"
                 )
             }
+            DialError::Cut(cut) => cut.fmt(f),
             DialError::At(node, error) => write!(f, "{node}: {error}"),
         }
     }
@@ -107,9 +114,10 @@ impl fmt::Display for DialError {
 
 impl DialError {
     /// The server's own words for a state in which it serves nobody, which clients know how to take.
-    pub fn server_state(&self) -> Option<&str> {
+    pub fn server_state(&self) -> Option<String> {
         match self {
-            DialError::Refused { error, .. } if is_server_state(error) => Some(error),
+            DialError::Refused { error, .. } if is_server_state(error) => Some(error.clone()),
+            DialError::Cut(cut) if cut.is_server_state => Some(cut.to_string()),
             DialError::At(_, error) => error.server_state(),
             _ => None,
         }
@@ -167,21 +175,27 @@ pub enum TrackingState {
 
 impl Target {
     /// One node for good.
-    pub fn fixed(node: Endpoint, access: Access, connect_timeout: Duration) -> Target {
+    pub fn fixed(node: Endpoint, access: Access, connect_timeout: Duration, breaker: breaker::Settings) -> Target {
         let route = Route {
             generation: 0,
             node: Ok(node),
             role: Role::Any,
         };
-        Target::following(watch::channel(route).1, access, connect_timeout)
+        Target::following(watch::channel(route).1, access, connect_timeout, breaker)
     }
 
     /// The node that somebody else names.
-    pub fn following(route: watch::Receiver<Route>, access: Access, connect_timeout: Duration) -> Target {
+    pub fn following(
+        route: watch::Receiver<Route>,
+        access: Access,
+        connect_timeout: Duration,
+        breaker: breaker::Settings,
+    ) -> Target {
         Target {
             route,
             access: Arc::new(RwLock::new(Arc::new(access))),
             doubts: Arc::default(),
+            breaker: Arc::new(Breaker::new(breaker)),
             connect_timeout,
             dials: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
         }
@@ -206,6 +220,19 @@ impl Target {
     /// From now on new connections are made in this way.
     pub fn set_access(&self, access: Access) {
         *self.access.write() = Arc::new(access);
+        self.breaker.probe_now();
+    }
+
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    /// An attempt to get something from the node of this generation, begun at this time (µs), has come to nothing by the node's
+    /// fault. Called within a runtime, which then has to probe the node.
+    pub fn failed(&self, generation: u32, begun_us: u64, why: &str) {
+        if self.breaker.failed(generation, begun_us, why) {
+            tokio::spawn(breaker::tend(self.clone()));
+        }
     }
 
     /// A connection to the node was lost or could not be had.
@@ -217,23 +244,51 @@ impl Target {
         Arc::clone(&self.doubts)
     }
 
-    /// Waits so long, or until the node is no longer that of this generation; whether it is another one.
-    pub async fn pause(&self, length: Duration, generation: u32) -> bool {
-        let mut route = self.route.clone();
-        let other = route.wait_for(|route| route.generation != generation);
-        match tokio::time::timeout(length, other).await {
-            Ok(Ok(_)) => true,
-            // Nobody is left who could change it.
-            Ok(Err(_)) => {
-                tokio::time::sleep(length).await;
-                false
-            }
-            Err(_) => false,
+    /// Waits until the breaker is closed, or the node is no longer that of this generation.
+    pub async fn closed(&self, generation: u32) {
+        tokio::select! {
+            () = self.breaker.closed() => {}
+            () = self.left(generation) => {}
         }
     }
 
-    /// Connects and greets. Nothing is left in the stream: the next reply belongs to the next request.
+    /// Waits so long, or until the node is no longer that of this generation, or until its breaker has closed: an attempt is
+    /// worth it again. Whether it is another node.
+    pub async fn pause(&self, length: Duration, generation: u32) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(length) => false,
+            () = self.breaker.closed_again() => false,
+            () = self.left(generation) => true,
+        }
+    }
+
+    /// Waits until the node is no longer that of this generation.
+    async fn left(&self, generation: u32) {
+        let mut route = self.route.clone();
+        if route.wait_for(|route| route.generation != generation).await.is_err() {
+            // Nobody is left who could change it.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Connects and greets, unless the breaker is open. Nothing is left in the stream: the next reply belongs to the next request.
     pub async fn open(&self, greeting: Greeting) -> Result<(Stream, Greeted), DialError> {
+        if let Some(cut) = self.breaker.cut() {
+            return Err(DialError::Cut(cut));
+        }
+        let (begun_us, generation) = (clock::now_us(), self.generation());
+        let opened = self.dial(greeting).await;
+        if let Err(error) = &opened
+            && breaker::is_failure(error)
+        {
+            let why = error.server_state().unwrap_or_else(|| error.to_string());
+            self.failed(generation, begun_us, &why);
+        }
+        opened
+    }
+
+    /// The same whatever the breaker says.
+    pub(super) async fn dial(&self, greeting: Greeting) -> Result<(Stream, Greeted), DialError> {
         let mut route = self.route.clone();
         let deadline = Instant::now() + self.connect_timeout;
         loop {

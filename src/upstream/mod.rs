@@ -7,6 +7,7 @@
 //!
 //! [`Sink`]: connection::Sink
 
+pub mod breaker;
 pub mod connection;
 pub mod dial;
 pub mod embedded;

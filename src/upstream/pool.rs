@@ -83,6 +83,10 @@ impl Pool {
     /// A clean connection that speaks `version` and is in database `db`, or in any. The answers of its handshake are awaited
     /// for so long.
     pub async fn take(&self, version: Version, db: Option<u32>, answer_within: Duration) -> Result<Lent, PoolError> {
+        // Not even one that is idle: nobody would answer on it.
+        if let Some(cut) = self.target.breaker().cut() {
+            return Err(PoolError::Dial(DialError::Cut(cut)));
+        }
         while let Some(mut lent) = self.take_idle(version, db) {
             let wanted = db.unwrap_or(lent.db);
             if !lent.stream.is_disturbed()

@@ -37,7 +37,7 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
                 scenario.name, found.what, found.seed, found.story
             )
         });
-        (scenario.name, walked, complaint)
+        (*scenario, walked, complaint)
     });
     let complaints: Vec<&String> = totals
         .iter()
@@ -52,16 +52,27 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
             .collect::<Vec<_>>()
             .join("\n\n")
     );
-    for (name, walked, _) in totals {
+    for (scenario, walked, _) in totals {
+        let name = scenario.name;
         let Walked {
             walks,
             steps,
             hits,
+            stale,
+            repeats,
             joins,
             misses,
         } = walked;
-        eprintln!("{name}: {walks} walks, {steps} steps; {hits} hits, {misses} misses, {joins} of them joined");
+        eprintln!(
+            "{name}: {walks} walks, {steps} steps; {hits} hits, {stale} of them stale, {misses} misses, {joins} of them joined; {repeats} reads sent again"
+        );
         assert!(hits > 0 && misses > 0, "{name} never tried L1");
+        assert_eq!(
+            repeats > 0,
+            !scenario.kill.is_empty(),
+            "{name}: {repeats} reads sent again"
+        );
+        assert_eq!(stale > 0, scenario.max_stale_ms.is_some(), "{name}: {stale} stale hits");
     }
 }
 

@@ -9,6 +9,8 @@ const WELL: Seen = Seen {
         silent: 0,
     },
     caching: Caching::Tracked,
+    nodes: 1,
+    cut: 0,
     is_upstream_known: true,
     is_draining: false,
     is_primary_confirmed: true,
@@ -127,4 +129,13 @@ fn dates_are_those_of_the_calendar() {
     ] {
         assert_eq!(rfc3339(unix_s), text);
     }
+}
+
+#[test]
+fn a_node_that_is_cut_off_is_told_even_while_links_are_up() {
+    let cut = |cut, nodes| Seen { cut, nodes, ..WELL }.judge();
+    let verdict = cut(1, 1);
+    assert_eq!((verdict.status, verdict.l2), (Status::Unhealthy, Status::Unhealthy));
+    assert_eq!(verdict.reasons, [Reason::BreakersOpen { open: 1, nodes: 1 }]);
+    assert_eq!(cut(1, 3).status, Status::Degraded);
 }

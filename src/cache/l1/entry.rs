@@ -54,7 +54,7 @@ impl Slot {
     }
 
     #[inline]
-    pub fn view(&self) -> View<'_> {
+    pub fn view(&self, is_stale: bool) -> View<'_> {
         let block = self.payload.block();
         let kind = block.first().copied().unwrap_or_default();
         let value = match &self.payload {
@@ -70,6 +70,7 @@ impl Slot {
         View {
             value,
             is_plain: kind & PLAIN != 0,
+            is_stale,
             expiry,
             link: self.stamp.link(),
             inserted_us: self.stamp.inserted_ms() * 1000,

@@ -57,6 +57,8 @@ pub struct Explained {
     pub age_us: u64,
     /// Until the entry's deadline; `None`: it has none, or this is a lease.
     pub ttl_us: Option<u64>,
+    /// How much longer it may be shown to those who take stale entries; `None`: it is live, or nobody may be shown it.
+    pub stale_for_us: Option<u64>,
     /// Hits since it was last considered for eviction, at most 3.
     pub frequency: u8,
     /// The entry says that the key does not exist.
@@ -67,7 +69,7 @@ pub struct Explained {
 impl Explained {
     pub(super) fn of_entry(slot: &Slot, now_us: u64, rules: &Rules) -> Explained {
         let head = slot.payload.head();
-        let view = slot.view();
+        let view = slot.view(false);
         let deadline_us = slot.stamp.deadline_us();
         Explained {
             db: head.db.into(),
@@ -77,6 +79,7 @@ impl Explained {
             is_epoch_current: rules.links.epoch(view.link) == slot.epoch,
             age_us: now_us.saturating_sub(view.inserted_us),
             ttl_us: deadline_us.map(|deadline| deadline.saturating_sub(now_us)),
+            stale_for_us: rules.stale_for_us(slot, now_us),
             frequency: slot.stamp.frequency(),
             is_absent: head.is_absent(),
             is_lease: false,
@@ -92,6 +95,7 @@ impl Explained {
             is_epoch_current: lease.stands(&rules.links),
             age_us: now_us.saturating_sub(lease.sent_us),
             ttl_us: None,
+            stale_for_us: None,
             frequency: 0,
             is_absent: false,
             is_lease: true,

@@ -140,6 +140,16 @@ impl<F> Leases<F> {
         }
     }
 
+    /// Takes out the followers that `is_dismissed` picks.
+    pub fn dismiss(&mut self, lease: LeaseId, is_dismissed: impl Fn(&F) -> bool) -> Vec<F> {
+        match self.places.get_mut(lease.place as usize) {
+            Some(Some(l)) if l.id == lease.id => {
+                l.followers.extract_if(.., |follower| is_dismissed(follower)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Ends a lease. `None`: it has ended before.
     pub fn end(&mut self, lease: LeaseId) -> Option<Lease<F>> {
         let place = self.places.get_mut(lease.place as usize)?;

@@ -39,7 +39,7 @@ use budget::{Limits, MAX_SHARDS};
 use entry::{Body, Identity, LARGE_BYTES};
 pub use explain::{Explained, Stats};
 use rules::{Rules, Snapshot};
-use shard::{End, Shard};
+use shard::{End, Hit, Shard};
 
 /// `F` tells the caller who waits for a flight; it is opaque here.
 pub struct L1<F> {
@@ -64,6 +64,8 @@ pub struct Config {
     pub negative_ttl_us: Option<u64>,
     /// The longest that any reply is believed; [`Consistency::Eventual`] has nothing else to bound its staleness.
     pub max_age_us: Option<u64>,
+    /// How long after its link last vouched for it an entry is kept for those who take stale ones; `None`: there are none.
+    pub max_stale_us: Option<u64>,
     pub consistency: Consistency,
     pub objective: Objective,
 }
@@ -109,6 +111,8 @@ pub struct Asker {
     pub own: Own,
     /// Only what was vouched for or read by a command sent after this time will do; 0: anything.
     pub floor_us: u64,
+    /// An entry for which nobody vouches now will do, within [`Config::max_stale_us`].
+    pub takes_stale: bool,
 }
 
 /// The asker's own unanswered upstream requests that touch the key.
@@ -173,6 +177,8 @@ pub struct View<'a> {
     pub value: ViewValue<'a>,
     /// As given to the fill: the reply has the same bytes in RESP2.
     pub is_plain: bool,
+    /// Nobody vouches for it now.
+    pub is_stale: bool,
     pub expiry: Expiry,
     pub link: LinkId,
     /// When it was filled, rounded up to milliseconds.
@@ -275,8 +281,8 @@ impl<F> L1<F> {
             return Decision::Forward;
         };
         let mut shard = self.shard(q.hash);
-        if let Some((at, _)) = shard.hit(of, a, &self.rules) {
-            return Decision::Hit(on_hit(shard.touch(at).view()));
+        if let Some(hit) = shard.hit(of, a, &self.rules) {
+            return Decision::Hit(on_hit(shard.touch(hit)));
         }
         if let Some(lease) = shard.leases.standing(of, &self.rules.links) {
             if !self.rules.may_join(lease, a) {
@@ -298,8 +304,8 @@ impl<F> L1<F> {
     pub fn peek<R>(&self, q: &Query<'_>, a: &Asker, on_hit: impl FnOnce(View<'_>) -> R) -> Option<R> {
         let of = Identity::of(q)?;
         let mut shard = self.shard(q.hash);
-        let (at, _) = shard.hit(of, a, &self.rules)?;
-        Some(on_hit(shard.touch(at).view()))
+        let hit = shard.hit(of, a, &self.rules)?;
+        Some(on_hit(shard.touch(hit)))
     }
 
     /// A hit on any reply about the name in that database, best on the one with the empty variant: whether the key exists
@@ -307,8 +313,8 @@ impl<F> L1<F> {
     pub fn peek_any<R>(&self, q: &Query<'_>, a: &Asker, on_hit: impl FnOnce(View<'_>) -> R) -> Option<R> {
         let of = Identity::of(q)?;
         let mut shard = self.shard(q.hash);
-        let (at, _) = shard.hit_any(of, a, &self.rules)?;
-        Some(on_hit(shard.touch(at).view()))
+        let hit = shard.hit_any(of, a, &self.rules)?;
+        Some(on_hit(shard.touch(hit)))
     }
 
     /// Several replies that existed together, or nothing. `a.own` is about all keys. `each` is called in the order of `qs`,
@@ -320,12 +326,12 @@ impl<F> L1<F> {
         for number in (0..self.shards.len()).filter(|number| wanted >> number & 1 != 0) {
             guards[number] = Some(self.shards[number].lock());
         }
-        let mut few = [0; 64];
+        let mut few = [Hit::NONE; 64];
         let mut many = Vec::new();
         let found = match few.get_mut(..qs.len()) {
             Some(few) => few,
             None => {
-                many.resize(qs.len(), 0);
+                many.resize(qs.len(), Hit::NONE);
                 &mut many[..]
             }
         };
@@ -339,18 +345,18 @@ impl<F> L1<F> {
                 Which::This => shard.hit(of, a, &self.rules),
                 Which::Any => shard.hit_any(of, a, &self.rules),
             };
-            let Some((at, answered_us)) = hit else {
+            let Some(hit) = hit else {
                 return false;
             };
-            snapshot.add(shard.slot(at), answered_us);
-            *place = at;
+            snapshot.add(shard.slot(hit.at), hit.answered_us);
+            *place = hit;
         }
         if self.rules.config.consistency == Consistency::Coherent && !snapshot.holds() {
             return false;
         }
-        for (i, (q, &at)) in qs.iter().zip(found.iter()).enumerate() {
+        for (i, (q, &hit)) in qs.iter().zip(found.iter()).enumerate() {
             if let Some(shard) = guards[self.shard_of(q.hash)].as_mut() {
-                each(i, shard.touch(at).view());
+                each(i, shard.touch(hit));
             }
         }
         true
@@ -404,6 +410,11 @@ impl<F> L1<F> {
         // or from before this lease was voided, it is as new as any reply that passes by L1. The insert is this link's own.
         shard.passed_by(lease.link, lease.hash);
         lease.followers
+    }
+
+    /// Some followers cannot wait any longer: takes them out of the flight, which goes on.
+    pub fn dismiss(&self, lease: LeaseId, is_dismissed: impl Fn(&F) -> bool) -> Vec<F> {
+        self.shard_numbered(lease.shard).leases.dismiss(lease, is_dismissed)
     }
 
     /// The fill came to nothing, by a loss or an error. Returns the followers.

@@ -21,6 +21,8 @@ pub(super) struct Rules {
 pub(super) enum Verdict {
     /// It may be shown. `answered_us` is what its filler vouched with.
     Live { answered_us: u64 },
+    /// Nobody vouches for it now, but its filler did at this time, not too long ago for those who take stale entries.
+    Stale { vouched_us: u64 },
     /// Its filler has been silent for too long: not shown, but kept, because the next answer of that link makes it true again.
     Suspect,
     /// Its deadline is over.
@@ -49,16 +51,53 @@ impl Rules {
         if epoch == slot.epoch && !is_expired && is_fresh {
             Verdict::Live { answered_us }
         } else {
-            Rules::refusal(epoch == slot.epoch, is_expired)
+            self.refusal(slot, epoch, is_expired, now_us, floor_us)
         }
     }
 
     #[cold]
-    fn refusal(is_epoch_current: bool, is_expired: bool) -> Verdict {
-        match (is_epoch_current, is_expired) {
-            (false, _) => Verdict::Dead,
-            (true, true) => Verdict::Expired,
-            (true, false) => Verdict::Suspect,
+    fn refusal(&self, slot: &Slot, epoch: u32, is_expired: bool, now_us: u64, floor_us: u64) -> Verdict {
+        if epoch == slot.epoch && is_expired {
+            return Verdict::Expired;
+        }
+        let until_us = self.stale_until_us(slot, epoch);
+        let vouched_us = until_us.saturating_sub(self.config.max_stale_us.unwrap_or(0));
+        match () {
+            () if until_us > now_us && !is_expired && vouched_us > floor_us => Verdict::Stale { vouched_us },
+            () if epoch == slot.epoch => Verdict::Suspect,
+            // Whoever has seen something newer may not be shown it, others may.
+            () if until_us > now_us && !is_expired => Verdict::Suspect,
+            () => Verdict::Dead,
+        }
+    }
+
+    /// Until when an entry that is not vouched for may be shown to those who take stale ones; 0: it may not. `epoch` is the
+    /// one in which its link is.
+    fn stale_until_us(&self, slot: &Slot, epoch: u32) -> u64 {
+        let Some(max_stale_us) = self.config.max_stale_us else {
+            return 0;
+        };
+        let link = slot.stamp.link();
+        let past = self.links.past(link);
+        let vouched_us = if epoch == slot.epoch {
+            self.links.fresh_until_us(link).saturating_sub(self.links.bound_us())
+        } else if past.epoch == slot.epoch {
+            past.vouched_us
+        } else {
+            0
+        };
+        match vouched_us {
+            0 => 0,
+            vouched_us => vouched_us.saturating_add(max_stale_us),
+        }
+    }
+
+    /// The same by the link as it is now, for people. `None`: it is nothing that could be shown as stale.
+    pub fn stale_for_us(&self, slot: &Slot, now_us: u64) -> Option<u64> {
+        let epoch = self.links.epoch(slot.stamp.link());
+        match self.verdict(slot, now_us, 0) {
+            Verdict::Stale { .. } => Some(self.stale_until_us(slot, epoch).saturating_sub(now_us)),
+            _ => None,
         }
     }
 

@@ -12,7 +12,7 @@ use super::index::Index;
 use super::lease::{Lease, Leases};
 use super::rules::{Rules, Verdict};
 use super::slab::{CHUNK, Slab};
-use super::{Asker, Explained, MAX_REPLIES_A_KEY, Own};
+use super::{Asker, Explained, MAX_REPLIES_A_KEY, Own, View};
 use crate::cache::link::LinkId;
 
 /// Index and slab come first: with the lock before them they fill the cache line that every hit reads.
@@ -60,6 +60,40 @@ pub(super) enum End {
     Replaced,
 }
 
+/// An entry that may be shown.
+#[derive(Clone, Copy)]
+pub(super) struct Hit {
+    pub at: u32,
+    /// What its filler vouched with.
+    pub answered_us: u64,
+    pub is_stale: bool,
+}
+
+impl Hit {
+    /// A place to be filled.
+    pub const NONE: Hit = Hit {
+        at: NIL,
+        answered_us: 0,
+        is_stale: false,
+    };
+
+    fn of(at: u32, a: &Asker, verdict: Verdict) -> Option<Hit> {
+        match verdict {
+            Verdict::Live { answered_us } => Some(Hit {
+                at,
+                answered_us,
+                is_stale: false,
+            }),
+            Verdict::Stale { vouched_us } if a.takes_stale => Some(Hit {
+                at,
+                answered_us: vouched_us,
+                is_stale: true,
+            }),
+            Verdict::Stale { .. } | Verdict::Suspect | Verdict::Expired | Verdict::Dead => None,
+        }
+    }
+}
+
 /// Entries that an insert evicts at most, unless it needs the room of more.
 const MOST_EVICTED: usize = 32;
 
@@ -85,23 +119,24 @@ impl<F> Shard<F> {
     /// The slot of a reply that may be shown to `a`, with what its filler vouched with. Drops it when it cannot be shown to
     /// anybody again.
     #[inline]
-    pub fn hit(&mut self, of: Identity<'_>, a: &Asker, rules: &Rules) -> Option<(u32, u64)> {
+    pub fn hit(&mut self, of: Identity<'_>, a: &Asker, rules: &Rules) -> Option<Hit> {
         if a.own != Own::Clear {
             return None;
         }
         let (at, slot) = self.find(of)?;
         match rules.verdict(slot, a.now_us, a.floor_us) {
-            Verdict::Live { answered_us } => Some((at, answered_us)),
-            verdict => {
-                self.bury(at, verdict);
-                None
-            }
+            Verdict::Live { answered_us } => Some(Hit {
+                at,
+                answered_us,
+                is_stale: false,
+            }),
+            verdict => self.bury(at, a, verdict),
         }
     }
 
     /// The same for any reply to a read of the name in that database, best the one with the empty variant. Drops nothing:
     /// slots that were found before stay what they are.
-    pub fn hit_any(&self, of: Identity<'_>, a: &Asker, rules: &Rules) -> Option<(u32, u64)> {
+    pub fn hit_any(&self, of: Identity<'_>, a: &Asker, rules: &Rules) -> Option<Hit> {
         if a.own != Own::Clear {
             return None;
         }
@@ -113,9 +148,9 @@ impl<F> Shard<F> {
             if (found.is_none() || head.variant.is_empty())
                 && head.db == of.db
                 && head.name == of.name
-                && let Verdict::Live { answered_us } = rules.verdict(slot, a.now_us, a.floor_us)
+                && let Some(hit) = Hit::of(at, a, rules.verdict(slot, a.now_us, a.floor_us))
             {
-                found = Some((at, answered_us));
+                found = Some(hit);
                 if head.variant.is_empty() {
                     return found;
                 }
@@ -127,15 +162,15 @@ impl<F> Shard<F> {
         }
     }
 
-    /// Notes a hit and hands out the slot.
+    /// Notes a hit and shows it.
     #[inline]
-    pub fn touch(&mut self, at: u32) -> &Slot {
-        let slot = &mut self.store.slab[at];
+    pub fn touch(&mut self, hit: Hit) -> View<'_> {
+        let slot = &mut self.store.slab[hit.at];
         let frequency = slot.stamp.frequency();
         if frequency < MAX_FREQUENCY {
             slot.stamp.set_frequency(frequency + 1);
         }
-        slot
+        slot.view(hit.is_stale)
     }
 
     pub fn slot(&self, at: u32) -> &Slot {
@@ -239,7 +274,7 @@ impl<F> Shard<F> {
         let (seen, dropped) = self.visit(from, count, |slot| match rules.verdict(slot, now_us, 0) {
             Verdict::Expired => Some(End::Expired),
             Verdict::Dead => Some(End::Voided),
-            Verdict::Live { .. } | Verdict::Suspect => None,
+            Verdict::Live { .. } | Verdict::Stale { .. } | Verdict::Suspect => None,
         });
         self.cursor = if seen == 0 { 0 } else { from + seen as u32 };
         (seen, dropped)
@@ -314,14 +349,15 @@ impl<F> Shard<F> {
         payload_bytes + slab.bytes() + queues.bytes() + self.index.bytes()
     }
 
-    /// Drops an entry that can never be shown again.
+    /// An entry that is not live: a hit for those who take stale ones, or dropped if it can never be shown again.
     #[cold]
-    fn bury(&mut self, at: u32, verdict: Verdict) {
+    fn bury(&mut self, at: u32, a: &Asker, verdict: Verdict) -> Option<Hit> {
         match verdict {
-            Verdict::Live { .. } | Verdict::Suspect => {}
+            Verdict::Live { .. } | Verdict::Stale { .. } | Verdict::Suspect => {}
             Verdict::Expired => self.remove(at, End::Expired),
             Verdict::Dead => self.remove(at, End::Voided),
         }
+        Hit::of(at, a, verdict)
     }
 
     #[inline]

@@ -5,6 +5,7 @@ mod model;
 mod quality;
 mod schedules;
 mod situations;
+mod stale;
 mod threads;
 
 use super::*;
@@ -27,6 +28,7 @@ fn config() -> Config {
         max_value_bytes: 16 << 10,
         negative_ttl_us: None,
         max_age_us: None,
+        max_stale_us: None,
         consistency: Consistency::Coherent,
         objective: Objective::Requests,
     }
@@ -66,6 +68,7 @@ fn on(link: LinkId, now_us: u64) -> Asker {
         link,
         own: Own::Clear,
         floor_us: 0,
+        takes_stale: false,
     }
 }
 

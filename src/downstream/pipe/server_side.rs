@@ -110,6 +110,7 @@ impl Pipe {
             && self.streamed.is_none();
         self.is_lost = true;
         self.pinned.is_dirty = true;
+        self.pinned.lost(&session.worker, &session.client);
         if !is_told {
             session.client.state.borrow_mut().is_closing = true;
             return None;

@@ -215,6 +215,20 @@ impl Pinned {
         }
     }
 
+    /// The connection is gone. What was under way may have been executed, or may yet be: the client must not be shown as stale
+    /// what it has overwritten.
+    pub fn lost(&mut self, worker: &Worker, client: &Client) {
+        if worker.shared.config.cache.max_stale.is_none() {
+            return;
+        }
+        for waiting in self.waiting.iter().chain(&self.queued) {
+            self.voids(worker, client, &Touched::None, &waiting.written);
+            if let Some(silent) = &waiting.silent {
+                self.voids(worker, client, &Touched::None, silent);
+            }
+        }
+    }
+
     /// Replies of a pinned connection take away what any connection filled or fills.
     fn voids(&self, worker: &Worker, client: &Client, read: &Touched, written: &Touched) {
         let cache = &worker.shared.cache;

@@ -8,7 +8,7 @@ use super::write_payload;
 use crate::cache::{Asker, Own, Query, name_hash};
 use crate::proxy::client::{Access, Client, State};
 use crate::proxy::request::Road;
-use crate::proxy::worker::Worker;
+use crate::proxy::worker::{Trust, Worker};
 use crate::resp::request::usual_get;
 use crate::upstream::facts::Facts;
 
@@ -52,7 +52,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
     if !is_usual || !outbox.is_all_answered() {
         return answered;
     }
-    let (Some(get), Some(link)) = (facts.table.plain_get(), worker.caching_link(*db)) else {
+    let (Some(get), Some((link, trust))) = (facts.table.plain_get(), worker.caching_link(*db)) else {
         return answered;
     };
     let asker = Asker {
@@ -60,9 +60,11 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
         link,
         own: Own::Clear,
         floor_us: *floor_us,
+        takes_stale: trust == Trust::Stale,
     };
     let cache = &worker.shared.cache;
     let ready = outbox.ready();
+    let mut stale = 0;
     loop {
         if answered.requests == most.requests || ready.len() >= most.ready_bytes {
             break;
@@ -74,7 +76,10 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
             name,
             variant: b"",
         };
-        let hit = cache.peek(&query, &asker, |view| write_payload(ready, &view.value, *version));
+        let hit = cache.peek(&query, &asker, |view| {
+            stale += u64::from(view.is_stale);
+            write_payload(ready, &view.value, *version);
+        });
         if hit.is_none() {
             break;
         }
@@ -88,6 +93,9 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
     if answered.requests > 0 {
         client.meta.command.store(get, Relaxed);
         worker.counters().l1_hits_total.add(answered.requests.into());
+        if stale > 0 {
+            worker.counters().l1_stale_total.add(stale);
+        }
     }
     answered
 }

@@ -3,16 +3,16 @@
 
 use std::rc::Rc;
 
-use super::{missed, write_view};
-use crate::cache::{Asker, LeaseId, Own, Query, ViewValue, Which, name_hash};
+use super::{count_hits, missed, write_view};
+use crate::cache::{Asker, LeaseId, LinkId, Own, Query, ViewValue, Which, name_hash};
 use crate::proxy::client::{Client, State};
 use crate::proxy::flight::FillGuard;
-use crate::proxy::outbox::{Ready, Source, Touched};
+use crate::proxy::outbox::{Outbox, Ready, Source, Touched};
 use crate::proxy::request::{Reason, Request, Step, pin};
 use crate::proxy::waiter::{Effect, FillKind, Waiter};
-use crate::proxy::worker::{Link, Worker};
+use crate::proxy::worker::{Link, Trust, Worker};
 use crate::resp::convert::Rule;
-use crate::resp::encode;
+use crate::resp::{Version, encode};
 
 /// All keys from L1, if their entries existed together; otherwise the whole command goes upstream and fills what it may.
 pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
@@ -26,37 +26,18 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
         floor_us,
         ..
     } = &mut *state;
-    let queries: Vec<Query<'_>> = request
-        .args
-        .iter()
-        .skip(1)
-        .zip(&hashes)
-        .map(|(name, &hash)| Query {
-            hash,
-            db: *db,
-            name,
-            variant: b"",
-        })
-        .collect();
-    let own = outbox.own_all(&hashes);
+    let queries = queries(request, &hashes, *db);
     let asker = Asker {
         now_us: request.now_us,
         link: link.sink.link,
-        own,
+        own: outbox.own_all(&hashes),
         floor_us: *floor_us,
+        takes_stale: false,
     };
     let cache = &worker.shared.cache;
     let counters = worker.counters();
-    if keys <= MOST_KEYS && own == Own::Clear {
-        let mut answer = Ready::default();
-        encode::array_header(&mut answer.bytes, keys);
-        if cache.peek_many(&queries, &asker, Which::This, |_, view| {
-            write_view(&mut answer, &view, FillKind::Payload, *version, request);
-        }) {
-            counters.l1_hits_total.add(keys as u64);
-            outbox.answer_now(|ready| ready.append(answer));
-            return Step::DONE;
-        }
+    if show(worker, outbox, &queries, &asker, *version, request) {
+        return Step::DONE;
     }
     let touched = Touched::from_hashes(&hashes);
     if outbox.must_wait_for_flight(&touched) {
@@ -107,46 +88,115 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
     Step::DONE
 }
 
-/// EXISTS of several keys: how many of the arguments name a key that is there, by whatever L1 knows of each.
-pub(super) fn existence(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
-    let keys = request.args.len() - 1;
-    if keys <= MOST_KEYS
-        && let Some(count) = count_known(worker, client, link, request)
-    {
-        worker.counters().l1_hits_total.add(keys as u64);
-        let mut state = client.state.borrow_mut();
-        state
-            .outbox
-            .answer_now(|ready| encode::integer(&mut ready.bytes, count));
-        return Step::DONE;
-    }
-    missed(worker, client, link, request, keys as u64)
-}
-
-fn count_known(worker: &Worker, client: &Client, link: &Link, request: &Request<'_>) -> Option<i64> {
-    let names = || request.args.iter().skip(1);
-    let hashes: Vec<u64> = names().map(name_hash).collect();
-    let state = client.state.borrow();
+/// The same from entries that may be stale, or nothing. True: answered.
+pub(super) fn stale_values(worker: &Worker, client: &Client, link: LinkId, request: &Request<'_>) -> bool {
+    let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
+    let mut state = client.state.borrow_mut();
+    let State {
+        outbox,
+        version,
+        db,
+        floor_us,
+        ..
+    } = &mut *state;
     let asker = Asker {
         now_us: request.now_us,
-        link: link.sink.link,
-        own: state.outbox.own_all(&hashes),
-        floor_us: state.floor_us,
+        link,
+        own: outbox.own_all(&hashes),
+        floor_us: *floor_us,
+        takes_stale: true,
     };
-    let queries: Vec<Query<'_>> = names()
-        .zip(&hashes)
+    show(
+        worker,
+        outbox,
+        &queries(request, &hashes, *db),
+        &asker,
+        *version,
+        request,
+    )
+}
+
+fn queries<'a>(request: &Request<'a>, hashes: &[u64], db: u32) -> Vec<Query<'a>> {
+    let names = request.args.iter().skip(1);
+    names
+        .zip(hashes)
         .map(|(name, &hash)| Query {
             hash,
-            db: state.db,
+            db,
             name,
             variant: b"",
         })
-        .collect();
-    let mut count = 0;
+        .collect()
+}
+
+/// Answers with all values, if L1 has them of one moment.
+fn show(
+    worker: &Worker,
+    outbox: &mut Outbox,
+    queries: &[Query<'_>],
+    asker: &Asker,
+    version: Version,
+    request: &Request<'_>,
+) -> bool {
+    let keys = queries.len();
+    if keys > MOST_KEYS || asker.own != Own::Clear {
+        return false;
+    }
+    let mut answer = Ready::default();
+    encode::array_header(&mut answer.bytes, keys);
+    let mut stale = 0;
+    let is_known = worker.shared.cache.peek_many(queries, asker, Which::This, |_, view| {
+        stale += u64::from(view.is_stale);
+        write_view(&mut answer, &view, FillKind::Payload, version, request);
+    });
+    if is_known {
+        count_hits(worker, keys as u64, stale);
+        outbox.answer_now(|ready| ready.append(answer));
+    }
+    is_known
+}
+
+/// EXISTS of several keys: how many of the arguments name a key that is there, by whatever L1 knows of each.
+pub(super) fn existence(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
+    if existence_known(worker, client, (link.sink.link, Trust::Vouched), request) {
+        return Step::DONE;
+    }
+    let keys = request.args.len() - 1;
+    missed(worker, client, link, request, keys as u64)
+}
+
+/// The same from L1 or not at all. True: answered.
+pub(super) fn existence_known(
+    worker: &Worker,
+    client: &Client,
+    (link, trust): (LinkId, Trust),
+    request: &Request<'_>,
+) -> bool {
+    let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
+    if hashes.len() > MOST_KEYS {
+        return false;
+    }
+    let mut state = client.state.borrow_mut();
+    let asker = Asker {
+        now_us: request.now_us,
+        link,
+        own: state.outbox.own_all(&hashes),
+        floor_us: state.floor_us,
+        takes_stale: trust == Trust::Stale,
+    };
+    let queries = queries(request, &hashes, state.db);
+    let (mut count, mut stale) = (0, 0);
     let is_known = worker.shared.cache.peek_many(&queries, &asker, Which::Any, |_, view| {
         count += i64::from(!matches!(view.value, ViewValue::Absent(_)));
+        stale += u64::from(view.is_stale);
     });
-    is_known.then_some(count)
+    if is_known {
+        count_hits(worker, hashes.len() as u64, stale);
+        state
+            .outbox
+            .answer_now(|ready| encode::integer(&mut ready.bytes, count));
+    }
+    is_known
 }
 
 /// A request of more keys neither asks nor fills L1: it would hold many shards at once.

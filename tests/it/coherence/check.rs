@@ -4,11 +4,14 @@
 //! 3. in the order of a session's requests a key never goes back; a read before an own write does not see it, not even
 //!    if that write failed; a read after it does;
 //! 4. the same for replies that do not come from L1;
-//! 5. what is shown was overwritten less than the staleness bound before the read was decided;
+//! 5. what is shown was overwritten less than the staleness bound before the read was decided, and what is shown as stale less
+//!    than the time for which that is allowed;
 //! 6. no hit after the deadline;
 //! 7. at most one standing lease for a reply; in the end nobody waits, and no lease is left;
 //! 8. nothing that a lost connection filled is a hit (by 1: its entries have nobody to tell of changes);
-//! 9. several keys in one reply were equal to that at one moment.
+//! 9. several keys in one reply were equal to that at one moment;
+//! 10. nothing is shown as stale while the connection of its client is there;
+//! 11. nor what its client has overwritten by a write of unknown outcome.
 
 use nearcache::cache::{Asker, Expiry, L1, Own, Query, ViewValue, name_hash};
 use nearcache::proxy::Follower;
@@ -31,6 +34,8 @@ pub struct Expected {
     /// When it was decided (or is not yet).
     pub decided_us: u64,
     pub is_hit: bool,
+    /// It was shown from an entry for which nobody vouched.
+    pub is_stale: bool,
     /// The last reply of its operation.
     pub is_last: bool,
 }
@@ -40,11 +45,14 @@ pub struct Expected {
 pub struct Shown {
     /// The newest version that its replies so far admit, per key.
     floor: [usize; KEYS],
+    /// What its writes left that were executed and failed all the same, per key.
+    unknown: [usize; KEYS],
 }
 
 pub struct Judge<'a> {
     pub server: &'a Server,
     pub bound_us: u64,
+    pub max_stale_us: u64,
     /// Newest acknowledged version, per key.
     pub acked: &'a mut [usize; KEYS],
     pub judges_pairs: bool,
@@ -140,6 +148,13 @@ impl Judge<'_> {
                 shown.floor[k]
             ));
         }
+        fitting.retain(|&version| !expected.is_stale || version >= shown.unknown[k]);
+        if fitting.is_empty() {
+            return Err(format!(
+                "(11) {what} as stale, after this client has written version {}, of which it was told that it may have",
+                shown.unknown[k]
+            ));
+        }
         fitting.retain(|&version| version >= expected.least[k]);
         if fitting.is_empty() {
             return Err(format!(
@@ -148,7 +163,12 @@ impl Judge<'_> {
             ));
         }
         let ages = |version: usize| versions[version].overwritten_us;
-        fitting.retain(|&version| ages(version).is_none_or(|at_us| at_us + self.bound_us > expected.decided_us));
+        let most_us = if expected.is_stale {
+            self.max_stale_us
+        } else {
+            self.bound_us
+        };
+        fitting.retain(|&version| ages(version).is_none_or(|at_us| at_us + most_us > expected.decided_us));
         if fitting.is_empty() {
             return Err(format!(
                 "(5) {what}, overwritten too long before {}",
@@ -181,13 +201,12 @@ impl Judge<'_> {
     }
 
     /// Its outcome is unknown.
-    fn failed(&self, shown: &Shown, expected: &Expected, part: &Part) -> Checked {
+    fn failed(&self, shown: &mut Shown, expected: &Expected, part: &Part) -> Checked {
         let Part::Wrote(keys) = part else { return Ok(()) };
         for &k in keys {
-            if self.server.keys[k]
-                .version_of(expected.token)
-                .is_some_and(|version| version <= shown.floor[k])
-            {
+            let version = self.server.keys[k].version_of(expected.token);
+            shown.unknown[k] = shown.unknown[k].max(version.unwrap_or(0));
+            if version.is_some_and(|version| version <= shown.floor[k]) {
                 return Err(format!(
                     "(3) a read before the failed {:?} of key {k} saw what it wrote",
                     expected.op
@@ -235,6 +254,7 @@ pub fn state(
                 link: entry.link,
                 own: Own::Clear,
                 floor_us: 0,
+                takes_stale: false,
             };
             let held = cache.peek(&query, &asker, |view| {
                 let is_over = matches!(view.expiry, Expiry::At(at_us) if at_us <= server.now_us);

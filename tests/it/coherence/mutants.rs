@@ -13,10 +13,12 @@ use nearcache::proxy::waiter::{Effect, FillKind, Waiter};
 use nearcache::resp::convert::Rule;
 use nearcache::resp::request::Args;
 use nearcache::resp::{Version, reply};
-use nearcache::upstream::connection::{Frame, Sink};
+use nearcache::upstream::connection::{Failure, Frame, Sink};
 
 use super::check::Checked;
-use super::plan::{ALL, CORE, FLOOR, FLUSH, LOSS, MGET_MIXED, Op, PINNED, SILENCE, Scenario, TIME_WIDE, TWO_KEYS};
+use super::plan::{
+    ALL, CORE, FLOOR, FLUSH, LOSS, MGET_MIXED, Op, PINNED, SILENCE, STALE, STALE_TIME, Scenario, TIME_WIDE, TWO_KEYS,
+};
 use super::rig::Rig;
 use super::server::{Out, What};
 use super::wire;
@@ -86,6 +88,16 @@ pub enum Mutant {
     NoWakeOnLoss,
     /// Fills on a new connection to which the server sends no pushes.
     UntrackedReconnect,
+    /// A lost read is sent again although its session has sent something later on its key.
+    RepeatBehindWrite,
+    /// Stale entries are shown however long ago anybody vouched for them.
+    StaleForEver,
+    /// What a lost connection filled is good again once it is there again.
+    StaleSurvivesReturn,
+    /// A stale entry is shown while the session's own request on the key is unanswered.
+    StaleOvertakesOwn,
+    /// A write of unknown outcome leaves the stale entry.
+    UnknownWriteKeepsStale,
 }
 
 /// Every real mutant, and where it is looked for.
@@ -121,6 +133,11 @@ pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::KeepOnLoss, &LOSS),
     (Mutant::NoWakeOnLoss, &LOSS),
     (Mutant::UntrackedReconnect, &ALL),
+    (Mutant::RepeatBehindWrite, &LOSS),
+    (Mutant::StaleForEver, &STALE_TIME),
+    (Mutant::StaleSurvivesReturn, &STALE),
+    (Mutant::StaleOvertakesOwn, &STALE),
+    (Mutant::UnknownWriteKeepsStale, &STALE),
 ];
 
 /// Something that a mutant does later than it should.
@@ -166,6 +183,7 @@ impl Rig {
             link,
             own: Own::Clear,
             floor_us: 0,
+            takes_stale: false,
         };
         let queries: Vec<Query<'_>> = args
             .iter()
@@ -207,7 +225,31 @@ impl Rig {
         }
         let query = &queries[0];
         let own = state.outbox.own(query.hash);
+        let is_away = !self.tracked[session.worker].is_up;
+        let mut is_stale = false;
         let answer = match mutant {
+            Mutant::StaleForEver | Mutant::StaleOvertakesOwn if is_away => {
+                let own = match mutant {
+                    Mutant::StaleOvertakesOwn => Own::Clear,
+                    _ => own,
+                };
+                let now_us = match mutant {
+                    Mutant::StaleForEver => 1,
+                    _ => self.now_us,
+                };
+                let asker = Asker {
+                    now_us,
+                    own,
+                    takes_stale: true,
+                    ..asker
+                };
+                let (bytes, _, _, expiry) = hit(query, &asker)?;
+                if matches!(expiry, Expiry::At(at_us) if at_us <= self.now_us) {
+                    return None;
+                }
+                is_stale = true;
+                bytes
+            }
             Mutant::HitOvertakesOwn => hit(query, &asker)?.0,
             Mutant::FreshOfSession => {
                 let is_fresh = self.shared.links.answered_us(link) + self.scenario.bound_ms * 1000 > self.now_us;
@@ -257,6 +299,7 @@ impl Rig {
             _ => return None,
         };
         worker.counters().l1_hits_total.add(1);
+        worker.counters().l1_stale_total.add(u64::from(is_stale));
         let frame = wire::bulk(answer.as_deref(), version);
         state.outbox.answer_now(|ready| ready.bytes.extend_from_slice(&frame));
         Some(Step::DONE)
@@ -470,6 +513,7 @@ impl Rig {
             link,
             own: Own::Clear,
             floor_us: 0,
+            takes_stale: false,
         };
         let Some(lease) = self.cache().lease_only(&query, &asker) else {
             return;
@@ -494,6 +538,25 @@ impl Rig {
 
     // ---- loss
 
+    /// What is there of each key before a connection comes back, for the mutant that goes on with it.
+    pub fn mutant_keeps(&self, w: usize) -> Vec<Option<Option<Vec<u8>>>> {
+        if !self.is(Mutant::StaleSurvivesReturn) {
+            return Vec::new();
+        }
+        let link = self.tracked[w].link.sink.link;
+        self.server.keys.iter().map(|key| self.held(link, &key.name)).collect()
+    }
+
+    /// Puts it into L1 as if the connection had just read it.
+    pub fn mutant_puts_back(&self, w: usize, kept: Vec<Option<Option<Vec<u8>>>>) {
+        for (k, payload) in kept.into_iter().enumerate() {
+            if let Some(payload) = payload {
+                let pttl_ms = if payload.is_some() { -1 } else { -2 };
+                self.insert(w, k, &wire::bulk(payload.as_deref(), Version::Resp3), pttl_ms);
+            }
+        }
+    }
+
     /// True: the loss was dealt with, wrongly.
     pub fn mutant_loses(&mut self, w: usize) -> bool {
         let link = Rc::clone(&self.tracked[w].link);
@@ -506,11 +569,34 @@ impl Rig {
                     .map(|key| self.held(link.sink.link, &key.name))
                     .collect();
                 link.end("lost".into());
-                for (k, payload) in kept.into_iter().enumerate() {
-                    if let Some(payload) = payload {
-                        let pttl_ms = if payload.is_some() { -1 } else { -2 };
-                        self.insert(w, k, &wire::bulk(payload.as_deref(), Version::Resp3), pttl_ms);
+                self.mutant_puts_back(w, kept);
+                true
+            }
+            Some(Mutant::RepeatBehindWrite) => {
+                let waiters: Vec<(u64, Waiter)> = std::iter::from_fn(|| link.next_waiter()).collect();
+                link.end("lost".into());
+                for (sent_us, waiter) in waiters {
+                    match &waiter.effect {
+                        Effect::Read(Touched::One(hash)) if self.key_of(*hash).is_some() => {
+                            let k = self.key_of(*hash).expect("it is one");
+                            let again = wire::command(&[b"DUMP", &self.server.keys[k].name]);
+                            link.send(&again, sent_us, waiter);
+                        }
+                        _ => link.sink.failed(waiter, &Failure::Lost("lost".into())),
                     }
+                }
+                true
+            }
+            Some(Mutant::UnknownWriteKeepsStale) => {
+                let waiters: Vec<Waiter> = std::iter::from_fn(|| link.next_waiter()).map(|(_, w)| w).collect();
+                link.end("lost".into());
+                for waiter in waiters {
+                    let effect = match waiter.effect {
+                        Effect::Write(_) => Effect::None,
+                        effect => effect,
+                    };
+                    link.sink
+                        .failed(Waiter { effect, ..waiter }, &Failure::Lost("lost".into()));
                 }
                 true
             }
@@ -551,6 +637,7 @@ impl Rig {
             link,
             own: Own::Clear,
             floor_us: 0,
+            takes_stale: true,
         };
         self.cache()
             .peek(&query, &asker, |view| (view.link == link).then(|| bytes_of(&view)))

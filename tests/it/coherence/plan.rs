@@ -74,6 +74,8 @@ pub struct Scenario {
     pub is_hash: bool,
     /// After a loss the server may refuse to track.
     pub may_refuse: bool,
+    /// For how long entries are shown for which nobody vouches, while the upstream cannot be asked.
+    pub max_stale_ms: Option<u64>,
 }
 
 /// Unanswered commands of one session.
@@ -115,6 +117,7 @@ const fn scenario(
         step_us: 1,
         is_hash: false,
         may_refuse: false,
+        max_stale_ms: None,
     }
 }
 
@@ -395,6 +398,71 @@ pub const ALL: Scenario = Scenario {
         },
     )
 };
+/// Entries of lost connections are shown while there is no other.
+pub const STALE: Scenario = Scenario {
+    kill: &[Whose::Worker(0), Whose::Worker(1)],
+    may_refuse: true,
+    max_stale_ms: Some(AGES_MS),
+    ..scenario(
+        "stale",
+        &[
+            plan(0, 14, &[(Get, 0), (Get, 0), (Get, 0), (Set, 0), (Bypass, 0)]),
+            plan(1, 14, &[(Get, 0), (Get, 0), (Get, 0), (Set, 0), (Bypass, 0)]),
+        ],
+        &[(Set, 0)],
+        Budget {
+            foreign: 2,
+            kill: 3,
+            purge: 1,
+            ..NOTHING
+        },
+    )
+};
+pub const STALE_FLUSH: Scenario = Scenario {
+    kill: &[Whose::Worker(0), Whose::Worker(1)],
+    max_stale_ms: Some(AGES_MS),
+    ..scenario(
+        "stale-flush",
+        &[
+            plan(0, 12, &[(Get, 0), (Get, 0), (Get, 1), (FlushAll, 0), (ScriptAll, 0)]),
+            plan(1, 12, &[(Get, 0), (Get, 0), (Mget, 0), (FlushAll, 0)]),
+        ],
+        &[(Set, 0)],
+        Budget {
+            foreign: 1,
+            kill: 2,
+            ..NOTHING
+        },
+    )
+};
+/// Longer than the bound, and shorter than a walk.
+pub const STALE_TIME: Scenario = Scenario {
+    kill: &[Whose::Worker(0), Whose::Worker(1)],
+    bound_ms: 2,
+    max_stale_ms: Some(5),
+    ..scenario(
+        "stale-time",
+        &[
+            plan(0, 12, &[(Get, 0), (Get, 0), (SetTtl, 0), (Bypass, 0)]),
+            plan(1, 12, &[(Get, 0), (Get, 0), (Other, 0)]),
+        ],
+        &[(Set, 0), (SetTtl, 0)],
+        Budget {
+            foreign: 2,
+            kill: 2,
+            tick: 8,
+            probe: 2,
+            sweep: 2,
+            ..NOTHING
+        },
+    )
+};
+/// Everything, with stale entries.
+pub const STALE_ALL: Scenario = Scenario {
+    name: "stale-all",
+    max_stale_ms: Some(12),
+    ..ALL
+};
 pub const ALL_HEALTHY: Scenario = scenario(
     "all-healthy",
     &[
@@ -431,6 +499,10 @@ pub const SCENARIOS: &[&Scenario] = &[
     &TIME_WIDE,
     &TIME_LOSS,
     &ALL,
+    &STALE,
+    &STALE_FLUSH,
+    &STALE_TIME,
+    &STALE_ALL,
     &ALL_HEALTHY,
 ];
 

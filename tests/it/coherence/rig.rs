@@ -20,6 +20,7 @@ use nearcache::resp::Version;
 use nearcache::resp::limits::Limits;
 use nearcache::resp::reply;
 use nearcache::resp::request::{Args, Scan, Scanner, Span};
+use nearcache::upstream::breaker;
 use nearcache::upstream::connection::Input;
 use nearcache::upstream::dial::{self, Target, TrackingState};
 use nearcache::upstream::facts::Facts;
@@ -182,6 +183,7 @@ impl Rig {
                 least: self.acked,
                 decided_us: u64::MAX,
                 is_hit: false,
+                is_stale: false,
                 is_last: i == last,
             });
         }
@@ -210,6 +212,7 @@ impl Rig {
             let worker = Rc::clone(&self.workers[self.sessions[s].worker]);
             let client = Rc::clone(&self.sessions[s].client);
             let hits = worker.counters().l1_hits_total.value();
+            let stale = worker.counters().l1_stale_total.value();
             let step = match self.mutant_decides(s, args) {
                 Some(step) => step,
                 None => match request::handle(&worker, &client, &self.facts, args, raw, rest, self.now_us) {
@@ -218,9 +221,15 @@ impl Rig {
                 },
             };
             let is_hit = worker.counters().l1_hits_total.value() > hits;
+            let is_stale = worker.counters().l1_stale_total.value() > stale;
+            if is_stale && self.tracked[self.sessions[s].worker].is_up {
+                return Err(format!(
+                    "(10) session {s} is shown a stale entry, and its connection is up"
+                ));
+            }
             self.sessions[s].input = input;
             match step {
-                Step::Done { also } => self.sessions[s].decided(len + also, self.now_us, is_hit),
+                Step::Done { also } => self.sessions[s].decided(len + also, self.now_us, is_hit, is_stale),
                 Step::Wait => {
                     self.sessions[s].is_stalled = true;
                     break;
@@ -282,7 +291,7 @@ impl Rig {
             }
             pipe.has_started = true;
             session.input.drain(..len);
-            session.count_decided(len, self.now_us, false);
+            session.count_decided(len, self.now_us, false, false);
         }
     }
 
@@ -309,6 +318,7 @@ impl Rig {
             let mut judge = Judge {
                 server: &self.server,
                 bound_us: self.scenario.bound_ms * 1000,
+                max_stale_us: self.scenario.max_stale_ms.unwrap_or(0) * 1000,
                 acked: &mut self.acked,
                 judges_pairs: !self.scenario.has_ttl(),
                 may_fail: !self.scenario.kill.is_empty(),
@@ -378,7 +388,9 @@ impl Rig {
         } else {
             TrackingState::Refused("ERR no".into())
         };
+        let kept = self.mutant_keeps(w);
         self.tracked[w].link.begin(&tracking, self.now_us);
+        self.mutant_puts_back(w, kept);
         self.carry();
     }
 
@@ -463,6 +475,9 @@ impl Rig {
         let Some(out) = self.server.conns[conn].output.pop_front() else {
             // A client with a state loses it with its connection, and is closed.
             session.is_gone = true;
+            if let Some(pipe) = &mut session.pipe {
+                pipe.pinned.lost(&self.workers[session.worker], &session.client);
+            }
             session.pipe = None;
             session.expected.clear();
             session.input.clear();
@@ -564,13 +579,13 @@ impl Session {
         }
     }
 
-    fn decided(&mut self, bytes: usize, now_us: u64, is_hit: bool) {
+    fn decided(&mut self, bytes: usize, now_us: u64, is_hit: bool, is_stale: bool) {
         self.input.drain(..bytes);
-        self.count_decided(bytes, now_us, is_hit);
+        self.count_decided(bytes, now_us, is_hit, is_stale);
     }
 
     /// Requests of so many bytes were dealt with.
-    fn count_decided(&mut self, mut bytes: usize, now_us: u64, is_hit: bool) {
+    fn count_decided(&mut self, mut bytes: usize, now_us: u64, is_hit: bool, is_stale: bool) {
         while bytes > 0 {
             let Some(len) = self.lens.pop_front() else { return };
             bytes = bytes.saturating_sub(len);
@@ -578,6 +593,7 @@ impl Session {
             if let Some(expected) = self.expected.get_mut(undecided) {
                 expected.decided_us = now_us;
                 expected.is_hit = is_hit;
+                expected.is_stale = is_stale;
             }
         }
     }
@@ -588,6 +604,7 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
         workers,
         ..Config::default()
     };
+    config.cache.max_stale = scenario.max_stale_ms.map(Duration::from_millis);
     config.cache.bound = Duration::from_millis(scenario.bound_ms);
     config.upstream_timeouts.read = Duration::from_secs(1 << 20);
     config.upstream_timeouts.write = config.upstream_timeouts.read;
@@ -598,6 +615,7 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
         max_value_bytes: 1 << 10,
         negative_ttl_us: None,
         max_age_us: None,
+        max_stale_us: scenario.max_stale_ms.map(|ms| ms * 1000),
         consistency: cache::Consistency::Coherent,
         objective: cache::Objective::Requests,
     };
@@ -605,6 +623,11 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
         Endpoint::Unix(PathBuf::from("/nonexistent")),
         dial::Access::default(),
         Duration::from_secs(1),
+        breaker::Settings {
+            failures: 0,
+            window: Duration::from_secs(1),
+            pause: (Duration::from_secs(1), Duration::from_secs(1)),
+        },
     );
     Arc::new(Shared::new(
         config,

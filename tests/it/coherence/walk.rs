@@ -75,6 +75,9 @@ pub struct Walked {
     pub walks: u64,
     pub steps: u64,
     pub hits: u64,
+    pub stale: u64,
+    /// Reads sent again after a loss.
+    pub repeats: u64,
     pub joins: u64,
     pub misses: u64,
 }
@@ -131,6 +134,8 @@ fn one(
         for worker in &walk.rig.workers {
             let counters = worker.counters();
             walked.hits += counters.l1_hits_total.value();
+            walked.repeats += counters.repeats_total.value();
+            walked.stale += counters.l1_stale_total.value();
             walked.joins += counters.followers_total.value();
             walked.misses += counters.l1_misses_total.value();
         }
@@ -176,7 +181,13 @@ impl Walk<'_> {
     fn choose(&mut self) -> Action {
         let is_brisk = self.random.u8(0..100) < self.briskness;
         let is_patient = self.random.u8(0..8) > 0;
-        let is_slow = |action: &Action| matches!(action, Action::Arrive(w) if is_patient && self.slow == Some(*w));
+        // Where stale entries are shown the upstream is away for some time.
+        let is_away = self.rig.scenario.max_stale_ms.is_some();
+        let is_slow = |action: &Action| match *action {
+            Action::Arrive(w) => is_patient && self.slow == Some(w),
+            Action::Connect(_) => is_patient && is_away,
+            _ => false,
+        };
         let wanted = |action: &&Action| (!is_brisk || action.is_progress()) && !is_slow(action);
         match self.actions.iter().filter(wanted).count() {
             0 => self.actions[self.random.usize(0..self.actions.len())],
@@ -273,7 +284,9 @@ impl Walk<'_> {
                 actions.push(Action::Spurious(k));
             }
         }
-        if budget.kill > 0 {
+        // Without anything in L1 there is nothing to be stale.
+        let is_empty = || rig.shared.cache.stats().entries == 0;
+        if budget.kill > 0 && !(rig.scenario.max_stale_ms.is_some() && is_empty()) {
             for &whose in rig.scenario.kill {
                 let is_there = match whose {
                     Whose::Worker(w) => rig.tracked[w].is_up && rig.server.conns[w].is_served,

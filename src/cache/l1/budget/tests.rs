@@ -8,6 +8,7 @@ fn config(budget_bytes: usize, max_value_bytes: usize, shards: Option<usize>) ->
         max_value_bytes,
         negative_ttl_us: None,
         max_age_us: None,
+        max_stale_us: None,
         consistency: Consistency::Coherent,
         objective: Objective::Requests,
     }

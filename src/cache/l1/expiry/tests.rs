@@ -10,6 +10,7 @@ fn config(max_age_us: Option<u64>, negative_ttl_us: Option<u64>) -> Config {
         max_value_bytes: 1 << 10,
         negative_ttl_us,
         max_age_us,
+        max_stale_us: None,
         consistency: Consistency::Coherent,
         objective: crate::cache::Objective::Requests,
     }

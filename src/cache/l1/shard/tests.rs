@@ -13,6 +13,7 @@ fn rig() -> (Shard<()>, Rules) {
         max_value_bytes: 1 << 12,
         negative_ttl_us: None,
         max_age_us: None,
+        max_stale_us: None,
         consistency: Consistency::Eventual,
         objective: Objective::Requests,
     };
@@ -81,7 +82,7 @@ fn chains_slots_and_bytes_agree_whatever_comes_and_goes() {
                     name: &name,
                     variant: b"",
                 }) {
-                    shard.touch(at);
+                    shard.touch(Hit { at, ..Hit::NONE });
                 }
             }
             _ => fill(
@@ -112,8 +113,8 @@ fn a_name_that_is_filled_again_after_a_void_is_still_thought_popular() {
         variant: b"",
     };
     let at = shard.find(of).unwrap().0;
-    shard.touch(at);
-    shard.touch(at);
+    shard.touch(Hit { at, ..Hit::NONE });
+    shard.touch(Hit { at, ..Hit::NONE });
     shard.acked(LinkId::PINNED, 9);
     fill(&mut shard, &rules, 9, b"k", b"w");
     let at = shard.find(of).unwrap().0;
@@ -131,7 +132,7 @@ fn a_reply_that_is_filled_again_in_place_keeps_its_rank() {
         variant: b"",
     };
     let at = shard.find(of).unwrap().0;
-    shard.touch(at);
+    shard.touch(Hit { at, ..Hit::NONE });
     fill(&mut shard, &rules, 9, b"k", b"w");
     let at = shard.find(of).unwrap().0;
     assert_eq!(shard.slot(at).stamp.frequency(), 1);

@@ -135,6 +135,7 @@ fn run(seed: u64, calls: usize) {
             link: ids[link],
             own,
             floor_us,
+            takes_stale: false,
         };
         let q = query(key);
         match rng.u8(0..40) {

@@ -183,6 +183,7 @@ impl World {
             link: self.ids[c],
             own,
             floor_us: 0,
+            takes_stale: false,
         };
         let mut slot = Slot {
             number,

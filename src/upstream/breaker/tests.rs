@@ -1,0 +1,131 @@
+use super::*;
+
+const SETTINGS: Settings = Settings {
+    failures: 3,
+    window: Duration::from_secs(3600),
+    pause: (Duration::from_millis(10), Duration::from_secs(1)),
+};
+
+fn now_us() -> u64 {
+    // Later than the first moment of the clock.
+    clock::now_us() + 1
+}
+
+#[test]
+fn failures_in_a_row_open_it() {
+    let breaker = Breaker::new(SETTINGS);
+    assert!(!breaker.failed(0, now_us(), "a") && !breaker.failed(0, now_us(), "b"));
+    assert_eq!((breaker.state(), breaker.cut()), (State::Closed, None));
+    assert!(breaker.failed(0, now_us(), "refused"));
+    assert_eq!(breaker.state(), State::Open);
+    assert!(!breaker.failed(0, now_us(), "late"), "one tends it already");
+    breaker.wait_for_probe(Duration::from_millis(400));
+    let cut = breaker.cut().unwrap();
+    assert!((1..=400).contains(&cut.probe_in_ms) && !cut.is_server_state, "{cut:?}");
+    let text = Cut { probe_in_ms: 7, ..cut }.to_string();
+    assert_eq!(
+        text,
+        "its breaker is open after 3 failures in a row, the next probe is in 7 ms; the last failure: refused"
+    );
+    breaker.begin_probe();
+    assert_eq!(
+        breaker.cut().unwrap().to_string(),
+        "its breaker is half-open after 3 failures in a row, a probe is under way; the last failure: refused"
+    );
+    breaker.close();
+    assert_eq!((breaker.state(), breaker.is_cut()), (State::Closed, false));
+    assert_eq!(State::ALL.map(|state| breaker.changes(state)), [1, 1, 1]);
+    assert!(!breaker.failed(0, now_us(), "a"), "it begins anew");
+}
+
+#[test]
+fn what_the_node_answers_others_takes_failures_back() {
+    let breaker = Breaker::new(SETTINGS);
+    let begun_us = now_us();
+    for _ in 0..2 {
+        assert!(!breaker.failed(0, begun_us, "slow"));
+    }
+    // Somebody else was answered after these attempts began: they were slow, the node was not away.
+    breaker.answered(begun_us + ANSWERED_GRAIN_US + 1);
+    for _ in 0..9 {
+        assert!(!breaker.failed(0, begun_us, "slow"));
+    }
+    let later_us = begun_us + ANSWERED_GRAIN_US + 2;
+    assert!(!breaker.failed(0, later_us, "refused") && !breaker.failed(0, later_us, "refused"));
+    assert!(breaker.failed(0, later_us, "refused"));
+}
+
+#[test]
+fn failures_of_long_ago_do_not_count() {
+    let breaker = Breaker::new(Settings {
+        window: Duration::ZERO,
+        ..SETTINGS
+    });
+    let begun_us = now_us();
+    while clock::now_us() <= begun_us {}
+    assert!((0..9).all(|_| !breaker.failed(0, begun_us, "refused")));
+}
+
+#[test]
+fn another_node_begins_with_a_clean_record() {
+    let breaker = Breaker::new(SETTINGS);
+    assert!(!breaker.failed(0, now_us(), "a") && !breaker.failed(0, now_us(), "b"));
+    assert!(!breaker.failed(1, now_us(), "c") && !breaker.failed(1, now_us(), "d"));
+    assert!((0..9).all(|_| !breaker.failed(0, now_us(), "of the old one")));
+    assert!(breaker.failed(1, now_us(), "e"));
+}
+
+#[test]
+fn without_a_number_it_never_opens() {
+    let breaker = Breaker::new(Settings {
+        failures: 0,
+        ..SETTINGS
+    });
+    assert!((0..99).all(|_| !breaker.failed(0, now_us(), "refused")));
+}
+
+#[test]
+fn a_server_that_loads_is_told_in_its_own_words() {
+    let breaker = Breaker::new(SETTINGS);
+    for _ in 0..3 {
+        let _ = breaker.failed(0, now_us(), "LOADING Redis is loading the dataset in memory");
+    }
+    let error = DialError::Cut(breaker.cut().unwrap());
+    let text = error.server_state().unwrap();
+    assert!(
+        text.starts_with("LOADING Redis is loading the dataset in memory (nearcache: its breaker is open "),
+        "{text}"
+    );
+    assert!(!is_failure(&error), "it was not asked");
+}
+
+#[test]
+fn what_a_node_refuses_is_no_failure_of_the_node() {
+    let refused = |error: &str| DialError::Refused {
+        request: "HELLO 3",
+        error: error.to_owned(),
+    };
+    for error in [
+        refused("WRONGPASS invalid username-password pair"),
+        refused("ERR max number of clients reached"),
+        refused("BUSY Redis is busy running a script"),
+        DialError::NotPrimary("slave".to_owned()),
+        DialError::Unknown("no sentinel answers".to_owned()),
+    ] {
+        assert!(
+            !is_failure(&error) && !is_failure(&DialError::At("n".into(), Box::new(error.clone()))),
+            "{error}"
+        );
+    }
+    for error in [
+        refused("LOADING Redis is loading the dataset in memory"),
+        DialError::Timeout(Duration::from_secs(1)),
+        DialError::Io("connection refused".to_owned()),
+        DialError::Protocol("?".to_owned()),
+    ] {
+        assert!(
+            is_failure(&error) && is_failure(&DialError::At("n".into(), Box::new(error.clone()))),
+            "{error}"
+        );
+    }
+}

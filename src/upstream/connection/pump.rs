@@ -1,0 +1,169 @@
+//! A connection that is up: its task reads, applies and writes until it ends, and says why it did.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+
+use super::{Connection, Ending, Frame, Input, SHARED_FRAME_BYTES, Sink};
+use crate::clock;
+use crate::net::Stream;
+use crate::upstream::breaker::LOADING;
+
+const READ_BYTES: usize = 64 << 10;
+/// Reads in one turn before other tasks of the worker get theirs.
+const READS_A_TURN: usize = 8;
+
+impl<S: Sink> Connection<S> {
+    pub(super) async fn pump(&self, mut stream: Stream) -> Ending {
+        let mut input = Input {
+            bytes: BytesMut::with_capacity(READ_BYTES),
+            ..Input::default()
+        };
+        let end = poll_fn(|cx| {
+            self.remember(cx);
+            self.is_woken.set(false);
+            if let Some(ending) = self.doomed.borrow_mut().take() {
+                return Poll::Ready(ending);
+            }
+            if let Some(ending) = self.read(cx, &mut stream, &mut input) {
+                return Poll::Ready(ending);
+            }
+            match self.write(cx, &mut stream) {
+                Some(ending) => Poll::Ready(ending),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        *self.waker.borrow_mut() = None;
+        end
+    }
+
+    fn remember(&self, cx: &mut Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    fn read(&self, cx: &mut Context<'_>, stream: &mut Stream, input: &mut Input) -> Option<Ending> {
+        for turn in 0.. {
+            if turn == READS_A_TURN {
+                cx.waker().wake_by_ref();
+                return None;
+            }
+            let pending = input.frames.pending_payload();
+            let room = usize::try_from(pending)
+                .unwrap_or(usize::MAX)
+                .clamp(READ_BYTES, 1 << 30);
+            if input.bytes.capacity() - input.bytes.len() < READ_BYTES / 4 {
+                input.bytes.reserve(room);
+            }
+            match stream.poll_read_append(cx, &mut input.bytes) {
+                Poll::Pending => return None,
+                Poll::Ready(Err(e)) => return Some(Ending::of(e.to_string())),
+                Poll::Ready(Ok(0)) => return Some(Ending::of("the upstream closed the connection")),
+                Poll::Ready(Ok(_)) => {}
+            }
+            let now_us = clock::now_us();
+            if let Err(why) = self.arrived(input, now_us) {
+                return Some(Ending {
+                    why,
+                    failed_since_us: Some(now_us),
+                });
+            }
+        }
+        None
+    }
+
+    pub(super) fn take_frames(&self, input: &mut Input, now_us: u64) -> Result<(), String> {
+        let Input {
+            bytes: input,
+            frames,
+            scanned,
+        } = input;
+        let mut start = 0;
+        let (mut answered_us, mut answers, mut loading) = (0, 0, 0);
+        let result = loop {
+            let (consumed, complete) = match frames.advance(&input[*scanned..]) {
+                Ok(progress) => progress,
+                Err(e) => break Err(format!("the upstream sent what is no RESP: {e}")),
+            };
+            *scanned += consumed;
+            if !complete {
+                break Ok(());
+            }
+            let bytes = *scanned - start;
+            if input[start] == b'>' && !self.is_reply(&input[start..*scanned]) {
+                self.sink.push(&input[start..*scanned]);
+            } else {
+                let Some((sent_us, waiter)) = self.next_waiter() else {
+                    break Err("the upstream sent a reply that nobody asked for".into());
+                };
+                answered_us = sent_us;
+                answers += 1;
+                if input[start] == b'-' && input[start + 1..*scanned].starts_with(LOADING.as_bytes()) {
+                    loading += 1;
+                    let why = String::from_utf8_lossy(&input[start + 1..*scanned]);
+                    self.target.failed(self.generation.get(), sent_us, why.trim());
+                }
+                if bytes >= SHARED_FRAME_BYTES {
+                    input.advance(start);
+                    *scanned -= start;
+                    start = 0;
+                    let shared = input.split_to(bytes).freeze();
+                    *scanned = 0;
+                    self.sink.reply(
+                        waiter,
+                        Frame {
+                            bytes: &shared,
+                            shared: Some(shared.clone()),
+                        },
+                    );
+                    continue;
+                }
+                self.sink.reply(
+                    waiter,
+                    Frame {
+                        bytes: &input[start..*scanned],
+                        shared: None,
+                    },
+                );
+            }
+            start = *scanned;
+        };
+        input.advance(start);
+        *scanned -= start;
+        if input.is_empty() && input.capacity() > 4 * READ_BYTES {
+            *input = BytesMut::with_capacity(READ_BYTES);
+        }
+        if answers > loading {
+            self.target.breaker().answered(now_us);
+        }
+        self.sink.batch_done(answered_us, answers);
+        result
+    }
+
+    fn write(&self, cx: &mut Context<'_>, stream: &mut Stream) -> Option<Ending> {
+        let mut queue = self.queue.borrow_mut();
+        while !queue.is_written() {
+            match stream.poll_write_some(cx, queue.unsent()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) => {
+                    queue.wrote(n);
+                    if !queue.is_written() {
+                        queue.stuck_since_us = clock::now_us();
+                    }
+                }
+                Poll::Ready(Err(e)) => return Some(Ending::of(e.to_string())),
+            }
+        }
+        queue.trim();
+        let has_room = queue.has_room();
+        drop(queue);
+        if has_room && !self.blocked.borrow().is_empty() {
+            self.unblock();
+        }
+        None
+    }
+}

@@ -1,0 +1,243 @@
+//! What a shared connection has been given to send and not been answered yet: the bytes, and who waits for which reply.
+//!
+//! Bytes stay until their request is answered, so that one that a lost connection has taken with it can be sent again.
+
+use std::collections::VecDeque;
+
+use super::FULL_BYTES;
+
+pub(super) struct Queue<W> {
+    /// From some answered request on (see [`Queue::trim`]), or from the oldest unanswered one.
+    out: Vec<u8>,
+    /// How many bytes were queued before the first of `out`.
+    base: u64,
+    written: usize,
+    /// When bytes were last written, or queued behind nothing.
+    pub stuck_since_us: u64,
+    waiters: VecDeque<Waiting<W>>,
+    /// So many at the front have been told that their deadline has passed.
+    expired: usize,
+    pub last_sent_us: u64,
+    /// When bytes last arrived, or the first unanswered request was queued, whichever is later.
+    pub silent_since_us: u64,
+}
+
+struct Waiting<W> {
+    queued_us: u64,
+    /// Where the bytes begin that were queued together with it, counted from the first byte ever.
+    start: u64,
+    /// They were sent before, on a connection that was lost.
+    is_repeat: bool,
+    waiter: W,
+}
+
+/// Answered bytes up to this are not worth a move of what is behind them.
+const TRIM_BYTES: usize = 64 << 10;
+
+impl<W> Queue<W> {
+    pub fn new() -> Queue<W> {
+        Queue {
+            out: Vec::new(),
+            base: 0,
+            written: 0,
+            stuck_since_us: 0,
+            waiters: VecDeque::new(),
+            expired: 0,
+            last_sent_us: 0,
+            silent_since_us: 0,
+        }
+    }
+
+    /// Queues what the closure writes at this time, with one `expect` for each request. All of it is one piece: it is sent
+    /// again whole or not at all.
+    #[inline]
+    pub fn push(&mut self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(W))) {
+        if self.waiters.is_empty() {
+            self.silent_since_us = now_us;
+            if self.is_written() {
+                self.forget_written();
+            }
+        }
+        if self.is_written() {
+            self.stuck_since_us = now_us;
+        }
+        self.last_sent_us = now_us;
+        let start = self.base + self.out.len() as u64;
+        let waiters = &mut self.waiters;
+        write(&mut self.out, &mut |waiter| {
+            waiters.push_back(Waiting {
+                queued_us: now_us,
+                start,
+                is_repeat: false,
+                waiter,
+            });
+        });
+    }
+
+    /// When the oldest unanswered request was queued, and who waits for it.
+    #[inline]
+    pub fn pop(&mut self) -> Option<(u64, W)> {
+        let waiting = self.waiters.pop_front()?;
+        self.expired = self.expired.saturating_sub(1);
+        Some((waiting.queued_us, waiting.waiter))
+    }
+
+    pub fn oldest(&self) -> Option<&W> {
+        self.waiters.front().map(|waiting| &waiting.waiter)
+    }
+
+    pub fn oldest_us(&self) -> Option<u64> {
+        self.waiters.front().map(|waiting| waiting.queued_us)
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// The oldest one that was queued before this time and has not been told that it is late; it is from now on.
+    pub fn next_late(&mut self, before_us: u64) -> Option<(u64, &mut W)> {
+        let late = self.waiters.get_mut(self.expired)?;
+        if late.queued_us >= before_us {
+            return None;
+        }
+        self.expired += 1;
+        Some((late.queued_us, &mut late.waiter))
+    }
+
+    pub fn unsent(&self) -> &[u8] {
+        &self.out[self.written..]
+    }
+
+    #[inline]
+    pub fn is_written(&self) -> bool {
+        self.written == self.out.len()
+    }
+
+    pub fn wrote(&mut self, bytes: usize) {
+        self.written += bytes;
+    }
+
+    /// Bytes of what is unanswered.
+    pub fn held_bytes(&self) -> usize {
+        let first = self
+            .waiters
+            .front()
+            .map_or(self.base + self.written as u64, |w| w.start);
+        (self.base + self.out.len() as u64 - first) as usize
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.held_bytes() > FULL_BYTES
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.held_bytes() <= FULL_BYTES / 2
+    }
+
+    /// Gives up bytes of answered requests, once they are the larger part.
+    pub fn trim(&mut self) {
+        let answered = self.out.len() - self.held_bytes();
+        if self.waiters.is_empty() && self.is_written() {
+            self.forget_written();
+        } else if answered > TRIM_BYTES && answered > self.out.len() / 2 {
+            self.out.drain(..answered);
+            self.written -= answered;
+            self.base += answered as u64;
+        }
+    }
+
+    fn forget_written(&mut self) {
+        self.base += self.out.len() as u64;
+        self.written = 0;
+        if self.out.capacity() > 4 * TRIM_BYTES {
+            self.out = Vec::with_capacity(TRIM_BYTES);
+        }
+        self.out.clear();
+    }
+
+    /// Everything that is unanswered, oldest first; nothing of it will be sent.
+    pub fn clear(&mut self) -> impl Iterator<Item = W> + use<W> {
+        self.written = self.out.len();
+        self.forget_written();
+        self.expired = 0;
+        std::mem::take(&mut self.waiters)
+            .into_iter()
+            .map(|waiting| waiting.waiter)
+    }
+
+    /// The connection is lost: takes out everything, piece by piece, oldest first.
+    pub fn pieces(&mut self) -> Vec<Piece<W>> {
+        let sent_until = self.base + self.written as u64;
+        let (base, end) = (self.base, self.base + self.out.len() as u64);
+        let out = std::mem::take(&mut self.out);
+        let mut pieces: Vec<Piece<W>> = Vec::new();
+        for waiting in std::mem::take(&mut self.waiters) {
+            match pieces.last_mut() {
+                Some(piece) if piece.start == waiting.start => piece.waiters.push(waiting.waiter),
+                _ => pieces.push(Piece {
+                    start: waiting.start,
+                    queued_us: waiting.queued_us,
+                    bytes: Vec::new(),
+                    fate: match waiting.start < sent_until {
+                        true if waiting.is_repeat => Fate::SentAgain,
+                        true => Fate::Sent,
+                        false => Fate::Unsent,
+                    },
+                    waiters: vec![waiting.waiter],
+                }),
+            }
+        }
+        let ends: Vec<u64> = pieces.iter().skip(1).map(|piece| piece.start).chain([end]).collect();
+        for (piece, end) in pieces.iter_mut().zip(ends) {
+            piece.bytes = out[(piece.start - base) as usize..(end - base) as usize].to_vec();
+        }
+        self.written = 0;
+        self.base = end;
+        self.expired = 0;
+        pieces
+    }
+
+    /// A piece of the lost connection goes to the next one.
+    pub fn put_back(&mut self, piece: Piece<W>) {
+        let start = self.base + self.out.len() as u64;
+        self.out.extend_from_slice(&piece.bytes);
+        self.waiters.extend(piece.waiters.into_iter().map(|waiter| Waiting {
+            queued_us: piece.queued_us,
+            start,
+            is_repeat: piece.fate != Fate::Unsent,
+            waiter,
+        }));
+    }
+
+    /// Everything that is not written yet, which passes for written from now on.
+    pub fn take_unsent(&mut self) -> Vec<u8> {
+        let unsent = self.unsent().to_vec();
+        self.written = self.out.len();
+        unsent
+    }
+}
+
+/// What was queued at once, on a connection that is lost.
+pub(super) struct Piece<W> {
+    start: u64,
+    queued_us: u64,
+    bytes: Vec<u8>,
+    pub fate: Fate,
+    pub waiters: Vec<W>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// Nobody has seen any of it.
+    Unsent,
+    Sent,
+    /// For the second time.
+    SentAgain,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+use super::*;
+
+fn queue() -> Queue<u32> {
+    Queue::new()
+}
+
+/// Queues so many requests as one piece, each its number and a line end.
+fn push(queue: &mut Queue<u32>, now_us: u64, numbers: &[u32]) {
+    queue.push(now_us, |out, expect| {
+        for &number in numbers {
+            out.extend_from_slice(format!("{number}\n").as_bytes());
+            expect(number);
+        }
+    });
+}
+
+fn fates(queue: &mut Queue<u32>) -> Vec<(Vec<u32>, String, Fate)> {
+    let pieces = queue.pieces().into_iter();
+    pieces
+        .map(|piece| {
+            let text = String::from_utf8(piece.bytes).unwrap();
+            (piece.waiters, text, piece.fate)
+        })
+        .collect()
+}
+
+#[test]
+fn bytes_stay_until_they_are_answered() {
+    let mut queue = queue();
+    push(&mut queue, 1, &[1]);
+    push(&mut queue, 2, &[2]);
+    assert_eq!(queue.unsent(), b"1\n2\n");
+    queue.wrote(4);
+    queue.trim();
+    assert_eq!((queue.unsent(), queue.held_bytes()), (&b""[..], 4));
+    assert_eq!(queue.pop(), Some((1, 1)));
+    assert_eq!(queue.held_bytes(), 2);
+    assert_eq!(fates(&mut queue), [(vec![2], "2\n".to_owned(), Fate::Sent)]);
+    assert_eq!((queue.held_bytes(), queue.len()), (0, 0));
+}
+
+#[test]
+fn what_was_not_written_was_not_sent_and_a_piece_is_whole() {
+    let mut queue = queue();
+    push(&mut queue, 1, &[1]);
+    push(&mut queue, 1, &[2, 3]);
+    push(&mut queue, 1, &[4]);
+    // The first byte of the second piece is gone: the server may get the rest of nothing.
+    queue.wrote(3);
+    let all = |numbers: &[u32], text: &str, fate| (numbers.to_vec(), text.to_owned(), fate);
+    assert_eq!(
+        fates(&mut queue),
+        [
+            all(&[1], "1\n", Fate::Sent),
+            all(&[2, 3], "2\n3\n", Fate::Sent),
+            all(&[4], "4\n", Fate::Unsent)
+        ]
+    );
+}
+
+#[test]
+fn a_piece_is_sent_again_once_and_keeps_its_time() {
+    let mut queue = queue();
+    push(&mut queue, 7, &[1]);
+    push(&mut queue, 8, &[2]);
+    queue.wrote(2);
+    for piece in queue.pieces() {
+        queue.put_back(piece);
+    }
+    push(&mut queue, 9, &[3]);
+    assert_eq!((queue.unsent(), queue.oldest_us()), (&b"1\n2\n3\n"[..], Some(7)));
+    queue.wrote(4);
+    let found = fates(&mut queue);
+    assert_eq!(
+        found.iter().map(|found| found.2).collect::<Vec<_>>(),
+        [Fate::SentAgain, Fate::Sent, Fate::Unsent]
+    );
+}
+
+#[test]
+fn answered_bytes_are_given_up_while_others_wait() {
+    let mut queue = queue();
+    let big = TRIM_BYTES + 1;
+    queue.push(1, |out, expect| {
+        out.resize(big, b'x');
+        expect(1);
+    });
+    push(&mut queue, 1, &[2]);
+    queue.wrote(big + 2);
+    queue.pop();
+    queue.trim();
+    assert_eq!((queue.out.len(), queue.held_bytes()), (2, 2));
+    push(&mut queue, 1, &[3]);
+    assert_eq!(queue.unsent(), b"3\n");
+    queue.pop();
+    queue.wrote(2);
+    assert_eq!(fates(&mut queue), [(vec![3], "3\n".to_owned(), Fate::Sent)]);
+}
+
+#[test]
+fn unanswered_bytes_are_bounded() {
+    let mut queue = queue();
+    queue.push(1, |out, expect| {
+        out.resize(FULL_BYTES + 1, b'x');
+        expect(1);
+    });
+    queue.wrote(FULL_BYTES + 1);
+    assert!(
+        queue.is_full() && !queue.has_room(),
+        "they are held until they are answered"
+    );
+    queue.pop();
+    assert!(!queue.is_full() && queue.has_room());
+    queue.trim();
+    assert!(queue.out.capacity() <= TRIM_BYTES);
+}
+
+#[test]
+fn each_is_told_once_that_it_is_late() {
+    let mut queue = queue();
+    for i in 1..=3 {
+        push(&mut queue, u64::from(i) * 10, &[i]);
+    }
+    let late = |queue: &mut Queue<u32>, before_us| {
+        std::iter::from_fn(|| queue.next_late(before_us).map(|(_, waiter)| *waiter)).collect::<Vec<_>>()
+    };
+    assert_eq!(late(&mut queue, 10), [0; 0]);
+    assert_eq!(late(&mut queue, 21), [1, 2]);
+    assert_eq!(late(&mut queue, 21), [0; 0]);
+    assert_eq!(queue.pop(), Some((10, 1)));
+    assert_eq!(late(&mut queue, 31), [3]);
+    assert_eq!(queue.clear().collect::<Vec<_>>(), [2, 3]);
+    push(&mut queue, 40, &[4]);
+    assert_eq!(late(&mut queue, 41), [4]);
+}
