@@ -45,8 +45,8 @@ impl Stream {
             Stream::Tcp(s) => tokio_util::io::poll_read_buf(Pin::new(s), cx, buf),
             Stream::Unix(s) => tokio_util::io::poll_read_buf(Pin::new(s), cx, buf),
             Stream::Tls(s) => {
-                s.send_unsent(cx)?;
-                tokio_util::io::poll_read_buf(Pin::new(&mut s.stream), cx, buf)
+                let sent = s.send_unsent(cx);
+                unless_pending(tokio_util::io::poll_read_buf(Pin::new(&mut s.stream), cx, buf), sent)
             }
         }
     }
@@ -56,8 +56,8 @@ impl Stream {
             Stream::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             Stream::Unix(s) => Pin::new(s).poll_read(cx, buf),
             Stream::Tls(s) => {
-                s.send_unsent(cx)?;
-                Pin::new(&mut s.stream).poll_read(cx, buf)
+                let sent = s.send_unsent(cx);
+                unless_pending(Pin::new(&mut s.stream).poll_read(cx, buf), sent)
             }
         }
     }
@@ -155,16 +155,22 @@ impl Stream {
 
 impl Tls {
     fn send_unsent(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.has_unsent {
-            match Pin::new(&mut self.stream).poll_flush(cx) {
-                Poll::Ready(sent) => {
-                    self.has_unsent = false;
-                    return sent;
-                }
-                Poll::Pending => {}
-            }
+        if self.has_unsent
+            && let Poll::Ready(sent) = Pin::new(&mut self.stream).poll_flush(cx)
+        {
+            // What could not be sent stays unsent: the error comes again for whoever did not get to see it.
+            self.has_unsent = sent.is_err();
+            return sent;
         }
         Ok(())
+    }
+}
+
+/// What was read, or that sending failed if there is nothing to read: a server that hangs up may have said why before.
+fn unless_pending<T>(read: Poll<io::Result<T>>, sent: io::Result<()>) -> Poll<io::Result<T>> {
+    match (read, sent) {
+        (Poll::Pending, Err(error)) => Poll::Ready(Err(error)),
+        (read, _) => read,
     }
 }
 

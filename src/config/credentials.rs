@@ -1,4 +1,4 @@
-//! Passwords that may stand in a file of their own, which is read at the start and again when the process is told to reload.
+//! Passwords that may stand in a file of their own, which is read whenever the configuration is.
 
 use std::path::{Path, PathBuf};
 
@@ -25,20 +25,6 @@ impl Password {
         Self {
             value: Some(value),
             file: None,
-        }
-    }
-
-    /// The password as it is in its file now.
-    ///
-    /// # Errors
-    /// The file and what is wrong with it.
-    pub fn reread(&self) -> Result<Self, String> {
-        match &self.file {
-            None => Ok(self.clone()),
-            Some(file) => Ok(Self {
-                value: Some(read_file(file)?),
-                file: Some(file.clone()),
-            }),
         }
     }
 

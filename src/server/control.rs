@@ -71,23 +71,29 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
         return;
     }
     let period = cache.bound / 3;
-    let read_timeout = shared.config.upstream_timeouts.read;
+    // An answer that comes later would be about a time at which copies could be older than the bound.
+    let within = shared.config.upstream_timeouts.read.min(cache.bound);
     // Of which node, and how many.
     let mut known: Option<(u32, u64)> = None;
-    let mut has_warned = false;
+    let (mut has_warned, mut is_away) = (false, false);
     let watched = async {
         'connect: loop {
             let mut upstream = match Exchange::open(&shared.target).await {
                 Ok(upstream) => upstream,
                 Err(error) => {
                     tracing::debug!(%error, "the upstream cannot be watched for SWAPDB");
+                    // Once for each time it is away: what others have to say about it is not to be hidden.
+                    if !std::mem::replace(&mut is_away, true) {
+                        *shared.last_trouble.lock() = Some(format!("SWAPDB cannot be watched for: {error}"));
+                    }
                     tokio::time::sleep(period).await;
                     continue;
                 }
             };
+            is_away = false;
             let generation = upstream.generation;
             while generation == shared.target.generation() {
-                let info = match upstream.ask(&[b"INFO", b"commandstats"], read_timeout).await {
+                let info = match upstream.ask(&[b"INFO", b"commandstats"], within).await {
                     Ok(info) => info,
                     Err(_) => {
                         tokio::time::sleep(period).await;
@@ -107,11 +113,9 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
                     }
                 } else {
                     let calls = swapdb_calls(&text);
-                    // After CONFIG RESETSTAT or a restart the count is lower: something may have been missed. Another node
-                    // has a count of its own, and before the first look at it there may have been a SWAPDB too, unless it
-                    // has never executed any.
+                    // Another node has a count of its own.
                     let earlier = known.and_then(|(of, known)| (of == generation).then_some(known));
-                    if calls != earlier.unwrap_or(0) {
+                    if is_missed(earlier, calls) {
                         if earlier.is_some() {
                             tracing::info!(calls, "the upstream has executed SWAPDB: everything cached is dropped");
                         }
@@ -127,6 +131,13 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
         () = cancel.cancelled() => {}
         () = watched => {}
     }
+}
+
+/// Whether there may have been a `SWAPDB` since the earlier look at this node, by its count of calls then and now. After
+/// `CONFIG RESETSTAT` or a restart the count is lower. Before the first look there may have been one too, unless the node has
+/// never executed any.
+fn is_missed(earlier: Option<u64>, calls: u64) -> bool {
+    calls != earlier.unwrap_or(0)
 }
 
 fn swapdb_calls(info: &str) -> u64 {
@@ -156,7 +167,8 @@ pub async fn sweep(shared: Arc<Shared>, cancel: CancellationToken) {
 }
 
 /// `SIGHUP` reads the configuration again, from the same flags, environment and files. What can change without a restart
-/// does: `cache.l1`, passwords and certificates. A configuration that is wrong changes nothing.
+/// does: `cache.l1`, passwords and certificates. A configuration that is wrong changes nothing, nor does one that names a
+/// file in which something is wrong.
 pub async fn reload(
     shared: Arc<Shared>,
     mut hangup: Signal,
@@ -170,19 +182,23 @@ pub async fn reload(
                 return;
             }
         }
-        match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
-            Outcome::Run(config, _) => {
+        let read = match cli::parse(std::env::args_os(), |name| std::env::var(name).ok()) {
+            Outcome::Run(config, _) => upstream::access(&config.upstream).map(|access| (config, access)),
+            Outcome::Exit { text, .. } | Outcome::Print(text) | Outcome::Check(_, text) => Err(text),
+        };
+        match read {
+            Ok((config, access)) => {
                 let l1_bytes = config.cache.l1_bytes;
                 tracing::info!(
                     l1_bytes,
                     "SIGHUP: cache.l1 is read again; what is not said here needs a restart"
                 );
                 shared.cache.set_budget(l1_bytes);
-                upstream::reload(&shared, sentinel_access.as_ref());
+                upstream::reload(&shared, &config.upstream, access, sentinel_access.as_ref());
             }
-            Outcome::Exit { text, .. } | Outcome::Print(text) | Outcome::Check(_, text) => {
-                tracing::error!("SIGHUP: what was in effect stays in effect: {}", text.trim_end());
-                *shared.last_trouble.lock() = Some(format!("the reload failed: {}", text.trim_end()));
+            Err(why) => {
+                tracing::error!("SIGHUP: what was in effect stays in effect: {}", why.trim_end());
+                *shared.last_trouble.lock() = Some(format!("the reload failed: {}", why.trim_end()));
             }
         }
     }
@@ -202,3 +218,6 @@ fn close_idle(shared: &Shared) {
             && now_us.saturating_sub(meta.active_us.load(Relaxed)) > timeout_us
     });
 }
+
+#[cfg(test)]
+mod tests;

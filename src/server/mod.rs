@@ -144,12 +144,12 @@ async fn serve(config: Config) -> ExitCode {
     let mut shared = build(config, upstream.target);
     shared.topology = upstream.sentinel.as_ref().map(|sentinel| sentinel.topology.clone());
     let shared = Arc::new(shared);
+    let sentinel_access = upstream.sentinel.as_ref().map(|sentinel| sentinel.access.clone());
     if let Some(sentinel) = upstream.sentinel {
         // No copy may be shown before a majority has vouched for the node.
         shared.links.begin_generation(0, 0);
         tasks.spawn(upstream::follow(Arc::clone(&shared), sentinel, cancel.clone()));
     }
-    let sentinel_access = upstream.sentinel_access;
     tasks.spawn(control::reload(
         Arc::clone(&shared),
         hangup,

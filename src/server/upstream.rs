@@ -19,13 +19,13 @@ use crate::upstream::tls::Tls;
 pub struct Reached {
     pub target: Target,
     pub sentinel: Option<Followed>,
-    /// As whom sentinels are spoken to.
-    pub sentinel_access: Option<watch::Sender<Arc<Access>>>,
 }
 
 /// A primary that Sentinel names.
 pub struct Followed {
     pub topology: watch::Receiver<Topology>,
+    /// As whom sentinels are spoken to.
+    pub access: watch::Sender<Arc<Access>>,
     route: watch::Sender<Route>,
 }
 
@@ -44,11 +44,10 @@ pub fn check(config: &Config) -> Result<(), String> {
 pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationToken) -> Result<Reached, String> {
     // Requests wait while a connection comes up, and nobody is to wait longer than for a reply.
     let connect_timeout = config.upstream_timeouts.connect.min(config.upstream_timeouts.read);
-    let (access, sentinel_access) = access(&config.upstream)?;
+    let (access, of_sentinels) = access(&config.upstream)?;
     let fixed = |node: Endpoint| Reached {
         target: Target::fixed(node, access.clone(), connect_timeout),
         sentinel: None,
-        sentinel_access: None,
     };
     match &config.upstream {
         Upstream::Embedded { data_dir } => Ok(fixed(Endpoint::Unix(
@@ -68,7 +67,7 @@ pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationTok
                 role: Role::Primary,
             });
             let target = Target::following(routes, access, connect_timeout);
-            let (sentinel_access, accesses) = watch::channel(Arc::new(sentinel_access));
+            let (of_sentinels, accesses) = watch::channel(Arc::new(of_sentinels));
             let bound = config.cache.bound;
             let settings = Settings {
                 nodes: sentinels.nodes.clone(),
@@ -80,8 +79,11 @@ pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationTok
             let topology = sentinel::follow(settings, accesses, &target, cancel.clone());
             Ok(Reached {
                 target,
-                sentinel: Some(Followed { topology, route }),
-                sentinel_access: Some(sentinel_access),
+                sentinel: Some(Followed {
+                    topology,
+                    access: of_sentinels,
+                    route,
+                }),
             })
         }
     }
@@ -95,7 +97,9 @@ const LONGEST_HOLD: Duration = Duration::from_secs(5);
 
 /// Applies what the sentinels say: how long copies may be shown, and which node is dialled.
 pub async fn follow(shared: Arc<Shared>, followed: Followed, cancel: CancellationToken) {
-    let Followed { mut topology, route } = followed;
+    let Followed {
+        mut topology, route, ..
+    } = followed;
     loop {
         let now = topology.borrow_and_update().clone();
         let (known, generation) = {
@@ -132,29 +136,79 @@ pub async fn follow(shared: Arc<Shared>, followed: Followed, cancel: Cancellatio
     }
 }
 
-/// Reads passwords and certificates anew. Connections that are up stay as they are.
-pub fn reload(shared: &Shared, sentinel_access: Option<&watch::Sender<Arc<Access>>>) {
-    if !shared.config.upstream.has_files() {
+/// Applies what has been read again. Connections that are up stay as they are.
+pub fn reload(
+    shared: &Shared,
+    new: &Upstream,
+    (access, of_sentinels): (Access, Access),
+    sentinel_access: Option<&watch::Sender<Arc<Access>>>,
+) {
+    let fixed = what_needs_a_restart(&shared.config.upstream, new);
+    if !fixed.is_empty() {
+        // Passwords are those of one user at one place: elsewhere they would be told to strangers, or be wrong.
+        tracing::warn!(
+            "SIGHUP: {} of the upstream changed, which needs a restart: until then its passwords and certificates stay, too",
+            fixed.join(" and ")
+        );
+        return;
+    }
+    let is_same = shared.target.access().password == access.password
+        && sentinel_access.is_none_or(|sender| sender.borrow().password == of_sentinels.password);
+    if is_same && !new.has_files() {
         tracing::info!("SIGHUP: no password or certificate comes from a file, so there is nothing to read again");
         return;
     }
-    match access(&shared.config.upstream) {
-        Ok((access, of_sentinels)) => {
-            shared.target.set_access(access);
-            if let Some(sender) = sentinel_access {
-                sender.send_replace(Arc::new(of_sentinels));
-            }
-            tracing::info!("SIGHUP: passwords and certificates are read again; new connections use them");
-        }
-        Err(why) => {
-            tracing::error!("SIGHUP: what was in effect stays in effect: {why}");
-            *shared.last_trouble.lock() = Some(format!("the reload failed: {why}"));
-        }
+    shared.target.set_access(access);
+    if let Some(sender) = sentinel_access {
+        sender.send_replace(Arc::new(of_sentinels));
     }
+    tracing::info!("SIGHUP: passwords and certificates are read again; new connections use them");
 }
 
-/// As whom data nodes and sentinels are spoken to, by what the files say now.
-fn access(upstream: &Upstream) -> Result<(Access, Access), String> {
+/// What differs of that which is the same for the whole life of the process.
+fn what_needs_a_restart(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
+    const PLACE: &str = "the place";
+    let (
+        Upstream::Url {
+            place: old_place,
+            tls: old_tls,
+            user: old_user,
+            db: old_db,
+            ..
+        },
+        Upstream::Url {
+            place,
+            tls,
+            user,
+            db,
+            ..
+        },
+    ) = (old, new)
+    else {
+        return if old == new { vec![] } else { vec![PLACE] };
+    };
+    let (is_same_place, is_same_watcher) = match (old_place, place) {
+        (Place::Node(old), Place::Node(new)) => (old == new, true),
+        (Place::Sentinel(old), Place::Sentinel(new)) => {
+            (old.nodes == new.nodes && old.name == new.name, old.user == new.user)
+        }
+        _ => (false, true),
+    };
+    [
+        (PLACE, is_same_place && old_tls.is_some() == tls.is_some()),
+        ("the user", old_user == user && is_same_watcher),
+        ("the database", old_db == db),
+    ]
+    .into_iter()
+    .filter_map(|(what, is_same)| (!is_same).then_some(what))
+    .collect()
+}
+
+/// As whom data nodes and sentinels are spoken to, by what the configuration says and what is in its files now.
+///
+/// # Errors
+/// The option and what is wrong with it.
+pub fn access(upstream: &Upstream) -> Result<(Access, Access), String> {
     let Upstream::Url {
         place,
         tls,
@@ -168,16 +222,19 @@ fn access(upstream: &Upstream) -> Result<(Access, Access), String> {
     let tls = tls.as_ref().map(Tls::new).transpose()?;
     let access = Access {
         user: user.clone(),
-        password: password.reread()?.value,
+        password: password.value.clone(),
         tls: tls.clone(),
     };
     let of_sentinels = match place {
         Place::Node(_) => Access::default(),
         Place::Sentinel(sentinels) => Access {
             user: sentinels.user.clone(),
-            password: sentinels.password.reread()?.value,
+            password: sentinels.password.value.clone(),
             tls,
         },
     };
     Ok((access, of_sentinels))
 }
+
+#[cfg(test)]
+mod tests;

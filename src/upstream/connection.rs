@@ -17,8 +17,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::time::Instant;
 
-use super::dial::{DialError, Greeted, Greeting, Target, TrackingState};
+use super::dial::{Greeted, Greeting, Target, TrackingState};
 use crate::clock;
 use crate::net::Stream;
 use crate::resp::reply::FrameScanner;
@@ -306,6 +307,8 @@ impl<S: Sink> Connection<S> {
     /// The connection's task: never ends by itself.
     pub async fn run(self: Rc<Self>) {
         let mut failures: u32 = 0;
+        // Connections in a row that came up and did not last.
+        let mut losses: u32 = 0;
         loop {
             let (begun_us, known) = (clock::now_us(), self.target.generation());
             match self.target.open(self.greeting).await {
@@ -319,14 +322,34 @@ impl<S: Sink> Connection<S> {
                     self.generation.set(generation);
                     self.sink.reached(generation);
                     self.begin(&tracking, begun_us);
+                    let up = Instant::now();
                     let why = self.pump(stream).await;
                     tracing::warn!(upstream = %self.target.node(), db = self.greeting.db, reason = %why, "upstream connection lost");
                     self.target.doubt();
-                    self.end(why);
+                    self.end(why.clone());
+                    if up.elapsed() > self.timeouts.back_off.1 || self.target.generation() != generation {
+                        losses = 0;
+                    }
+                    // The first loss is mended at once. A server that greets and hangs up, again and again, is not to be
+                    // dialled without a pause; requests wait meanwhile, if no longer than for a connection.
+                    if losses > 0 {
+                        let pause = self.pause(losses);
+                        if pause > self.target.connect_timeout {
+                            self.go_down(Failure::Unavailable(why));
+                        }
+                        self.target.pause(pause, generation).await;
+                    }
+                    losses = losses.saturating_add(1);
                 }
                 Err(error) => {
-                    failures += 1;
-                    self.go_down(failures, &error);
+                    failures = failures.saturating_add(1);
+                    if failures == 1 {
+                        tracing::error!(upstream = %self.target.node(), db = self.greeting.db, %error, "upstream is unavailable");
+                    }
+                    self.go_down(match error.server_state() {
+                        Some(state) => Failure::Refused(state.to_owned()),
+                        None => Failure::Unavailable(error.to_string()),
+                    });
                     if self.target.pause(self.pause(failures), known).await {
                         failures = 0;
                     }
@@ -392,14 +415,7 @@ impl<S: Sink> Connection<S> {
         queue.stuck_since_us = now_us;
     }
 
-    fn go_down(&self, failures: u32, error: &DialError) {
-        if failures == 1 {
-            tracing::error!(upstream = %self.target.node(), db = self.greeting.db, %error, "upstream is unavailable");
-        }
-        let failure = match error.server_state() {
-            Some(state) => Failure::Refused(state.to_owned()),
-            None => Failure::Unavailable(error.to_string()),
-        };
+    fn go_down(&self, failure: Failure) {
         *self.phase.borrow_mut() = Phase::Down(failure.clone());
         self.fail_all(&failure);
     }

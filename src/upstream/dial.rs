@@ -356,8 +356,13 @@ impl Access {
             id: None,
             generation: 0,
         };
-        stream.write_all(&out).await?;
         let mut input = BytesMut::new();
+        if let Err(error) = stream.write_all(&out).await {
+            // A server that hangs up before it has read everything may have said why.
+            if stream.read_append(&mut input).await? == 0 {
+                return Err(error.into());
+            }
+        }
         for request in sent {
             let frame_bytes = loop {
                 match frame_len(&input) {

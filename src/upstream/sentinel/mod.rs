@@ -265,12 +265,7 @@ impl Table {
             seats.swap_remove(at);
         }
         let roll = Roll::of(&seats);
-        let new = roll
-            .discovered
-            .iter()
-            .filter(|other| !roll.is_heard(other))
-            .map(|other| other.address.clone())
-            .collect();
+        let new = roll.sought().map(|other| other.address.clone()).collect();
         self.judge(&seats, &roll);
         drop(seats);
         self.take_seats(new, false);
@@ -290,7 +285,7 @@ impl Table {
         seat.trouble = Some(why);
         let is_configured = seat.is_configured;
         let roll = Roll::of(&seats);
-        let is_sought = is_configured || roll.discovered.iter().any(|other| other.address == *address);
+        let is_sought = is_configured || roll.sought().any(|other| other.address == *address);
         self.judge(&seats, &roll);
         drop(roll);
         if is_sought {

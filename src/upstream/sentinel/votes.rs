@@ -81,7 +81,7 @@ pub struct Roll<'a> {
     /// Sentinels that there are, up or not.
     pub known: usize,
     /// Sentinels of which most others tell, each where most of them say that it is.
-    pub discovered: Vec<Other>,
+    discovered: Vec<Other>,
     /// Those with a say by their ids; several seats are one sentinel under several addresses.
     voters: BTreeMap<&'a str, Vec<&'a Seat>>,
 }
@@ -89,10 +89,10 @@ pub struct Roll<'a> {
 impl<'a> Roll<'a> {
     pub fn of(seats: &'a [Seat]) -> Roll<'a> {
         // Whoever is not configured is heard only if the configured ones tell of him. Otherwise whom the first sentinel to
-        // answer invents could vouch for one another.
+        // answer invents could vouch for one another. It makes no difference whether the others are late or cannot be reached.
         let unheard = seats
             .iter()
-            .filter(|seat| seat.is_configured && seat.vote.is_none() && seat.trouble.is_none())
+            .filter(|seat| seat.is_configured && seat.vote.is_none())
             .count();
         let configured = by_id(seats.iter().filter(|seat| seat.is_configured));
         let (first, _) = told(&configured, unheard);
@@ -150,12 +150,17 @@ impl<'a> Roll<'a> {
 
     /// Whether this sentinel answers at one of the places where it has a say; at another one than a configured seat's own
     /// only at this.
-    pub fn is_heard(&self, other: &Other) -> bool {
+    fn is_heard(&self, other: &Other) -> bool {
         self.voters.get(&*other.id).is_some_and(|seats| {
             seats
                 .iter()
                 .any(|seat| seat.trouble.is_none() && (seat.is_configured || seat.address == other.address))
         })
+    }
+
+    /// Sentinels of which most others tell and which do not answer yet where these say that they are.
+    pub fn sought(&self) -> impl Iterator<Item = &Other> {
+        self.discovered.iter().filter(|other| !self.is_heard(other))
     }
 
     /// Sentinels that answer now, and those of them whose last vote is such.

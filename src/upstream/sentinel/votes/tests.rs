@@ -62,17 +62,49 @@ fn one_of_whom_half_of_the_others_tell_is_counted_and_has_no_vote() {
 #[test]
 fn whom_the_first_to_answer_invents_cannot_vouch_for_one_another() {
     let fakes: Vec<u16> = (10..20).collect();
-    let mut seats = vec![tells(says(1, "b", 10), &fakes), silent(2), silent(3)];
-    assert_eq!(Roll::of(&seats).discovered, [], "the others have not answered yet");
-    seats.extend(fakes.iter().map(|&i| Seat {
+    // Whether they are late or cannot be reached.
+    for trouble in [None, Some("connection refused".to_owned())] {
+        let missing = |i| Seat {
+            trouble: trouble.clone(),
+            ..silent(i)
+        };
+        let mut seats = vec![tells(says(1, "b", 10), &fakes), missing(2), missing(3)];
+        assert_eq!(Roll::of(&seats).discovered, [], "the others have not answered yet");
+        seats.extend(fakes.iter().map(|&i| Seat {
+            is_configured: false,
+            ..tells(says(i, "b", 10), &fakes)
+        }));
+        assert_eq!(count(&seats, 0).majority, None, "{trouble:?}");
+        seats[1] = tells(says(2, "a", 10), &[1, 3]);
+        seats[2] = tells(says(3, "a", 10), &[1, 2]);
+        let counted = count(&seats, 0);
+        assert_eq!((counted.known, counted.majority), (3, Some(node("a"))));
+    }
+}
+
+#[test]
+fn one_that_answers_elsewhere_is_not_sought_where_the_others_say_that_it_is() {
+    // Behind a translation of addresses the others know it by one that cannot be reached from here.
+    let inner = |seat: Seat| Seat {
+        others: vec![Other {
+            id: "3".to_owned(),
+            address: node("inner"),
+        }],
+        ..seat
+    };
+    let unreachable = Seat {
+        address: node("inner"),
         is_configured: false,
-        ..tells(says(i, "b", 10), &fakes)
-    }));
-    assert_eq!(count(&seats, 0).majority, None);
-    seats[1] = tells(says(2, "a", 10), &[1, 3]);
-    seats[2] = tells(says(3, "a", 10), &[1, 2]);
-    let counted = count(&seats, 0);
-    assert_eq!((counted.known, counted.majority), (3, Some(node("a"))));
+        trouble: Some("no answer".to_owned()),
+        ..silent(3)
+    };
+    let mut seats = vec![inner(says(1, "a", 10)), inner(says(2, "a", 10)), silent(3), unreachable];
+    let sought = |seats: &[Seat]| -> Vec<Endpoint> { Roll::of(seats).sought().map(|other| other.address.clone()).collect() };
+    assert_eq!(sought(&seats), [node("inner")], "it answers nowhere yet");
+    seats[2] = says(3, "a", 10);
+    assert_eq!(sought(&seats), []);
+    seats[2].trouble = Some("no answer".to_owned());
+    assert_eq!(sought(&seats), [node("inner")], "it may have moved there");
 }
 
 #[test]
