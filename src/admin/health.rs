@@ -84,7 +84,10 @@ impl Links {
             .filter(|&answered_us| answered_us != 0 && answered_us.saturating_add(bound_us) >= now_us)
             .count();
         Links {
-            wanted: links.len().max(shared.inboxes.len()),
+            wanted: links
+                .len()
+                .saturating_sub(shared.links_retired.load(Relaxed))
+                .max(shared.inboxes.len()),
             tracked,
             untracked: shared.links_untracked.load(Relaxed),
             refused: shared.links_refused.load(Relaxed),

@@ -28,6 +28,21 @@ impl Password {
         }
     }
 
+    /// The same as its file has it now.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    #[cfg(test)]
+    pub(super) fn reread(&self) -> Result<Self, String> {
+        match &self.file {
+            None => Ok(self.clone()),
+            Some(file) => Ok(Self {
+                value: Some(read_file(file)?),
+                file: Some(file.clone()),
+            }),
+        }
+    }
+
     pub(super) fn file_setting(&self, name: &'static str) -> Option<Printed> {
         let file = self.file.as_ref()?;
         Some((name, file.display().to_string().into()))

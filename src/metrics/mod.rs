@@ -77,6 +77,9 @@ pub struct Counters {
     /// Requests that failed because the upstream was away or was lost.
     pub l2_errors_total: Tally,
     pub links_lost_total: Tally,
+    /// Requests sent again to another node of the cluster, and those that waited before.
+    pub redirects_total: Tally,
+    pub redirects_delayed_total: Tally,
     pub pushes_total: Tally,
     pub probes_total: Tally,
     /// Messages handed to clients that share the subscriptions of their worker.

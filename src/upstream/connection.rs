@@ -56,8 +56,12 @@ pub trait Sink: 'static {
     /// The connection is gone: comes before the `failed` of everything that was unanswered.
     fn lost(&self);
     fn failed(&self, waiter: Self::Waiter, failure: &Failure);
-    /// The waiter of a PING that only asks whether the link still answers.
-    fn probe(&self) -> Self::Waiter;
+    /// The request that only asks whether the link still answers, if it is not a PING.
+    fn probe_request(&self) -> Option<Vec<u8>> {
+        None
+    }
+    /// Its waiter, sent at this time.
+    fn probe(&self, now_us: u64) -> Self::Waiter;
 }
 
 /// One complete reply.
@@ -278,7 +282,9 @@ impl<S: Sink> Connection<S> {
                 self.timeouts.write.as_millis()
             ));
         } else if quiet {
-            self.send(b"*1\r\n$4\r\nPING\r\n", now_us, self.sink.probe());
+            let request = self.sink.probe_request();
+            let request = request.as_deref().unwrap_or(b"*1\r\n$4\r\nPING\r\n");
+            self.send(request, now_us, self.sink.probe(now_us));
         }
     }
 

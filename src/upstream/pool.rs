@@ -13,6 +13,7 @@ use bytes::{Buf, BytesMut};
 
 use super::dial::{DialError, Greeting, Target, Tracking};
 use crate::clock;
+use crate::config::Endpoint;
 use crate::net::Stream;
 use crate::resp::reply::{frame_len, is_error};
 use crate::resp::{Version, encode};
@@ -39,6 +40,8 @@ pub struct Lent {
     pub name: Box<str>,
     /// Of the node to which it leads.
     pub generation: u32,
+    /// Where that is, as far as is known.
+    pub endpoint: Option<Endpoint>,
     _place: Place,
 }
 
@@ -115,6 +118,7 @@ impl Pool {
             id: greeted.id.unwrap_or(0),
             name: "".into(),
             generation: greeted.generation,
+            endpoint: self.target.endpoint(),
             _place: place,
         })
     }

@@ -99,7 +99,8 @@ fn one_that_answers_elsewhere_is_not_sought_where_the_others_say_that_it_is() {
         ..silent(3)
     };
     let mut seats = vec![inner(says(1, "a", 10)), inner(says(2, "a", 10)), silent(3), unreachable];
-    let sought = |seats: &[Seat]| -> Vec<Endpoint> { Roll::of(seats).sought().map(|other| other.address.clone()).collect() };
+    let sought =
+        |seats: &[Seat]| -> Vec<Endpoint> { Roll::of(seats).sought().map(|other| other.address.clone()).collect() };
     assert_eq!(sought(&seats), [node("inner")], "it answers nowhere yet");
     seats[2] = says(3, "a", 10);
     assert_eq!(sought(&seats), []);
