@@ -1,5 +1,10 @@
 //! In front of a real cluster: to clients it is one Redis.
 
+mod clients;
+mod commands;
+mod moves;
+mod states;
+
 use std::time::Duration;
 
 use crate::support::cluster::{Cluster, slot};
