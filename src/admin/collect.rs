@@ -28,7 +28,7 @@ pub fn collect(shared: &Shared) -> Exposition {
 type Field = fn(&Counters) -> &Tally;
 
 /// Metrics that are the sum of one counter over the workers.
-const TOTALS: [(Number, Field); 18] = [
+const TOTALS: [(Number, Field); 19] = [
     (names::LATE, |c| &c.late_total),
     (names::REPEATS, |c| &c.repeats_total),
     (names::L1_STALE, |c| &c.l1_stale_total),
@@ -45,6 +45,7 @@ const TOTALS: [(Number, Field); 18] = [
     (names::CLIENTS_REFUSED, |c| &c.clients_refused_total),
     (names::LINKS_LOST, |c| &c.links_lost_total),
     (names::PUSHES, |c| &c.pushes_total),
+    (names::REDIRECTS, |c| &c.redirects_total),
     (names::PROBES, |c| &c.probes_total),
     (names::MESSAGES, |c| &c.messages_total),
 ];
@@ -153,6 +154,18 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
         out.add(&names::SENTINELS, &[(names::STATE, state)], count as f64);
     }
     out.add(&names::REPLICAS, &[], replicas as f64);
+    if let Some(cluster) = &shared.cluster {
+        let topology = cluster.topology();
+        for (state, count) in [
+            ("primary", topology.primaries.len()),
+            ("failed", topology.failed.len()),
+            ("replica", topology.replicas.len()),
+        ] {
+            out.add(&names::CLUSTER_NODES, &[(names::STATE, state)], count as f64);
+        }
+        out.add(&names::CLUSTER_SLOTS, &[], topology.assigned() as f64);
+        out.add(&names::CLUSTER_VERSION, &[], topology.version as f64);
+    }
     out.add(&names::LINKS, &[], links.wanted as f64);
     out.add(&names::LINKS_TRACKED, &[], links.tracked as f64);
     out.add(&names::LINKS_REFUSED, &[], links.refused as f64);

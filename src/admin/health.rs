@@ -85,7 +85,10 @@ impl Links {
             .filter(|&answered_us| answered_us != 0 && answered_us.saturating_add(bound_us) >= now_us)
             .count();
         Links {
-            wanted: links.len().max(shared.inboxes.len()),
+            wanted: links
+                .len()
+                .saturating_sub(shared.links_retired.load(Relaxed))
+                .max(shared.inboxes.len()),
             tracked,
             untracked: shared.links_untracked.load(Relaxed),
             refused: shared.links_refused.load(Relaxed),
@@ -230,6 +233,7 @@ impl Health {
                     node: shared.target.node(),
                     breakers: shared
                         .nodes()
+                        .iter()
                         .map(|node| (node.node(), node.breaker().state().name()))
                         .collect(),
                     links: seen.links.wanted,
@@ -278,11 +282,12 @@ impl Seen {
             Consistency::Coherent if links.refused > 0 => Caching::Refused,
             Consistency::Coherent => Caching::Tracked,
         };
+        let nodes = shared.nodes();
         Seen {
             links,
             caching,
-            nodes: shared.nodes().count(),
-            cut: shared.nodes().filter(|node| node.breaker().is_cut()).count(),
+            nodes: nodes.len(),
+            cut: nodes.iter().filter(|node| node.breaker().is_cut()).count(),
             is_upstream_known: shared.facts().is_known,
             is_primary_confirmed: shared
                 .links
@@ -316,7 +321,7 @@ impl Seen {
         }
         let l2 = match reasons[..] {
             [] => Status::Healthy,
-            _ if up == 0 || self.cut == self.nodes => Status::Unhealthy,
+            _ if up == 0 || (self.cut > 0 && self.cut == self.nodes) => Status::Unhealthy,
             _ => Status::Degraded,
         };
         if self.caching == Caching::Tracked && !self.is_primary_confirmed && up > 0 {

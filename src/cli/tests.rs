@@ -274,14 +274,14 @@ fn problems_of_all_sources_are_told_together() {
             path,
             "--l1=4",
             "--port=x",
-            "--upstream=redis+cluster://h",
+            "--upstream=redis+cluster://h/1",
             "--l3=/d",
         ],
         &env,
     );
     for part in [
         "REDIS_ADDR: \"h:x\": the port must be a number",
-        "--upstream: Cluster: this part of nearcache does not exist yet",
+        "--upstream: names a database: a cluster has only database 0",
         "--port: \"127.0.0.1:x\" is not an address",
         "CACHE_ENABLED: must be true or false, found \"perhaps\"",
         "--l1: \"4\" needs a unit",

@@ -1,6 +1,8 @@
 //! The hash slot of a key: CRC16 of the key, or of its hash tag, modulo the number of slots. The tag is what stands
 //! between the first `{` and the next `}` if that is not empty (the Redis Cluster specification, "Hash tags").
 
+use std::sync::OnceLock;
+
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +12,25 @@ pub const SLOTS: u16 = 16_384;
 /// From 0 to [`SLOTS`] - 1.
 pub fn slot(key: &[u8]) -> u16 {
     crc16(hash_tag(key)) & (SLOTS - 1)
+}
+
+/// The name of a key in this slot.
+pub fn name_in(slot: u16) -> String {
+    static NUMBERS: OnceLock<Box<[u32]>> = OnceLock::new();
+    let name = |number: u32| format!("nearcache:{number}");
+    let numbers = NUMBERS.get_or_init(|| {
+        let mut found = vec![None; usize::from(SLOTS)];
+        let mut missing = found.len();
+        let mut number = 0;
+        while missing > 0 {
+            let place = &mut found[usize::from(self::slot(name(number).as_bytes()))];
+            missing -= usize::from(place.is_none());
+            place.get_or_insert(number);
+            number += 1;
+        }
+        found.into_iter().flatten().collect()
+    });
+    name(numbers.get(usize::from(slot)).copied().unwrap_or(0))
 }
 
 /// The part of the key that decides its slot: the whole key when it has no tag.

@@ -132,8 +132,6 @@ fn parts_that_do_not_exist_yet_are_refused_with_a_way_out() {
         "dashboard = \"127.0.0.1:8082\"",
         "[cache]\nl3 = \"/tmp/l3\"",
         "[cache]\nl3_size = \"4GiB\"",
-        "[upstream]\nurl = \"redis+cluster://a,b\"",
-        "[upstream]\nurl = \"rediss+cluster://a,b\"",
     ] {
         let problems = read(text).unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:?}");
@@ -563,4 +561,50 @@ fn upstream(url: &str) -> Result<Upstream, Vec<String>> {
 
 fn from(settings: Settings) -> Result<Config, Vec<String>> {
     Config::from_settings(settings).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_cluster_is_read_and_printed_as_some_of_its_nodes() {
+    for (url, nodes, printed) in [
+        (
+            "redis+cluster://a,b:7001",
+            vec![("a", 6379), ("b", 7001)],
+            "redis+cluster://a:6379,b:7001",
+        ),
+        (
+            "rediss+cluster://u:p@[::1]:1",
+            vec![("::1", 1)],
+            "rediss+cluster://u:*****@[::1]:1",
+        ),
+        ("cluster://a/0", vec![("a", 6379)], "redis+cluster://a:6379"),
+    ] {
+        let read = upstream(url).unwrap();
+        assert_eq!(
+            read.to_string().replace("***", "*").replace("**", "*"),
+            printed.replace("***", "*").replace("**", "*")
+        );
+        let Upstream::Url {
+            place: Place::Cluster(found),
+            ..
+        } = read
+        else {
+            panic!("{url}");
+        };
+        let expected: Vec<Endpoint> = nodes
+            .into_iter()
+            .map(|(host, port)| Endpoint::Tcp {
+                host: host.to_owned(),
+                port,
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+    for wrong in [
+        "redis+cluster://",
+        "redis+cluster://a,a",
+        "redis+cluster://a/2",
+        "redis+cluster://a?db=1",
+    ] {
+        assert!(upstream(wrong).is_err(), "{wrong}");
+    }
 }

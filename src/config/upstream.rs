@@ -42,6 +42,8 @@ pub enum Place {
     Node(Endpoint),
     /// The one that sentinels name.
     Sentinel(Sentinels),
+    /// The nodes of a cluster, of which some are named: at least one, no two the same.
+    Cluster(Vec<Endpoint>),
 }
 
 /// Who knows the primary.
@@ -201,6 +203,7 @@ impl Upstream {
                     user: sentinel_user,
                     password: sentinel_password.password,
                 }),
+                Seat::Cluster(nodes) => Place::Cluster(nodes),
             },
             tls,
             user: parsed.user,
@@ -259,6 +262,7 @@ impl fmt::Display for Upstream {
                     seat: match place {
                         Place::Node(node) => Seat::Node(node.clone()),
                         Place::Sentinel(sentinels) => Seat::Sentinels(sentinels.nodes.clone(), sentinels.name.clone()),
+                        Place::Cluster(nodes) => Seat::Cluster(nodes.clone()),
                     },
                     is_tls: tls.is_some(),
                     user: user.clone(),

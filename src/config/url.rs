@@ -1,7 +1,8 @@
 //! The URL of an upstream, in the forms the Redis clients agree on.
 //!
 //! `redis://[[user]:password@]host[:port][/db]` (the IANA registration of the scheme), `rediss://` for the same over TLS,
-//! `redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/name[/db]` where sentinels know the primary, and
+//! `redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/name[/db]` where sentinels know the primary,
+//! `redis+cluster://[[user]:password@]host[:port][,host[:port]…]` for a cluster that some of its nodes know, and
 //! `unix:///path[?db=…&user=…&password=…]`. What other clients read in two ways is refused rather than
 //! guessed. Pure functions; errors are words for the person who wrote the URL and never repeat a password.
 
@@ -26,6 +27,8 @@ pub(super) enum Seat {
     Node(Endpoint),
     /// Sentinels, and the name under which they know the primary.
     Sentinels(Vec<Endpoint>, String),
+    /// Some nodes of a cluster.
+    Cluster(Vec<Endpoint>),
 }
 
 impl UpstreamUrl {
@@ -35,21 +38,23 @@ impl UpstreamUrl {
             return Err(NOT_A_URL.to_owned());
         };
         match scheme.to_ascii_lowercase().as_str() {
-            scheme @ ("redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "sentinel") => {
-                let mut parsed =
-                    Self::parse_tcp(rest.strip_prefix("//").ok_or(NOT_A_URL)?, scheme.ends_with("sentinel"))?;
+            scheme @ ("redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "sentinel" | "redis+cluster"
+            | "rediss+cluster" | "cluster") => {
+                let kind = match scheme.rsplit('+').next() {
+                    Some("sentinel") => Kind::Sentinels,
+                    Some("cluster") => Kind::Cluster,
+                    _ => Kind::Node,
+                };
+                let mut parsed = Self::parse_tcp(rest.strip_prefix("//").ok_or(NOT_A_URL)?, kind)?;
                 parsed.is_tls = scheme.starts_with("rediss");
                 Ok(parsed)
             }
             "unix" | "redis+unix" => Self::parse_unix(rest.strip_prefix("//").unwrap_or(rest)),
-            "redis+cluster" | "rediss+cluster" | "cluster" => {
-                Err(absent("Cluster", "use redis://host:port with a standalone server"))
-            }
             _ => Err(NOT_A_URL.to_owned()),
         }
     }
 
-    fn parse_tcp(rest: &str, is_sentinel: bool) -> Result<Self, String> {
+    fn parse_tcp(rest: &str, kind: Kind) -> Result<Self, String> {
         let (rest, query) = split_query(rest);
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user_info, host_port) = match authority.rsplit_once('@') {
@@ -57,15 +62,19 @@ impl UpstreamUrl {
             None => (None, authority),
         };
         let (user, password) = user_info.map_or(Ok((None, None)), parse_user_info)?;
-        let (seat, path) = match is_sentinel {
-            false => (Seat::Node(endpoint(host_port, DEFAULT_PORT)?), path),
-            true => {
+        let (seat, path) = match kind {
+            Kind::Node => (Seat::Node(endpoint(host_port, DEFAULT_PORT)?), path),
+            Kind::Cluster => (Seat::Cluster(several(host_port, DEFAULT_PORT, "node")?), path),
+            Kind::Sentinels => {
                 let (name, path) = path.split_once('/').unwrap_or((path, ""));
                 if name.is_empty() {
                     return Err(NO_NAME.to_owned());
                 }
                 let name = String::from_utf8(percent_decode(name)?).map_err(|_| "the name is not UTF-8".to_owned())?;
-                (Seat::Sentinels(sentinels(host_port)?, name), path)
+                (
+                    Seat::Sentinels(several(host_port, SENTINEL_PORT, "sentinel")?, name),
+                    path,
+                )
             }
         };
         let mut parsed = Self {
@@ -80,6 +89,9 @@ impl UpstreamUrl {
             parsed.db = parse_db(path)?;
         }
         parsed.apply_query(query)?;
+        if matches!(parsed.seat, Seat::Cluster(_)) && parsed.db != 0 {
+            return Err(ONE_DATABASE.to_owned());
+        }
         Ok(parsed)
     }
 
@@ -115,13 +127,21 @@ impl UpstreamUrl {
     }
 }
 
-/// The sentinels of a list with commas.
-fn sentinels(list: &str) -> Result<Vec<Endpoint>, String> {
+/// Which servers the host part names.
+#[derive(Clone, Copy)]
+enum Kind {
+    Node,
+    Sentinels,
+    Cluster,
+}
+
+/// The servers of a list with commas.
+fn several(list: &str, default_port: u16, what: &str) -> Result<Vec<Endpoint>, String> {
     let mut found: Vec<Endpoint> = Vec::new();
     for one in list.split(',') {
-        let one = endpoint(one, SENTINEL_PORT)?;
+        let one = endpoint(one, default_port)?;
         if found.contains(&one) {
-            return Err(format!("names the sentinel {one} twice"));
+            return Err(format!("names the {what} {one} twice"));
         }
         found.push(one);
     }
@@ -206,14 +226,24 @@ pub(super) fn write_url(f: &mut fmt::Formatter<'_>, url: &UpstreamUrl) -> fmt::R
         Seat::Sentinels(nodes, name) => {
             write!(f, "redis{s}+sentinel://")?;
             user_info(f)?;
-            let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-            write!(f, "{}/{}", nodes.join(","), percent_encode(name))?;
+            write!(f, "{}/{}", list(nodes), percent_encode(name))?;
+        }
+        Seat::Cluster(nodes) => {
+            write!(f, "redis{s}+cluster://")?;
+            user_info(f)?;
+            f.write_str(&list(nodes))?;
         }
     }
     if *db != 0 {
         write!(f, "/{db}")?;
     }
     Ok(())
+}
+
+/// As [`several`] reads it.
+fn list(nodes: &[Endpoint]) -> String {
+    let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+    nodes.join(",")
 }
 
 /// The words for a part that the grammar knows and the product does not have.
@@ -292,7 +322,8 @@ pub(super) fn percent_encode(text: &str) -> String {
 pub(super) const DEFAULT_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 const NOT_A_URL: &str = "is not an upstream URL (redis://[[user]:password@]host[:port][/db], rediss:// for TLS, \
-                         redis+sentinel://host[:port],host[:port]/name[/db] or unix:///path)";
+                         redis+sentinel://host[:port],host[:port]/name[/db], redis+cluster://host[:port],host[:port] or unix:///path)";
+const ONE_DATABASE: &str = "names a database: a cluster has only database 0";
 const NO_NAME: &str =
     "does not say under which name the sentinels know the primary: redis+sentinel://host:port,host:port/name";
 /// These do not quote what they found: it may be a part of a password that should have been encoded.

@@ -3,6 +3,7 @@
 //! [`Pinned`]; nothing else is decided here.
 
 mod lane;
+mod place;
 mod server_side;
 
 use std::future::Future as _;
@@ -15,11 +16,13 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use lane::Lane;
+use place::{Again, KEPT_BYTES, Place, begin_held, reason_of, refuse};
 
 use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
 use crate::clock;
 use crate::command::{Path, Pin as State};
 use crate::proxy::client::Access;
+use crate::proxy::cluster::redirect;
 use crate::proxy::pinned::{Forwarding, Pinned};
 use crate::proxy::pubsub::{self, Gate};
 use crate::proxy::request::{self, Reason, Step};
@@ -29,7 +32,7 @@ use crate::resp::reply::FrameScanner;
 use crate::resp::request::{Args, Scan};
 use crate::resp::stream::Streamed;
 use crate::upstream::facts::Facts;
-use crate::upstream::pool::{Lent, PoolError};
+use crate::upstream::pool::Lent;
 
 /// How the pinned part of a session has ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +54,32 @@ const LOOK_PERIOD: Duration = Duration::from_millis(5);
 
 /// Runs the client's requests over a connection of its own, the one at the start of `session.input` first.
 pub async fn run(session: &mut Session, reason: Reason) -> Ended {
+    let mut place = match &session.worker.cluster {
+        None => Place::default(),
+        Some(view) => match Place::of(session, view) {
+            Ok(place) => place,
+            Err(why) => return refuse(session, &reason, &why),
+        },
+    };
+    loop {
+        match over_one(session, &reason, &mut place).await {
+            (_, Some(again)) => {
+                let error = again.error();
+                if !place.follow(session, again).await {
+                    let mut state = session.client.state.borrow_mut();
+                    state.error(error);
+                    // What follows must not be executed outside of the transaction that was promised.
+                    state.is_closing |= place.holds_multi;
+                    return Ended::Back;
+                }
+            }
+            (ended, None) => return ended,
+        }
+    }
+}
+
+/// The same over one connection, until the end or until its node sends the first request elsewhere.
+async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> (Ended, Option<Again>) {
     let (version, db) = {
         let state = session.client.state.borrow();
         (state.version, state.db)
@@ -59,16 +88,25 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         Reason::Bulk | Reason::Large => Lane::enter(session).await,
         _ => None,
     };
-    let db = (reason != Reason::Anywhere).then_some(db);
+    let db = (*reason != Reason::Anywhere).then_some(db);
     // A server that answers others is busy, or paused; one that answers nobody may never answer.
     let timeouts = &session.worker.shared.config.upstream_timeouts;
     let answer_within = match request::is_up(&session.worker, &session.client) {
         true => timeouts.read,
         false => session.worker.target.connect_timeout,
     };
-    let mut lent = match session.worker.pool.take(version, db, answer_within).await {
+    let Some(pool) = place.pool(session) else {
+        return (
+            refuse(session, reason, "ERR nearcache: the node is not known any more"),
+            None,
+        );
+    };
+    let mut lent = match pool.take(version, db, answer_within).await {
         Ok(lent) => lent,
-        Err(error) => return refuse(session, &reason, &error),
+        Err(error) => {
+            let text = reason_of(session, place, &error);
+            return (refuse(session, reason, &text), None);
+        }
     };
     session.worker.counters().pinned_total.add(1);
     let read_timeout = session.worker.shared.config.upstream_timeouts.read;
@@ -84,6 +122,12 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         pinned.own_request();
         lent.name = name;
     }
+    if std::mem::take(&mut place.is_asking) {
+        to_server.extend_from_slice(redirect::ASKING);
+        pinned.own_request();
+    }
+    place.holds_multi = begin_held(session, &mut pinned, &mut to_server);
+    pinned.slot = place.slot;
     let upstream_id = lent.id;
     let mut pipe = Pipe {
         lent,
@@ -101,6 +145,9 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
         streamed_bytes: 0,
         head: Box::default(),
         broken: None,
+        kept: None,
+        again: None,
+        upstream: place.name(session),
         has_ended: false,
         is_lost: false,
         read_timeout,
@@ -115,49 +162,26 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
     session.client.meta.upstream_id.store(0, Relaxed);
     Pinned::default().publish(&session.client.meta);
     let Pipe {
-        mut lent, pinned, held, ..
+        mut lent,
+        pinned,
+        held,
+        again,
+        ..
     } = pipe;
+    if again.is_some() {
+        // What else is on its way over this connection does not matter any more.
+        return (ended, again);
+    }
     if ended == Ended::Back && !pinned.is_dirty && held.is_empty() {
         let state = session.client.state.borrow();
         lent.version = state.version;
-        if reason != Reason::Anywhere {
+        if *reason != Reason::Anywhere {
             lent.db = state.db;
         }
         lent.name = session.client.meta.words.lock().name.clone();
-        session.worker.pool.give_back(lent);
+        pool.give_back(lent);
     }
-    ended
-}
-
-/// No connection: the request that asked for one gets the error.
-fn refuse(session: &mut Session, reason: &Reason, error: &PoolError) -> Ended {
-    let text = match error {
-        PoolError::Exhausted(_) => format!("ERR nearcache: {error}"),
-        PoolError::Dial(error) => match error.server_state() {
-            Some(state) => state,
-            None => session.worker.shared.unavailable(error),
-        },
-    };
-    session.worker.counters().l2_errors_total.add(1);
-    session.client.state.borrow_mut().error(&text);
-    session.scanner.reset();
-    session.spans.clear();
-    let scan = session
-        .scanner
-        .scan(&session.input, &Limits::AUTHENTICATED, &mut session.spans);
-    session.spans.clear();
-    match scan {
-        Ok(Scan::Complete { len } | Scan::Inline { len, .. } | Scan::Nothing { len }) => {
-            session.input.drain(..len);
-            // What was pipelined behind MULTI must not be executed outside of a transaction.
-            if *reason == Reason::State(State::Multi) && !session.input.is_empty() {
-                session.client.state.borrow_mut().is_closing = true;
-            }
-        }
-        // A request too large to hold cannot be skipped.
-        _ => session.client.state.borrow_mut().is_closing = true,
-    }
-    Ended::Back
+    (ended, None)
 }
 
 struct Pipe {
@@ -183,6 +207,11 @@ struct Pipe {
     head: Box<[u8]>,
     /// A protocol error that is told once everything before it is answered.
     broken: Option<ProtocolError>,
+    /// The only request so far, to be sent to another node of a cluster if this one does not serve it.
+    kept: Option<Vec<u8>>,
+    again: Option<Again>,
+    /// Where it leads, for people.
+    upstream: String,
     /// The server has been told that nothing more comes.
     has_ended: bool,
     /// The server's end is gone.
@@ -275,6 +304,9 @@ impl Pipe {
 
     /// Whether the pinned part is over.
     fn state(&mut self, session: &mut Session) -> Option<Ended> {
+        if self.again.is_some() {
+            return Some(Ended::Back);
+        }
         if session.client.state.borrow().is_closing {
             // A drain lets the reply come that is due; a blocked client would wait for ever.
             let is_due = !self.is_lost && self.pinned.is_waiting() && !self.pinned.may_be_silent();
@@ -408,6 +440,8 @@ impl Pipe {
                     self.to_server.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
                 }
                 self.to_server.extend_from_slice(raw);
+                let may_be_kept = !self.has_started && worker.cluster.is_some() && raw.len() <= KEPT_BYTES;
+                self.kept = may_be_kept.then(|| raw.to_vec());
                 worker.counters().requests_total.add(1);
                 self.timer.as_mut().reset(Instant::now() + self.write_timeout);
             }

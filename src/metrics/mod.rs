@@ -83,6 +83,9 @@ pub struct Counters {
     /// Reads sent again after the loss of the connection on which they were.
     pub repeats_total: Tally,
     pub links_lost_total: Tally,
+    /// Requests sent again to another node of the cluster, and those that waited before.
+    pub redirects_total: Tally,
+    pub redirects_delayed_total: Tally,
     pub pushes_total: Tally,
     pub probes_total: Tally,
     /// Messages handed to clients that share the subscriptions of their worker.

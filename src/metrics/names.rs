@@ -154,8 +154,21 @@ pub const REPEATS: Number = counter(
     "Reads sent again after the loss of the connection on which they were.",
 );
 pub const LINKS_LOST: Number = counter("nearcache_links_lost_total", "Losses of shared connections.");
+pub const REDIRECTS: Number = counter(
+    "nearcache_redirects_total",
+    "Requests sent again because a node of the cluster had sent them elsewhere.",
+);
+pub const CLUSTER_NODES: Number = gauge(
+    "nearcache_cluster_nodes",
+    "Nodes of the cluster: primaries with slots, those of them that are held for dead, and replicas.",
+);
+pub const CLUSTER_SLOTS: Number = gauge("nearcache_cluster_slots", "Slots of the cluster that have a node.");
+pub const CLUSTER_VERSION: Number = counter(
+    "nearcache_cluster_changes_total",
+    "Times that slots were seen to go from one node to another, the first look included.",
+);
 pub const PUSHES: Number = counter("nearcache_pushes_total", "Invalidation messages received.");
-pub const PROBES: Number = counter("nearcache_probes_total", "PINGs sent over quiet shared connections.");
+pub const PROBES: Number = counter("nearcache_probes_total", "Probes sent over quiet shared connections.");
 
 pub const SUBSCRIPTIONS: Number = gauge(
     "nearcache_subscriptions",

@@ -86,6 +86,8 @@ pub struct State {
     pub floor_us: u64,
     /// The shared connection that its last request took.
     pub road: Road,
+    /// Under which topology of a cluster its unanswered requests were sent.
+    pub path: u64,
     /// Close once everything ready is written.
     pub is_closing: bool,
     /// What the client listens to by way of the worker's hub; `None` if it never did.
@@ -115,6 +117,7 @@ impl Client {
                 access,
                 floor_us: 0,
                 road: Road::Main,
+                path: 0,
                 is_closing: false,
                 listening: None,
             }),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::client::Client;
+use super::cluster::NO_SLOT;
 use super::local::{self, INVALID_NAME, is_valid_name, unknown_subcommand, wrong_arity};
 use super::outbox::Touched;
 use super::request::{Reason, Request, Road, Step, available, pin, send};
@@ -158,7 +159,7 @@ fn unblock(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> S
     let mut words = vec![&b"CLIENT"[..], b"UNBLOCK", &id];
     words.extend(args.iter().skip(3));
     encode::command(&mut raw, words.into_iter());
-    let link = match available(worker, client, Road::Main) {
+    let link = match available(worker, client, Road::Main, NO_SLOT) {
         Ok(link) => link,
         Err(step) => return step,
     };

@@ -161,12 +161,35 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         ));
         facts.push(("nearcache_replicas", replicas.join(",")));
     }
+    if let Some(cluster) = &shared.cluster {
+        let topology = cluster.topology();
+        facts.push((
+            "nearcache_cluster",
+            format!(
+                "primaries={},failed={},replicas={},slots={},changes={}",
+                topology.primaries.len(),
+                topology.failed.len(),
+                topology.replicas.len(),
+                topology.assigned(),
+                topology.version,
+            ),
+        ));
+        let nodes = topology.primaries.iter().filter_map(|id| cluster.node(*id));
+        let nodes: Vec<String> = nodes.map(|node| node.endpoint.to_string()).collect();
+        facts.push(("nearcache_cluster_primaries", nodes.join(",")));
+        let redirects = [total(|c| &c.redirects_total), total(|c| &c.redirects_delayed_total)];
+        facts.push((
+            "nearcache_redirects",
+            format!("sent={},delayed={}", redirects[0], redirects[1]),
+        ));
+    }
     facts
 }
 
 /// The breaker of each node, how often it has opened, and why it is not closed.
 fn breakers(shared: &Shared) -> String {
-    let each = shared.nodes().map(|node| {
+    let nodes = shared.nodes();
+    let each = nodes.iter().map(|node| {
         let breaker = node.breaker();
         let opened = breaker.changes(State::Open);
         match breaker.cut() {

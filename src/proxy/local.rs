@@ -33,7 +33,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, w
             .borrow_mut()
             .outbox
             .answer_now(|ready| encode::bulk(&mut ready.bytes, args.arg(1))),
-        Local::Select => return select(client, request),
+        Local::Select => return select(worker, client, request),
         Local::Hello => return hello(worker, client, request),
         Local::Auth => return auth(worker, client, request),
         Local::Client => return client_command::answer(worker, client, request),
@@ -117,7 +117,7 @@ fn ping(client: &Client, args: Args<'_>) {
 }
 
 /// Each database has a connection of its own, so a change waits for the earlier answers, as every change of path does.
-fn select(client: &Client, request: &Request<'_>) -> Step {
+fn select(worker: &Worker, client: &Client, request: &Request<'_>) -> Step {
     let mut state = client.state.borrow_mut();
     let index = integer(request.args.arg(1)).and_then(|index| i32::try_from(index).ok());
     match index {
@@ -125,6 +125,9 @@ fn select(client: &Client, request: &Request<'_>) -> Step {
             state.error("ERR value is out of range, value must between -2147483648 and 2147483647");
         }
         None => state.error("ERR value is not an integer or out of range"),
+        Some(index) if index != 0 && worker.cluster.is_some() => {
+            state.error("ERR SELECT is not allowed in cluster mode");
+        }
         Some(index) => match u32::try_from(index) {
             Ok(db) if db < request.facts.databases => {
                 if db != state.db && !state.outbox.is_all_answered() {
@@ -193,8 +196,8 @@ fn auth(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step
             client.state.borrow_mut().ok();
             Step::DONE
         }
-        Verdict::Foreign => pin(client, Reason::Foreign),
-        Verdict::Wrong => {
+        Verdict::Foreign if worker.cluster.is_none() => pin(client, Reason::Foreign),
+        Verdict::Foreign | Verdict::Wrong => {
             client.state.borrow_mut().error(WRONG_PASSWORD);
             Step::DONE
         }
@@ -230,8 +233,8 @@ fn hello(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Ste
         }
         match verify(worker, user, password) {
             Verdict::Own => become_own(client, user),
-            Verdict::Foreign => return pin(client, Reason::Foreign),
-            Verdict::Wrong => {
+            Verdict::Foreign if worker.cluster.is_none() => return pin(client, Reason::Foreign),
+            Verdict::Foreign | Verdict::Wrong => {
                 client.state.borrow_mut().error(WRONG_PASSWORD);
                 return Step::DONE;
             }
@@ -250,9 +253,13 @@ fn hello(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Ste
         client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
     }
     let version = state.version;
+    let mode = match worker.cluster {
+        Some(_) => "cluster",
+        None => "standalone",
+    };
     state
         .outbox
-        .answer_now(|ready| write_hello(&mut ready.bytes, version, client.meta.id, request.facts));
+        .answer_now(|ready| write_hello(&mut ready.bytes, version, client.meta.id, mode, request.facts));
     Step::DONE
 }
 
@@ -308,7 +315,7 @@ pub fn is_valid_name(name: &[u8]) -> bool {
     name.iter().all(|b| (b'!'..=b'~').contains(b))
 }
 
-fn write_hello(out: &mut Vec<u8>, version: Version, id: u64, facts: &Facts) {
+fn write_hello(out: &mut Vec<u8>, version: Version, id: u64, mode: &str, facts: &Facts) {
     encode::map_header(out, version, 7);
     for (field, value) in [("server", &*facts.server), ("version", &*facts.version)] {
         encode::bulk(out, field);
@@ -318,7 +325,7 @@ fn write_hello(out: &mut Vec<u8>, version: Version, id: u64, facts: &Facts) {
     encode::integer(out, if version == Version::Resp3 { 3 } else { 2 });
     encode::bulk(out, "id");
     encode::integer(out, id as i64);
-    for (field, value) in [("mode", "standalone"), ("role", &*facts.role)] {
+    for (field, value) in [("mode", mode), ("role", &*facts.role)] {
         encode::bulk(out, field);
         encode::bulk(out, value);
     }

@@ -3,10 +3,12 @@
 //!
 //! The walk of a request: [`request`] decides its path; [`read`] asks L1; [`transaction`] recognises a whole one;
 //! [`local`] and its neighbours answer what concerns the proxy; [`replies`] applies what comes back; [`pinned`] follows
-//! a client that has an upstream connection of its own; [`pubsub`] has the subscriptions of all the others. [`outbox`] keeps a client's answers in order.
+//! a client that has an upstream connection of its own; [`pubsub`] has the subscriptions of all the others. [`cluster`] finds the node of each request where there are
+//! several. [`outbox`] keeps a client's answers in order.
 
 pub mod client;
 mod client_command;
+pub mod cluster;
 mod flight;
 pub mod info;
 mod local;

@@ -6,8 +6,9 @@ use super::client::Client;
 use super::info;
 use super::local::wrong_arity;
 use super::request::{Request, Step};
-use super::worker::{Trust, Worker};
+use super::worker::Worker;
 use crate::cache::{Explained, name_hash};
+use crate::command::slot::slot;
 use crate::resp::{Version, encode};
 
 const HELP: [&str; 9] = [
@@ -82,6 +83,7 @@ fn write_pairs(out: &mut Vec<u8>, version: Version, pairs: &[(impl AsRef<str>, S
 fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, String)> {
     let name = request.args.arg(2);
     let hash = name_hash(name);
+    let slot = slot(name);
     let now_us = worker.now_us();
     let mut facts = vec![
         ("caching".to_owned(), info::caching(worker).to_owned()),
@@ -102,12 +104,12 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
         entries.iter().filter(|entry| !entry.is_lease).count().to_string(),
     ));
     for (i, entry) in entries.iter().enumerate() {
-        facts.push((format!("entry.{i}"), describe(worker, entry, now_us)));
+        facts.push((format!("entry.{i}"), describe(worker, entry, slot, now_us)));
     }
     facts
 }
 
-fn describe(worker: &Worker, entry: &Explained, now_us: u64) -> String {
+fn describe(worker: &Worker, entry: &Explained, slot: u16, now_us: u64) -> String {
     let command = match entry.variant.first_chunk::<2>() {
         None => "get".to_owned(),
         Some(id) => {
@@ -121,9 +123,6 @@ fn describe(worker: &Worker, entry: &Explained, now_us: u64) -> String {
         }
     };
     let is_fresh = worker.shared.links.fresh_until_us(entry.link) > now_us;
-    let is_away = worker
-        .caching_link(entry.db)
-        .is_some_and(|(_, trust)| trust == Trust::Stale);
     let stale;
     let state = match entry {
         Explained { is_lease: true, .. } => "being read",
@@ -131,7 +130,7 @@ fn describe(worker: &Worker, entry: &Explained, now_us: u64) -> String {
             stale_for_us: Some(us), ..
         } => {
             let ms = us / 1000;
-            stale = match is_away {
+            stale = match worker.stale_link(entry.db, slot).is_some() {
                 true => format!("stale hit (the upstream cannot be asked; for {ms} ms more)"),
                 false => format!("stale (not shown, since the upstream can be asked; kept for {ms} ms more)"),
             };

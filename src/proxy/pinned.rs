@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use kind::{Kind, LARGE_VALUES, Waiting, kind, word};
 
 use super::client::{Access as ClientAccess, Client};
+use super::cluster::{self, Aim};
 use super::local::{self, Hello};
 use super::request::touched;
 use super::subscriptions::Subscriptions;
@@ -47,6 +48,8 @@ pub struct Pinned {
     /// The connection is not as it was taken.
     pub is_dirty: bool,
     pub is_quitting: bool,
+    /// Of a cluster: that of the keys by which its node was found.
+    pub slot: Option<u16>,
 }
 
 /// `CLIENT REPLY`.
@@ -90,6 +93,11 @@ pub enum Forwarding {
     Wait,
     /// The proxy has written the answer itself; nothing else waits.
     Answered,
+}
+
+/// Whether the first argument of a command with long ones is its key.
+pub fn has_key_first(spec: &Spec) -> bool {
+    LARGE_VALUES.contains(&&*spec.name)
 }
 
 impl Pinned {
@@ -157,7 +165,8 @@ impl Pinned {
 
     /// Requests of the client that are not answered.
     pub fn waiting(&self) -> usize {
-        self.waiting.iter().filter(|waiting| waiting.kind != Kind::Own).count()
+        let is_own = |waiting: &&Waiting| matches!(waiting.kind, Kind::Own | Kind::HeldMulti);
+        self.waiting.iter().filter(|waiting| !is_own(waiting)).count()
     }
 
     /// Whether the server may rightly be silent for long.
@@ -185,6 +194,17 @@ impl Pinned {
     /// The proxy sends a request of its own.
     pub fn own_request(&mut self) {
         self.expect(Waiting::of(Kind::Own));
+    }
+
+    /// The proxy sends a `MULTI` that it has answered already.
+    pub fn held_multi(&mut self) {
+        self.expect(Waiting::of(Kind::HeldMulti));
+    }
+
+    /// Whether the next reply is one that the client waits for.
+    pub fn is_answer_to_client(&self) -> bool {
+        let next = self.waiting.front().map(|waiting| &waiting.kind);
+        !self.is_opaque && next.is_some_and(|kind| !matches!(kind, Kind::Own | Kind::HeldMulti))
     }
 
     /// The proxy sends a request of its own in front of the client's last one.
@@ -254,6 +274,13 @@ impl Pinned {
             Access::Write => waiting.written = touched(worker, spec, args),
             Access::None => {}
         }
+        if worker.cluster.is_some()
+            && let Aim::Slot(slot) = cluster::aim(spec, args)
+        {
+            waiting.slot = Some(slot);
+            // The transaction may have begun with what names no key.
+            self.slot.get_or_insert(slot);
+        }
         waiting.is_blocking = path == Path::Pin(Pin::Blocking) || worker.shared.pause.is_on(worker.now_us());
         match waiting.kind {
             Kind::Quit => self.is_quitting = true,
@@ -294,7 +321,7 @@ impl Pinned {
             spans: &spans,
         };
         // A value that was not kept is no key, for all commands whose keys stand before their values.
-        let are_keys_known = is_whole || spec.is_some_and(|spec| LARGE_VALUES.contains(&&*spec.name));
+        let are_keys_known = is_whole || spec.is_some_and(has_key_first);
         match spec {
             Some(spec) if are_keys_known && matches!(spec.path(args), Path::Shared) => {
                 if spec.access == Access::Write {
@@ -372,7 +399,7 @@ impl Pinned {
     /// Whether a transaction is open once everything is answered, if nothing fails.
     fn will_be_multi(&self) -> bool {
         let mut turns = self.waiting.iter().rev().filter_map(|waiting| match waiting.kind {
-            Kind::Multi => Some(true),
+            Kind::Multi | Kind::HeldMulti => Some(true),
             Kind::Exec | Kind::Discard | Kind::Reset => Some(false),
             _ => None,
         });

@@ -7,6 +7,8 @@ mod several;
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use super::client::{Client, State, write_frame};
 use super::flight::{FillGuard, Follower};
 use super::local::integer;
@@ -62,7 +64,7 @@ pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) ->
         (state.db, state.road == Road::Main || state.outbox.is_all_answered())
     };
     // Answers to scripts come first, as they would from the upstream.
-    let Some((link, Trust::Stale)) = worker.caching_link(db).filter(|_| is_first) else {
+    let Some(link) = worker.stale_link(db, request.slot).filter(|_| is_first) else {
         return false;
     };
     let args = request.args;
@@ -229,7 +231,7 @@ fn single(
         takes_stale: false,
     };
     let must_wait = outbox.must_wait_for_flight(&Touched::One(hash));
-    let leasing = if must_wait || is_large {
+    let leasing = if must_wait || is_large || worker.is_moving(request.slot) {
         Leasing::Denied
     } else {
         Leasing::Allowed
@@ -309,18 +311,19 @@ fn lead(
     let guard = FillGuard::new(worker, lease);
     link.send_with(request.now_us, |out, expect| {
         out.extend_from_slice(request.raw);
+        let effect = Effect::FillRead(lease, sought.hash);
         expect(Waiter {
             to: None,
             version,
             rule: Rule::General,
-            effect: Effect::FillRead(lease, sought.hash),
+            effect: request.routed(effect, || Bytes::copy_from_slice(request.raw)),
         });
         encode::command(out, [&b"PTTL"[..], sought.name].into_iter());
         expect(Waiter {
             to: Some((Rc::clone(client), sequence)),
             version,
             rule,
-            effect: Effect::FillTtl(guard, sought.kind),
+            effect: request.routed(Effect::FillTtl(guard, sought.kind), Bytes::new),
         });
     });
 }
@@ -457,6 +460,11 @@ fn write_view(ready: &mut Ready, view: &View<'_>, kind: FillKind, version: Versi
             write_reply(ready, frame, Some(frame), view.is_plain, version, request);
         }
     }
+}
+
+/// A value of `MGET`.
+pub fn write_value(ready: &mut Ready, value: &ViewValue<'_>, version: Version) {
+    write_payload(ready, value, version);
 }
 
 /// The reply to `GET`.

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use bytes::Bytes;
 
 use super::client::{Client, write_frame};
+use super::cluster::NO_SLOT;
+use super::cluster::gather::Part;
+use super::cluster::redirect::{self, Redirect, Routed};
 use super::info;
 use super::outbox::Touched;
 use super::pubsub;
@@ -18,6 +21,7 @@ use crate::cache::{Fill, LeaseId, LinkId, Value, name_hash};
 use crate::resp::Version;
 use crate::resp::convert::{self, Rule};
 use crate::resp::reply;
+use crate::upstream::cluster::NodeId;
 use crate::upstream::connection::{Failure, Frame, SHARED_FRAME_BYTES, Sink};
 use crate::upstream::dial::TrackingState;
 
@@ -33,6 +37,15 @@ pub struct LinkSink {
     suspected: Cell<usize>,
     /// How the last handshake came out, for the counts of links.
     state: Cell<LinkState>,
+    /// The node of the cluster to which the connection leads.
+    pub node: Option<NodeId>,
+    /// Of a cluster: when the newest request was sent that the node has answered as the one that has its slot.
+    vouched_us: Cell<u64>,
+    /// Of a cluster: the slot of the fill whose end is being applied, and its PTTL request where the node refused that.
+    pub slot_of_fill: Cell<u16>,
+    /// That of the probe that is about to be sent.
+    probed_slot: Cell<u16>,
+    pub raw_of_fill: Cell<Bytes>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,10 +60,21 @@ enum LinkState {
 struct Held {
     lease: LeaseId,
     frame: Bytes,
+    again: Again,
+}
+
+/// What becomes of a read that a node of a cluster did not serve.
+pub enum Again {
+    /// It did.
+    No,
+    /// The leader's request goes elsewhere.
+    Lead(Box<Routed>, Redirect),
+    /// It was one key of several, and these have gone elsewhere.
+    Part(Redirect),
 }
 
 impl LinkSink {
-    pub fn new(worker: &Rc<Worker>, link: LinkId) -> LinkSink {
+    pub fn new(worker: &Rc<Worker>, link: LinkId, node: Option<NodeId>) -> LinkSink {
         LinkSink {
             link,
             worker: Rc::downgrade(worker),
@@ -58,7 +82,36 @@ impl LinkSink {
             received_us: Cell::new(0),
             suspected: Cell::new(0),
             state: Cell::new(LinkState::Down),
+            node,
+            vouched_us: Cell::new(0),
+            slot_of_fill: Cell::new(NO_SLOT),
+            probed_slot: Cell::new(NO_SLOT),
+            raw_of_fill: Cell::default(),
         }
+    }
+
+    pub fn received_us(&self) -> u64 {
+        self.received_us.get()
+    }
+
+    /// The node has served a request of its slot that was sent at this time.
+    pub fn vouched(&self, sent_us: u64) {
+        self.vouched_us.set(self.vouched_us.get().max(sent_us));
+    }
+
+    /// The read of a fill has gone elsewhere; the PTTL behind it is still to be answered.
+    pub fn hold(&self, lease: LeaseId, again: Again) {
+        self.held.borrow_mut().push_back(Held {
+            lease,
+            frame: Bytes::new(),
+            again,
+        });
+    }
+
+    /// The connection is not needed any more, and nothing is unanswered on it.
+    pub fn retire(&self, worker: &Worker) {
+        worker.shared.links.lost(self.link);
+        self.set_state(worker, LinkState::Down);
     }
 
     /// Whether L1 is filled by this connection; that for scripts is to L1 what a pinned one is.
@@ -84,10 +137,10 @@ impl LinkSink {
     }
 
     /// What the reply does to L1, before anybody sees it.
-    fn apply(&self, worker: &Worker, effect: &Effect, to: Option<&Rc<Client>>, frame: &Frame<'_>) {
+    pub fn apply(&self, worker: &Worker, effect: &Effect, to: Option<&Rc<Client>>, frame: &Frame<'_>) {
         let cache = &worker.shared.cache;
         match effect {
-            Effect::Read(touched) => self.passed_by(worker, touched, to),
+            Effect::Read(touched) | Effect::Followed { touched, .. } => self.passed_by(worker, touched, to),
             Effect::Write(touched) => self.acked(worker, touched),
             Effect::Exec { read, written } => {
                 self.passed_by(worker, read, to);
@@ -107,12 +160,14 @@ impl LinkSink {
                     self.held.borrow_mut().push_back(Held {
                         lease: *lease,
                         frame: Bytes::copy_from_slice(part),
+                        again: Again::No,
                     });
                 }
             }
             Effect::None
             | Effect::FillRead(..)
             | Effect::FillTtl(..)
+            | Effect::Routed(_)
             | Effect::Info
             | Effect::Receivers { .. }
             | Effect::Subscribers { .. } => {}
@@ -162,9 +217,9 @@ impl LinkSink {
     }
 
     /// Both replies of a fill are there: insert, then answer everybody who waited.
-    fn land(&self, worker: &Worker, lease: LeaseId, kind: FillKind, waiter: &Waiter, pttl: &[u8]) {
+    fn land(&self, worker: &Rc<Worker>, lease: LeaseId, kind: FillKind, waiter: Waiter, pttl: &[u8]) {
         let held = self.held.borrow_mut().pop_front().filter(|held| held.lease == lease);
-        let Some(Held { frame, .. }) = held else {
+        let Some(Held { frame, again, .. }) = held else {
             let followers = worker.shared.cache.abandon(lease);
             let error = "ERR nearcache: the reply of a shared read was lost";
             worker.fail_followers(&followers, error);
@@ -173,7 +228,19 @@ impl LinkSink {
             }
             return;
         };
-        let fill = reply::integer(pttl).and_then(|pttl_ms| fill_of(&frame, kind, pttl_ms));
+        let ttl_raw = self.raw_of_fill.take();
+        let slot = self.slot_of_fill.replace(NO_SLOT);
+        if !matches!(again, Again::No) {
+            let followers = worker.shared.cache.abandon(lease);
+            redirect::flight(worker, waiter, again, followers, ttl_raw, self.received_us.get());
+            return;
+        }
+        let may_keep = match (&worker.cluster, self.node) {
+            (Some(view), Some(node)) => view.may_keep(node, slot),
+            _ => true,
+        };
+        let pttl_ms = reply::integer(pttl).filter(|_| may_keep);
+        let fill = pttl_ms.and_then(|pttl_ms| fill_of(&frame, kind, pttl_ms));
         let followers = worker.shared.cache.complete(lease, fill, self.received_us.get());
         let shared = (frame.len() >= SHARED_FRAME_BYTES).then_some(&frame);
         if let Some((client, sequence)) = &waiter.to {
@@ -221,6 +288,7 @@ impl Sink for LinkSink {
                 LinkState::Refused
             }
             TrackingState::Off => LinkState::Untracked,
+            TrackingState::On if self.node.is_some() => LinkState::Tracked,
             TrackingState::On => {
                 // It has answered the handshake, so what it fills first is a hit at once.
                 worker.shared.links.answered(self.link, begun_us);
@@ -257,6 +325,12 @@ impl Sink for LinkSink {
     fn reply(&self, mut waiter: Waiter, frame: Frame<'_>) {
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().l2_replies_total.add(1);
+        if let Some(view) = &worker.cluster {
+            match redirect::arrived(&worker, view, self, waiter, &frame) {
+                Some(own) => waiter = own,
+                None => return,
+            }
+        }
         count(&worker, &waiter.effect, frame.bytes);
         self.apply(
             &worker,
@@ -278,17 +352,28 @@ impl Sink for LinkSink {
                 let lease = *lease;
                 worker.shared.cache.got(lease);
                 let frame = frame.shared.unwrap_or_else(|| Bytes::copy_from_slice(frame.bytes));
-                self.held.borrow_mut().push_back(Held { lease, frame });
+                self.held.borrow_mut().push_back(Held {
+                    lease,
+                    frame,
+                    again: Again::No,
+                });
                 return;
             }
             Effect::FillTtl(guard, kind) => {
                 let kind = *kind;
                 match guard.end() {
-                    Some(lease) => self.land(&worker, lease, kind, &waiter, frame.bytes),
+                    Some(lease) => self.land(&worker, lease, kind, waiter, frame.bytes),
                     // It was given up when its deadline had passed.
                     None => drop(self.held.borrow_mut().pop_front()),
                 }
                 return;
+            }
+            Effect::Followed { followers, .. } => {
+                let followers = std::mem::take(followers);
+                worker.answer_followers(&followers, |ready, version| {
+                    write_frame(ready, frame.bytes, frame.shared.as_ref(), version, &waiter.rule);
+                });
+                None
             }
             Effect::Info => Some(info::with_own_section(&worker, frame.bytes, waiter.version)),
             effect @ (Effect::Receivers { .. } | Effect::Subscribers { .. }) => {
@@ -318,7 +403,13 @@ impl Sink for LinkSink {
         }
         if answered_us != 0 {
             if self.state.get() == LinkState::Tracked {
-                worker.shared.links.answered(self.link, answered_us);
+                // A node of a cluster that was cut off from the others, or has lost its slots, answers all the same.
+                let vouched_us = if self.node.is_some() {
+                    self.vouched_us.get()
+                } else {
+                    answered_us
+                };
+                worker.shared.links.answered(self.link, vouched_us);
             }
             let us = self.received_us.get().saturating_sub(answered_us);
             worker.counters().l2_durations.add_batch(us * answers, answers);
@@ -329,12 +420,13 @@ impl Sink for LinkSink {
     fn lost(&self) {
         self.held.borrow_mut().clear();
         self.suspected.set(0);
+        self.vouched_us.set(0);
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().links_lost_total.add(1);
         if !self.is_vouching() {
             return;
         }
-        worker.hang_up_scripts("the server is gone");
+        worker.hang_up_scripts(self.node, "the server is gone");
         worker.shared.links.lost(self.link);
         self.set_state(&worker, LinkState::Down);
     }
@@ -346,21 +438,13 @@ impl Sink for LinkSink {
             // A server with a small client-output-buffer-limit closes a connection for one large reply, which it may have been.
             // On a connection of its own it is the only one to suffer; if it is small after all, that is seen there.
             self.suspected.set(self.suspected.get() + 1);
-            worker.remember_large_reply(&waiter.effect, usize::MAX);
+            worker.remember_large_reply(waiter.effect.own(), usize::MAX);
         }
         if matches!(failure, Failure::Lost(_)) {
-            self.void_unknown(&worker, &waiter.effect);
+            self.void_unknown(&worker, waiter.effect.own());
         }
-        let error = worker.unavailable(failure);
-        if let Effect::FillTtl(mut guard, _) = waiter.effect
-            && let Some(lease) = guard.end()
-        {
-            let followers = worker.shared.cache.abandon(lease);
-            worker.fail_followers(&followers, &error);
-        }
-        if let Some((client, sequence)) = &waiter.to {
-            client.answer(*sequence, Answer::Error(&error), &worker.touched);
-        }
+        let error = worker.unavailable_on(self, failure);
+        worker.refuse(waiter, &error);
     }
 
     fn may_go_again(&self, lost: &[Waiter], was_sent: bool) -> bool {
@@ -421,20 +505,42 @@ impl Sink for LinkSink {
         let Some(worker) = self.worker.upgrade() else { return };
         let error = worker.late();
         let late = &worker.counters().late_total;
-        if let Effect::FillTtl(guard, _) = &mut waiter.effect
-            && let Some(lease) = guard.end()
-        {
-            let followers = worker.shared.cache.abandon(lease);
+        let (effect, part) = match &mut waiter.effect {
+            Effect::Routed(routed) => (&mut routed.effect, routed.part.take()),
+            effect => (effect, None),
+        };
+        let followers = match effect {
+            Effect::FillTtl(guard, _) => guard.end().map(|lease| worker.shared.cache.abandon(lease)),
+            Effect::Followed { followers, .. } => Some(std::mem::take(followers)),
+            _ => None,
+        };
+        if let Some(followers) = followers {
             late.add(followers.len() as u64);
             worker.fail_followers(&followers, &error);
         }
+        if let Some(Part { gather, index, .. }) = part {
+            late.add(1);
+            gather.fail(&worker, index, &error);
+        }
+        let is_routed = matches!(waiter.effect, Effect::Routed(_));
         if let Some((client, sequence)) = &waiter.to {
             late.add(1);
             client.answer(*sequence, Answer::Error(&error), &worker.touched);
         }
+        if is_routed {
+            // Nobody waits for it, so that no node of the cluster is asked again.
+            waiter.to = None;
+        }
     }
 
-    fn probe(&self) -> Waiter {
+    fn probe_request(&self) -> Option<Vec<u8>> {
+        let worker = self.worker.upgrade()?;
+        let (request, slot) = redirect::probe(worker.cluster.as_ref()?, self.node?)?;
+        self.probed_slot.set(slot);
+        Some(request)
+    }
+
+    fn probe(&self, now_us: u64) -> Waiter {
         if let Some(worker) = self.worker.upgrade() {
             worker.counters().probes_total.add(1);
         }
@@ -442,7 +548,36 @@ impl Sink for LinkSink {
             to: None,
             version: Version::Resp3,
             rule: Rule::General,
-            effect: Effect::None,
+            effect: match self.probed_slot.replace(NO_SLOT) {
+                NO_SLOT => Effect::None,
+                slot => Routed::new(Effect::None, Bytes::new(), slot, now_us).effect(),
+            },
+        }
+    }
+}
+
+impl Worker {
+    /// Whoever waits for this gets the error.
+    pub fn refuse(self: &Rc<Self>, waiter: Waiter, error: &str) {
+        let (effect, part) = match waiter.effect {
+            Effect::Routed(routed) => (routed.effect, routed.part),
+            effect => (effect, None),
+        };
+        match effect {
+            Effect::FillTtl(mut guard, _) => {
+                if let Some(lease) = guard.end() {
+                    let followers = self.shared.cache.abandon(lease);
+                    self.fail_followers(&followers, error);
+                }
+            }
+            Effect::Followed { followers, .. } => self.fail_followers(&followers, error),
+            _ => {}
+        }
+        if let Some(Part { gather, index, .. }) = part {
+            gather.fail(self, index, error);
+        }
+        if let Some((client, sequence)) = &waiter.to {
+            client.answer(*sequence, Answer::Error(error), &self.touched);
         }
     }
 }
@@ -454,7 +589,7 @@ const MOST_SUSPECTED: usize = 64;
 fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {
     let counters = worker.counters();
     let (hits, misses) = match effect {
-        Effect::Read(_) | Effect::FillRead(..) => match frame.first() {
+        Effect::Read(_) | Effect::FillRead(..) | Effect::Followed { .. } => match frame.first() {
             Some(b'_') => (0, 1),
             Some(b'-') => return,
             _ => (1, 0),

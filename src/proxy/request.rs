@@ -4,7 +4,10 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use super::client::{Access as ClientAccess, Client};
+use super::cluster::{self, NO_SLOT};
 use super::outbox::{Source, Touched};
 use super::pubsub::Gate;
 use super::waiter::{Effect, Waiter};
@@ -53,6 +56,7 @@ pub enum Reason {
 }
 
 /// One request of a client and what is known about it.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub args: Args<'a>,
     /// The request as it goes on the wire.
@@ -63,6 +67,8 @@ pub struct Request<'a> {
     pub facts: &'a Facts,
     /// Read once for a batch.
     pub now_us: u64,
+    /// Of a cluster: that of its keys.
+    pub slot: u16,
 }
 
 /// Decides one complete request.
@@ -77,6 +83,10 @@ pub fn handle(
 ) -> Step {
     let (is_unauthenticated, has_listened) = {
         let state = client.state.borrow();
+        if state.road == Road::Held {
+            drop(state);
+            return pin(client, Reason::State(Pin::Multi));
+        }
         (state.access == ClientAccess::Unauthenticated, state.listening.is_some())
     };
     let Some(spec) = facts.table.find(args.arg(0)) else {
@@ -93,6 +103,7 @@ pub fn handle(
         spec,
         facts,
         now_us,
+        slot: NO_SLOT,
     };
     if !spec.is_arity_ok(args.len()) {
         return wrong_arity(worker, client, &request, is_unauthenticated);
@@ -126,6 +137,11 @@ pub fn handle(
             }
         }
     }
+    if let Some(view) = &worker.cluster
+        && let Some(step) = cluster::request(worker, view, client, &request, path, has_listened)
+    {
+        return step;
+    }
     match path {
         Path::Shared if has_listened => match pubsub::publish(worker, client, &request) {
             Some(step) => step,
@@ -152,7 +168,7 @@ pub fn handle(
 fn wrong_arity(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, is_unauthenticated: bool) -> Step {
     // An arity that is only assumed could be wrong, and the request be executed.
     if request.facts.is_known && !is_unauthenticated && is_up(worker, client) {
-        return match available(worker, client, Road::Main) {
+        return match available(worker, client, Road::Main, NO_SLOT) {
             Ok(link) => send(worker, client, &link, request, Touched::None, Effect::None),
             Err(step) => step,
         };
@@ -197,7 +213,7 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
     if request.spec.cache.is_kept() && read::stale(worker, client, request) {
         return Step::DONE;
     }
-    let link = match available(worker, client, road) {
+    let link = match available(worker, client, road, request.slot) {
         Ok(link) => link,
         Err(step) => return step,
     };
@@ -213,23 +229,33 @@ pub enum Road {
     #[default]
     Main,
     Scripts,
+    /// A `MULTI` was answered, and where it is to be sent is not known yet.
+    Held,
 }
 
-/// The shared connection for the client's database, if it takes requests now; otherwise the client has its error, or has
+/// The shared connection for the client's database, or to the node of this slot, if it takes requests now; otherwise the client has its error, or has
 /// to wait: for room, or, when it changes from one road to the other, for its earlier answers.
-pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road) -> Result<Rc<Link>, Step> {
+pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road, slot: u16) -> Result<Rc<Link>, Step> {
     let mut state = client.state.borrow_mut();
+    if let Some(view) = &worker.cluster
+        && !view.may_go_on(&mut state)
+    {
+        return Err(Step::Wait);
+    }
     if state.road != road {
         if !state.outbox.is_all_answered() {
             return Err(Step::Wait);
         }
         state.road = road;
     }
-    let db = state.db;
-    let connection = match road {
-        Road::Main => worker.connection(db),
-        Road::Scripts => Ok(worker.script_connection(db)),
+    let key = match &worker.cluster {
+        None => Ok(state.db),
+        Some(view) => view.node_for(slot).map(u32::from),
     };
+    let connection = key.and_then(|key| match road {
+        Road::Main | Road::Held => worker.connection_at(key),
+        Road::Scripts => worker.script_connection_at(key),
+    });
     let link = match connection {
         Ok(link) => link,
         Err(error) => {
@@ -240,7 +266,10 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road) -> Result
     drop(state);
     if let Err(failure) = link.availability() {
         worker.counters().l2_errors_total.add(1);
-        client.state.borrow_mut().error(worker.unavailable(&failure));
+        client
+            .state
+            .borrow_mut()
+            .error(worker.unavailable_on(&link.sink, &failure));
         return Err(Step::DONE);
     }
     if link.is_full()
@@ -290,8 +319,8 @@ pub fn send(
         return Step::Wait;
     }
     let version = state.version;
-    // Only a hit could overtake it.
-    let touched = if worker.shared.config.cache.is_used() {
+    // Only a hit could overtake it, or what a cluster makes it wait for.
+    let touched = if worker.shared.config.cache.is_used() || request.slot != NO_SLOT {
         touched
     } else {
         Touched::None
@@ -307,7 +336,7 @@ pub fn send(
         to: Some((Rc::clone(client), sequence)),
         version,
         rule,
-        effect,
+        effect: request.routed(effect, || Bytes::copy_from_slice(request.raw)),
     };
     link.send(request.raw, request.now_us, waiter);
     Step::DONE

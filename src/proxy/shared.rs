@@ -16,10 +16,11 @@ use super::client::ClientMeta;
 use super::flight::Follower;
 use super::pause::Pause;
 use super::pubsub::audience::Audience;
-use crate::cache::{L1, Links};
+use crate::cache::{L1, LinkId, Links};
 use crate::clock;
 use crate::config::{Config, Consistency, Credentials, Place, Upstream};
 use crate::metrics::Counters;
+use crate::upstream::cluster::{Cluster, NodeId};
 use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
 use crate::upstream::sentinel::Topology;
@@ -37,6 +38,12 @@ pub struct Shared {
     pub upstream_name: String,
     /// What Sentinel says, where it is asked.
     pub topology: Option<watch::Receiver<Topology>>,
+    /// The nodes behind, where they are a cluster.
+    pub cluster: Option<Arc<Cluster>>,
+    /// Which link leads to which of them.
+    node_links: Mutex<Vec<(NodeId, LinkId)>>,
+    /// Links that lead to nodes without slots, and are down for that.
+    pub links_retired: AtomicUsize,
     /// How often the upstream has become another node.
     pub switches: AtomicU64,
     pub links: Arc<Links>,
@@ -159,9 +166,19 @@ impl Shared {
                     place: Place::Sentinel(sentinels),
                     ..
                 } => format!("{} (by Sentinel)", sentinels.name),
+                Upstream::Url {
+                    place: Place::Cluster(nodes),
+                    ..
+                } => {
+                    let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+                    format!("{} (a cluster)", nodes.join(","))
+                }
                 _ => target.node(),
             },
             topology: None,
+            cluster: None,
+            node_links: Mutex::default(),
+            links_retired: AtomicUsize::new(0),
             switches: AtomicU64::new(0),
             config,
             target,
@@ -190,9 +207,14 @@ impl Shared {
         }
     }
 
-    /// The nodes of the upstream.
-    pub fn nodes(&self) -> impl Iterator<Item = &Target> {
-        std::iter::once(&self.target)
+    /// The nodes of the upstream; of a cluster, its primaries.
+    pub fn nodes(&self) -> Vec<Target> {
+        let Some(cluster) = &self.cluster else {
+            return vec![self.target.clone()];
+        };
+        let primaries = &cluster.topology().primaries;
+        let target = |id: &NodeId| cluster.node(*id).map(|node| node.target.clone());
+        primaries.iter().filter_map(target).collect()
     }
 
     pub fn next_client_id(&self) -> u64 {
@@ -221,6 +243,18 @@ impl Shared {
     pub fn void_everything(&self) {
         self.links.void_everything();
         self.void_eventual();
+    }
+
+    /// A link leads to this node of the cluster.
+    pub fn add_node_link(&self, node: NodeId, link: LinkId) {
+        self.node_links.lock().push((node, link));
+    }
+
+    /// Slots have gone to or from this node: nothing that was read there before is shown again.
+    pub fn void_node(&self, node: NodeId) {
+        let links = self.node_links.lock();
+        let of_node = links.iter().filter(|(of, _)| *of == node);
+        of_node.for_each(|(_, link)| self.links.void_all(*link));
     }
 
     /// Entries of the `eventual` consistency do not look at epochs.

@@ -5,6 +5,8 @@
 use std::rc::Rc;
 
 use super::client::Client;
+use super::cluster::gather::Whole;
+use super::cluster::{self, Aim, NO_SLOT};
 use super::outbox::{Source, Touched};
 use super::request::{Request, Road, Step, available, touched};
 use super::waiter::{Effect, Waiter};
@@ -29,6 +31,7 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
     let mut written = Hashes::default();
     let mut bytes = 0;
     let mut road = Road::Main;
+    let mut slot = NO_SLOT;
     let is_executed = loop {
         let rest = multi.rest.get(bytes..)?;
         spans.clear();
@@ -57,6 +60,14 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
         if spec.runs_code() {
             road = Road::Scripts;
         }
+        if worker.cluster.is_some() {
+            match cluster::aim(spec, args) {
+                Aim::Slot(own) if slot == NO_SLOT || slot == own => slot = own,
+                Aim::Anywhere => {}
+                // Refused command by command.
+                Aim::Slot(_) | Aim::Several => return None,
+            }
+        }
         let keys = touched(worker, spec, args);
         match spec.access {
             Access::Read => read.add(&keys),
@@ -64,7 +75,7 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
             Access::None => {}
         }
     };
-    let link = match available(worker, client, road) {
+    let link = match available(worker, client, road, slot) {
         Ok(link) => link,
         // The commands behind MULTI would each get the same error; they were never queued anywhere.
         Err(Step::Done { .. }) => return Some(refused(client, rules.len(), bytes)),
@@ -85,6 +96,20 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
     // Nothing is read or written before EXEC.
     let last = state.outbox.expect(both, Source::Sent);
     drop(state);
+    if slot != NO_SLOT {
+        let whole = Whole {
+            raw: [multi.raw, &multi.rest[..bytes]].concat().into(),
+            slot,
+            rules: is_executed.then(|| rules.into()),
+            commands,
+            read,
+            written,
+            first_us: multi.now_us,
+            tries: 0,
+        };
+        whole.send(worker, &link, (client, first, version), false, multi.now_us);
+        return Some(Step::Done { also: bytes });
+    }
     worker.counters().shared_total.add(commands as u64 + 2);
     link.send_with(multi.now_us, |out, expect| {
         out.extend_from_slice(multi.raw);

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::client::{Client, write_frame};
-use super::flight::FillGuard;
+use super::cluster::redirect::Routed;
+use super::flight::{FillGuard, Follower};
 use super::outbox::{Charge, Ready, Touched};
 use crate::cache::LeaseId;
 use crate::command::Absent;
@@ -41,6 +42,13 @@ pub enum Effect {
         touched: Touched,
         leases: Box<[(usize, LeaseId)]>,
     },
+    /// A read that a node of a cluster has sent elsewhere, for everybody who waits for it.
+    Followed {
+        touched: Touched,
+        followers: Vec<Follower>,
+    },
+    /// Any of these, to the node of a slot.
+    Routed(Box<Routed>),
     /// INFO: the proxy's section goes in.
     Info,
     /// A `PUBLISH`: the number of receivers that the server does not know of is added.
@@ -52,6 +60,16 @@ pub enum Effect {
     Subscribers {
         is_sharded: bool,
     },
+}
+
+impl Effect {
+    /// What it would be without a cluster.
+    pub fn own(&self) -> &Effect {
+        match self {
+            Effect::Routed(routed) => &routed.effect,
+            effect => effect,
+        }
+    }
 }
 
 /// How the reply of a read is stored.

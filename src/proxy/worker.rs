@@ -1,19 +1,22 @@
 //! One worker: a thread with its own runtime, its clients, its shared connections (one for each database in use) and
 //! its pool of pinned ones. Nothing in here is seen by another thread; what is shared is behind [`Shared`].
 
+mod links;
+
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam::utils::CachePadded;
 use lru::LruCache;
 use slab::Slab;
+use tokio::task::AbortHandle;
 
 use super::client::Client;
+use super::cluster::{NO_SLOT, View};
 use super::flight::Follower;
 use super::outbox::{Ready, Touched};
 use super::pubsub;
@@ -25,8 +28,9 @@ use crate::cache::LinkId;
 use crate::clock;
 use crate::metrics::Counters;
 use crate::resp::Version;
-use crate::upstream::connection::{Connection, Failure, Timeouts};
-use crate::upstream::dial::{Greeting, Target, Tracking};
+use crate::upstream::cluster::NodeId;
+use crate::upstream::connection::{Connection, Failure};
+use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
 use crate::upstream::occasional::Occasional;
 use crate::upstream::pool::Pool;
@@ -50,12 +54,14 @@ pub struct Worker {
     /// Of the node that is the upstream; what leads to an earlier one is given up.
     pub generation: Cell<u32>,
     pub clients: RefCell<Slab<Rc<Client>>>,
-    /// Shared connections by database; few, so a list.
-    connections: RefCell<Vec<(u32, Rc<Link>)>>,
+    /// What it knows of the cluster, where the upstream is one.
+    pub cluster: Option<View>,
+    /// Shared connections by database, or by the node of a cluster; few, so a list.
+    connections: RefCell<Vec<Open>>,
     /// The same for scripts: a server reads nothing from a connection while it runs a script for it, so nothing else may
     /// wait behind one.
     script_connections: RefCell<Vec<(u32, Occasional<LinkSink>)>>,
-    pub pool: Pool,
+    pub pool: Rc<Pool>,
     /// The subscriptions of its clients.
     pub hub: Hub,
     /// Counted by this worker alone: every batch takes it.
@@ -83,18 +89,31 @@ pub enum Trust {
     Stale,
 }
 
+/// A shared connection and its task.
+struct Open {
+    key: u32,
+    link: Rc<Link>,
+    task: AbortHandle,
+}
+
 impl Worker {
     pub fn new(index: u16, shared: Arc<Shared>) -> Rc<Worker> {
         let target = Rc::new(shared.target.clone());
         let pool = Pool::new(Rc::clone(&target), Arc::clone(&shared.pinned), shared.config.pinned_max);
         Rc::new(Worker {
             index,
-            generation: Cell::new(target.generation()),
+            // The nodes of a cluster stay what they are.
+            generation: Cell::new(if shared.cluster.is_some() {
+                0
+            } else {
+                target.generation()
+            }),
+            cluster: shared.cluster.as_ref().map(|cluster| View::new(Arc::clone(cluster))),
             target,
             clients: RefCell::default(),
             connections: RefCell::default(),
             script_connections: RefCell::default(),
-            pool,
+            pool: Rc::new(pool),
             hub: Hub::default(),
             facts: RefCell::new(Rc::new(Facts::clone(&shared.facts()))),
             facts_version: Cell::new(shared.facts_version()),
@@ -117,138 +136,15 @@ impl Worker {
         Rc::clone(&self.facts.borrow())
     }
 
-    /// The shared connection for a database, made at its first use.
-    pub fn connection(self: &Rc<Self>, db: u32) -> Result<Rc<Link>, String> {
-        if let Some((_, link)) = self.connections.borrow().iter().find(|(d, _)| *d == db) {
-            return Ok(Rc::clone(link));
-        }
-        let Some(id) = self.shared.links.add() else {
-            return Err(format!(
-                "ERR nearcache: no more databases can be used, {} links are open",
-                u16::MAX
-            ));
-        };
-        let link = Rc::new(Connection::new(
-            Rc::clone(&self.target),
-            Greeting {
-                version: Version::Resp3,
-                db,
-                tracking: self.tracking(),
-                answer_within: self.target.connect_timeout,
-            },
-            self.timeouts(),
-            LinkSink::new(self, id),
-        ));
-        self.connections.borrow_mut().push((db, Rc::clone(&link)));
-        tokio::task::spawn_local(Rc::clone(&link).run());
-        Ok(link)
-    }
-
-    /// What is not kept need not be watched: the server remembers every key that a tracked connection reads.
-    fn tracking(&self) -> Tracking {
-        match self.shared.config.cache.is_used() {
-            true => Tracking::Wanted,
-            false => Tracking::Off,
-        }
-    }
-
-    /// The link of the shared connection for a database, if what it reads may be kept, and what its clients may be shown
-    /// without asking anybody.
-    pub fn caching_link(&self, db: u32) -> Option<(LinkId, Trust)> {
-        let connections = self.connections.borrow();
-        let (_, link) = connections.iter().find(|(d, _)| *d == db)?;
-        let trust = self.trust(link);
-        (self.is_caching(link) && (trust == Trust::Stale || link.is_taking())).then_some((link.sink.link, trust))
-    }
-
-    /// What clients of this connection may be shown without asking anybody.
-    pub fn trust(&self, link: &Link) -> Trust {
-        match self.shared.config.cache.max_stale {
-            Some(_) if link.is_away() => Trust::Stale,
-            _ => Trust::Vouched,
-        }
-    }
-
-    /// The shared connection for scripts in a database.
-    pub fn script_connection(self: &Rc<Self>, db: u32) -> Rc<Link> {
-        let mut connections = self.script_connections.borrow_mut();
-        if let Some((_, open)) = connections.iter().find(|(d, _)| *d == db) {
-            return Rc::clone(open.link());
-        }
-        let greeting = Greeting {
-            version: Version::Resp3,
-            db,
-            tracking: Tracking::Off,
-            answer_within: self.target.connect_timeout,
-        };
-        // A script may run for long, and the server reads nothing behind it. That it lives is seen on the other connection,
-        // where it says that it is busy.
-        let for_ever = Duration::from_secs(u64::from(u32::MAX));
-        let timeouts = Timeouts {
-            read: for_ever,
-            write: for_ever,
-            request: for_ever,
-            ..self.timeouts()
-        };
-        let sink = LinkSink::new(self, LinkId::PINNED);
-        let open = Occasional::open(Connection::new(Rc::clone(&self.target), greeting, timeouts, sink));
-        let link = Rc::clone(open.link());
-        connections.push((db, open));
-        link
-    }
-
-    /// The server is gone, or silent for too long.
-    pub fn hang_up_scripts(&self, why: &str) {
-        for (_, open) in self.script_connections.borrow().iter() {
-            if open.link().is_up() {
-                open.link().hang_up(why.to_owned());
-            }
-        }
-    }
-
-    /// A script is about to be sent.
-    pub fn script_is_coming(&self) {
-        let since_us = &self.shared.scripts_since_us[usize::from(self.index)];
-        let _ = since_us.compare_exchange(0, clock::now_us(), Relaxed, Relaxed);
-    }
-
-    /// Scripts have been answered, or will not be.
-    pub fn note_scripts(&self) {
-        let scripts = self.script_connections.borrow();
-        let oldest = scripts
-            .iter()
-            .filter_map(|(_, open)| open.link().oldest_unanswered_us())
-            .min();
-        self.shared.scripts_since_us[usize::from(self.index)].store(oldest.unwrap_or(0), Relaxed);
-    }
-
-    /// Whether the server may be busy with a script, and says so to whoever asks: it owes an answer to one for some time,
-    /// and not to others.
-    pub fn may_be_busy(&self, now_us: u64) -> bool {
-        let is_late = |sent_us: u64| now_us.saturating_sub(sent_us) > SLOW_US;
-        let since_us = |since: &CachePadded<AtomicU64>| Some(since.load(Relaxed)).filter(|us| *us > 0);
-        let mut scripts = self.shared.scripts_since_us.iter().filter_map(since_us);
-        let is_silent = |link: &Link| link.oldest_unanswered_us().is_some_and(is_late);
-        scripts.any(is_late) && !self.connections.borrow().iter().any(|(_, link)| is_silent(link))
-    }
-
-    /// How long connections that many clients share wait.
-    pub fn timeouts(&self) -> Timeouts {
-        let timeouts = &self.shared.config.upstream_timeouts;
-        Timeouts {
-            read: timeouts.read,
-            write: timeouts.write,
-            request: timeouts.request,
-            back_off: (timeouts.reconnect_min, timeouts.reconnect_max),
-            tick: self.tick_period(),
-        }
-    }
-
     /// Keeps links watched, facts fresh and pools small; called several times within the staleness bound.
-    pub fn tick(&self) {
+    pub fn tick(self: &Rc<Self>) {
         let now_us = clock::now_us();
         let probe_after = self.shared.config.cache.bound / 4;
-        for (_, link) in self.connections.borrow().iter() {
+        if let Some(view) = &self.cluster {
+            self.follow_cluster(view);
+            view.tick_pools(now_us);
+        }
+        for Open { link, .. } in self.connections.borrow().iter() {
             link.patient_until_us.set(self.shared.pause.until_us());
             link.tick(now_us, probe_after);
             self.shared.links.renew(link.sink.link);
@@ -270,7 +166,7 @@ impl Worker {
         let generation = self.target.generation();
         self.generation.set(generation);
         let why = format!("the primary is now {}", self.target.node());
-        for (_, link) in self.connections.borrow().iter() {
+        for Open { link, .. } in self.connections.borrow().iter() {
             link.leave_before(generation, &why);
         }
         for (_, open) in self.script_connections.borrow().iter() {
@@ -447,6 +343,15 @@ impl Worker {
         }
     }
 
+    /// The client that follows, if it is one of this worker and still there.
+    pub fn client_of(&self, follower: &Follower) -> Option<Rc<Client>> {
+        let clients = self.clients.borrow();
+        let client = clients
+            .get(follower.place as usize)
+            .filter(|c| c.meta.id == follower.client);
+        client.filter(|_| follower.worker == self.index).map(Rc::clone)
+    }
+
     /// An answer for a client of this worker, if it is still there.
     pub fn take_answer(&self, to: &Follower, answer: &FlightAnswer) {
         let Some(client) = self.client_of(to) else { return };
@@ -522,12 +427,6 @@ impl Worker {
             .is_some_and(|client| client.state.borrow().outbox.may_go_again(follower.sequence, touched))
     }
 
-    fn client_of(&self, follower: &Follower) -> Option<Rc<Client>> {
-        let clients = self.clients.borrow();
-        let client = clients.get(follower.place as usize)?;
-        (client.meta.id == follower.client).then(|| Rc::clone(client))
-    }
-
     /// The text of the error for a request whose deadline has passed.
     pub fn late(&self) -> String {
         format!(
@@ -538,16 +437,36 @@ impl Worker {
     }
 
     pub fn unavailable(&self, failure: &Failure) -> String {
-        match failure {
-            Failure::Unavailable(why) => self.shared.unavailable(why),
-            Failure::Refused(error) => error.clone(),
-            Failure::Lost(why) => {
-                format!(
-                    "ERR nearcache: the connection to upstream {} was lost before the reply: {why}; a write may or may not have been executed",
-                    self.shared.upstream_name
-                )
-            }
+        unavailable(&self.shared.upstream_name, failure)
+    }
+
+    /// The same of one node of the cluster.
+    pub fn unavailable_at(&self, view: &View, node: NodeId, failure: &Failure) -> String {
+        unavailable(&view.name(node), failure)
+    }
+
+    /// The same of whatever this connection leads to.
+    pub fn unavailable_on(&self, sink: &LinkSink, failure: &Failure) -> String {
+        match (&self.cluster, sink.node) {
+            (Some(view), Some(node)) => self.unavailable_at(view, node, failure),
+            _ => self.unavailable(failure),
         }
+    }
+
+    /// Whether a slot of the cluster is on its way to another node: nothing is kept of it.
+    #[inline]
+    pub fn is_moving(&self, slot: u16) -> bool {
+        slot != NO_SLOT && self.cluster.as_ref().is_some_and(|view| view.cluster.is_moving(slot))
+    }
+}
+
+fn unavailable(upstream: &str, failure: &Failure) -> String {
+    match failure {
+        Failure::Unavailable(why) => format!("ERR nearcache: upstream {upstream} is unavailable: {why}"),
+        Failure::Refused(error) => error.clone(),
+        Failure::Lost(why) => format!(
+            "ERR nearcache: the connection to upstream {upstream} was lost before the reply: {why}; a write may or may not have been executed"
+        ),
     }
 }
 
@@ -558,9 +477,6 @@ fn large_name(read: &Touched) -> Option<u64> {
         .copied()
         .reduce(|name, hash| name.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash)
 }
-
-/// Longer than a healthy server takes for anything but a script.
-const SLOW_US: u64 = 50_000;
 
 /// A client with fewer bytes in buffers is never the one that is closed when the budget of all buffers is used up.
 const LARGE_HOLDER_BYTES: usize = 64 << 10;

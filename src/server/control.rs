@@ -67,7 +67,8 @@ pub async fn learn(shared: Arc<Shared>, cancel: CancellationToken) {
 /// read often enough that what it made stale is not served longer than the staleness bound.
 pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
     let cache = &shared.config.cache;
-    if !cache.is_used() {
+    // A cluster has one database.
+    if !cache.is_used() || shared.cluster.is_some() {
         return;
     }
     let period = cache.bound / 3;

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::cache::{self, L1, L1Config, Links};
 use crate::cli::EXIT_USAGE;
-use crate::config::{Config, Consistency, LogFormat, Objective, Upstream, Warning};
+use crate::config::{Config, Consistency, LogFormat, Objective, Place, Upstream, Warning};
 use crate::downstream::listener::Listener;
 use crate::proxy::shared::{Message, Shared};
 use crate::upstream::dial::Target;
@@ -147,7 +147,13 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
     };
     let mut shared = build(config, upstream.target);
     shared.topology = upstream.sentinel.as_ref().map(|sentinel| sentinel.topology.clone());
+    let (cluster, watcher) = upstream.cluster.unzip();
+    shared.cluster = cluster.clone();
     let shared = Arc::new(shared);
+    if let Some((cluster, watcher)) = cluster.zip(watcher) {
+        let followed = upstream::follow_cluster(Arc::clone(&shared), cluster, watcher, cancel.clone());
+        tasks.spawn(followed);
+    }
     let sentinel_access = upstream.sentinel.as_ref().map(|sentinel| sentinel.access.clone());
     if let Some(sentinel) = upstream.sentinel {
         // No copy may be shown before a majority has vouched for the node.
@@ -212,6 +218,19 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
 
 fn build(config: Config, target: Target) -> Shared {
     let micros = |length: Duration| length.as_micros() as u64;
+    // Nobody tells when a key is created in a slot that has gone to another node.
+    let is_cluster = matches!(
+        config.upstream,
+        Upstream::Url {
+            place: Place::Cluster(_),
+            ..
+        }
+    );
+    let longest_absence = if is_cluster {
+        Duration::from_secs(1)
+    } else {
+        Duration::MAX
+    };
     let links = Arc::new(Links::new(micros(config.cache.bound)));
     let l1 = L1::new(
         L1Config {
@@ -219,7 +238,12 @@ fn build(config: Config, target: Target) -> Shared {
             shards: config.cache.shards,
             max_value_bytes: config.cache.max_value_bytes,
             // `None` in the configuration means that absence is not kept.
-            negative_ttl_us: Some(config.cache.negative_ttl.map_or(0, micros)),
+            negative_ttl_us: Some(
+                config
+                    .cache
+                    .negative_ttl
+                    .map_or(0, |ttl| micros(ttl.min(longest_absence))),
+            ),
             max_age_us: config.cache.max_age.map(micros),
             max_stale_us: config.cache.max_stale.map(micros),
             consistency: match config.cache.consistency {

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Config, Endpoint, Place, Upstream};
 use crate::proxy::shared::{Message, Shared};
 use crate::upstream::breaker;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster::watch::{Change, Watcher};
 use crate::upstream::dial::{Access, Role, Route, Target};
 use crate::upstream::embedded::Embedded;
 use crate::upstream::sentinel::{self, Settings, Topology};
@@ -20,6 +22,7 @@ use crate::upstream::tls::Tls;
 pub struct Reached {
     pub target: Target,
     pub sentinel: Option<Followed>,
+    pub cluster: Option<(Arc<Cluster>, Watcher)>,
 }
 
 /// A primary that Sentinel names.
@@ -49,6 +52,7 @@ pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationTok
     let fixed = |node: Endpoint| Reached {
         target: Target::fixed(node, access.clone(), connect_timeout, breaker(&config.breaker)),
         sentinel: None,
+        cluster: None,
     };
     match &config.upstream {
         Upstream::Embedded { data_dir } => Ok(fixed(Endpoint::Unix(
@@ -85,6 +89,26 @@ pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationTok
                     access: of_sentinels,
                     route,
                 }),
+                cluster: None,
+            })
+        }
+        Upstream::Url {
+            place: Place::Cluster(nodes),
+            ..
+        } => {
+            let (route, routes) = watch::channel(Route {
+                generation: 0,
+                node: Err("no node of the cluster has answered yet".to_owned()),
+                role: Role::Any,
+            });
+            let target = Target::following(routes, access, connect_timeout, breaker(&config.breaker));
+            let cluster = Arc::new(Cluster::new(target.clone()));
+            let period = (config.cache.bound / 3).min(LONGEST_PERIOD);
+            let watcher = Watcher::new(Arc::clone(&cluster), nodes.clone(), period, connect_timeout, route);
+            Ok(Reached {
+                target,
+                sentinel: None,
+                cluster: Some((cluster, watcher)),
             })
         }
     }
@@ -145,6 +169,36 @@ pub async fn follow(shared: Arc<Shared>, followed: Followed, cancel: Cancellatio
     }
 }
 
+/// Applies what the nodes of a cluster say: first the topology, by which whoever fills from now on is judged, then the void
+/// of what was read from the nodes that slots have gone to or from.
+pub async fn follow_cluster(
+    shared: Arc<Shared>,
+    cluster: Arc<Cluster>,
+    mut watcher: Watcher,
+    cancel: CancellationToken,
+) {
+    loop {
+        let change = tokio::select! {
+            () = cancel.cancelled() => return,
+            change = watcher.change() => change,
+        };
+        let Change { topology, nodes } = change;
+        if !nodes.is_empty() {
+            tracing::info!(
+                version = topology.version,
+                primaries = topology.primaries.len(),
+                slots = topology.assigned(),
+                "the slots of the cluster have other nodes"
+            );
+        }
+        cluster.publish(topology);
+        nodes.iter().for_each(|node| shared.void_node(*node));
+        if !nodes.is_empty() {
+            shared.void_eventual();
+        }
+    }
+}
+
 /// Applies what has been read again. Connections that are up stay as they are.
 pub fn reload(
     shared: &Shared,
@@ -194,6 +248,7 @@ fn what_needs_a_restart(old: &Upstream, new: &Upstream) -> Vec<&'static str> {
     };
     let (is_same_place, is_same_watcher) = match (old_place, place) {
         (Place::Node(old), Place::Node(new)) => (old == new, true),
+        (Place::Cluster(old), Place::Cluster(new)) => (old == new, true),
         (Place::Sentinel(old), Place::Sentinel(new)) => {
             (old.nodes == new.nodes && old.name == new.name, old.user == new.user)
         }
@@ -231,7 +286,7 @@ pub fn access(upstream: &Upstream) -> Result<(Access, Access), String> {
         tls: tls.clone(),
     };
     let of_sentinels = match place {
-        Place::Node(_) => Access::default(),
+        Place::Node(_) | Place::Cluster(_) => Access::default(),
         Place::Sentinel(sentinels) => Access {
             user: sentinels.user.clone(),
             password: sentinels.password.value.clone(),

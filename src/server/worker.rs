@@ -34,7 +34,9 @@ pub fn spawn(index: u16, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
 async fn run(index: u16, shared: Arc<Shared>) {
     let worker = Worker::new(index, Arc::clone(&shared));
     // The first connection is there before the first client.
-    if let Err(error) = worker.connection(shared.initial_db) {
+    if shared.cluster.is_some() {
+        worker.tick();
+    } else if let Err(error) = worker.connection(shared.initial_db) {
         tracing::error!(error, "no shared connection");
     }
     tokio::task::spawn_local(ticks(Rc::clone(&worker)));

@@ -131,6 +131,11 @@ impl Breaker {
         }
     }
 
+    /// One with the same settings, for another node.
+    pub fn another(&self) -> Breaker {
+        Breaker::new(self.settings)
+    }
+
     pub fn state(&self) -> State {
         *self.state.borrow()
     }

@@ -61,8 +61,12 @@ pub trait Sink: 'static {
     }
     /// The deadline of a request has passed. A reply may come all the same, or its failure.
     fn expired(&self, _waiter: &mut Self::Waiter) {}
-    /// The waiter of a PING that only asks whether the link still answers.
-    fn probe(&self) -> Self::Waiter;
+    /// The request that only asks whether the link still answers, if it is not a PING.
+    fn probe_request(&self) -> Option<Vec<u8>> {
+        None
+    }
+    /// Its waiter, sent at this time.
+    fn probe(&self, now_us: u64) -> Self::Waiter;
 }
 
 /// One complete reply.
@@ -284,7 +288,9 @@ impl<S: Sink> Connection<S> {
             );
             self.give_up(why, stuck_since_us);
         } else if quiet {
-            self.send(b"*1\r\n$4\r\nPING\r\n", now_us, self.sink.probe());
+            let request = self.sink.probe_request();
+            let request = request.as_deref().unwrap_or(b"*1\r\n$4\r\nPING\r\n");
+            self.send(request, now_us, self.sink.probe(now_us));
         }
     }
 

@@ -201,6 +201,31 @@ impl Target {
         }
     }
 
+    /// Another server, for good, that is spoken to in the same way, now and later.
+    pub fn beside(&self, node: Endpoint) -> Target {
+        let route = Route {
+            generation: 0,
+            node: Ok(node),
+            role: Role::Any,
+        };
+        Target {
+            route: watch::channel(route).1,
+            breaker: Arc::new(self.breaker.another()),
+            dials: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
+            ..self.clone()
+        }
+    }
+
+    /// Where it is, if that is known.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        self.route.borrow().node.clone().ok()
+    }
+
+    /// Why it is not known where it is.
+    pub fn why_unknown(&self) -> Option<String> {
+        self.route.borrow().node.clone().err()
+    }
+
     pub fn generation(&self) -> u32 {
         self.route.borrow().generation
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::dial::{DialError, Greeting, Target, Tracking};
 use super::frames::FrameReader;
 use crate::clock;
+use crate::config::Endpoint;
 use crate::net::Stream;
 use crate::resp::reply::is_error;
 use crate::resp::{Version, encode};
@@ -38,6 +39,8 @@ pub struct Lent {
     pub name: Box<str>,
     /// Of the node to which it leads.
     pub generation: u32,
+    /// Where that is, as far as is known.
+    pub endpoint: Option<Endpoint>,
     _place: Place,
 }
 
@@ -122,6 +125,7 @@ impl Pool {
             id: greeted.id.unwrap_or(0),
             name: "".into(),
             generation: greeted.generation,
+            endpoint: self.target.endpoint(),
             _place: place,
         })
     }

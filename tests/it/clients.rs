@@ -5,7 +5,7 @@ mod redis_cli;
 mod redis_rs;
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,7 +66,8 @@ fn redis_benchmark() {
     }
 }
 
-fn node(script: &str, module: &str) {
+/// Calls it with the directory of the modules of Node.js, where this one is installed.
+pub fn with_node(module: &str, use_it: impl FnOnce(&Path)) {
     let modules = clients_dir().join("node/node_modules");
     let has_node = Command::new("node")
         .arg("--version")
@@ -78,13 +79,19 @@ fn node(script: &str, module: &str) {
             "node or its module {module} is not installed: run docker/setup.sh test"
         ));
     }
-    before_each(|_, proxy, name| {
-        let mut command = Command::new("node");
-        command
-            .arg(script_path(script))
-            .arg(proxy.port().to_string())
-            .arg(&modules);
-        ends_well(command, &format!("{script} in front of {name}"));
+    use_it(&modules);
+}
+
+fn node(script: &str, module: &str) {
+    with_node(module, |modules| {
+        before_each(|_, proxy, name| {
+            let mut command = Command::new("node");
+            command
+                .arg(script_path(script))
+                .arg(proxy.port().to_string())
+                .arg(modules);
+            ends_well(command, &format!("{script} in front of {name}"));
+        });
     });
 }
 
@@ -98,7 +105,7 @@ pub fn before_each(use_it: impl Fn(&Server, &Proxy, &str)) {
 }
 
 /// A Python that has the `redis` package of the version we want.
-fn python() -> Option<PathBuf> {
+pub fn python() -> Option<PathBuf> {
     let own = std::env::var("NEARCACHE_TEST_VENV").map(|v| PathBuf::from(v).join("bin/python"));
     let mut pythons = own
         .into_iter()
@@ -116,13 +123,13 @@ fn python() -> Option<PathBuf> {
     found
 }
 
-fn script_path(name: &str) -> PathBuf {
+pub fn script_path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/clients")
         .join(name)
 }
 
-fn ends_well(command: Command, what: &str) {
+pub fn ends_well(command: Command, what: &str) {
     let output = run(command, "");
     let [out, err] = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned());
     // ioredis loses its count when a monitored command arrives in one packet with the OK of MONITOR, as it may from any

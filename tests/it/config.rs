@@ -114,8 +114,6 @@ fn a_wrong_configuration_is_refused_with_every_problem_and_code_2_before_a_port_
 #[test]
 fn parts_that_do_not_exist_yet_are_refused_by_the_binary_with_code_2() {
     for args in [
-        ["--upstream", "redis+cluster://n1:7001"],
-        ["--upstream", "rediss+cluster://n1:7001"],
         ["--dashboard", "127.0.0.1:8082"],
         ["--l3", "/tmp/l3"],
         ["--l3-size", "4GiB"],

@@ -11,6 +11,7 @@ mod caching;
 mod churn;
 mod client_command;
 mod clients;
+mod cluster;
 mod coherence;
 mod coherence_live;
 mod command_table;

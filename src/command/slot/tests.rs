@@ -1,4 +1,4 @@
-use super::{SLOTS, crc16, hash_tag, slot};
+use super::{SLOTS, crc16, hash_tag, name_in, slot};
 
 #[test]
 fn the_checksum_is_that_of_the_specification() {
@@ -29,5 +29,12 @@ fn slots_are_in_range_and_follow_the_tag() {
     assert_eq!(slot(b"{user}:a"), slot(b"user"));
     for byte in 0..=255_u8 {
         assert!(slot(&[byte; 5]) < SLOTS);
+    }
+}
+
+#[test]
+fn every_slot_has_a_name() {
+    for wanted in 0..SLOTS {
+        assert_eq!(slot(name_in(wanted).as_bytes()), wanted);
     }
 }

@@ -4,8 +4,10 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
+use super::place::Again;
 use super::{Ended, HEAD_BYTES, Pipe, WHOLE_FRAME_BYTES};
 use crate::downstream::session::{HIGH_WATER_BYTES, Session};
+use crate::proxy::cluster::redirect::Redirect;
 use crate::proxy::pinned::{Frame, Relay};
 
 impl Pipe {
@@ -49,6 +51,15 @@ impl Pipe {
                     Frame::Whole(frame)
                 };
                 self.is_streaming = false;
+                if frame.first() == Some(&b'-')
+                    && self.kept.is_some()
+                    && self.pinned.is_answer_to_client()
+                    && let Some(redirect) = Redirect::of(frame, || self.lent.endpoint.clone())
+                    && let Some(request) = self.kept.take()
+                {
+                    self.again = Some(Again { request, redirect });
+                    return Ok(());
+                }
                 match self.pinned.frame(&session.worker, &session.client, seen) {
                     Relay::Forward => {}
                     Relay::Replace(frame) => {
@@ -117,7 +128,7 @@ impl Pipe {
         }
         let text = format!(
             "ERR nearcache: upstream {} was lost before the reply: {why}; a write may or may not have been executed",
-            session.worker.shared.upstream_name
+            self.upstream
         );
         for _ in 0..self.pinned.waiting() {
             session.client.state.borrow_mut().error(&text);

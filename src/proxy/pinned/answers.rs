@@ -7,6 +7,7 @@ use super::kind::{Kind, Waiting};
 use super::{Frame, Pinned, Relay, ids};
 use crate::cache::LinkId;
 use crate::proxy::client::{Access as ClientAccess, Client, ClientMeta};
+use crate::proxy::cluster::{CROSS_SLOT, merge};
 use crate::proxy::local;
 use crate::proxy::outbox::Touched;
 use crate::proxy::worker::Worker;
@@ -32,6 +33,18 @@ impl Pinned {
         let is_status = frame.is_some_and(|frame| matches!(frame.first(), Some(b'+' | b'-')));
         if is_status && self.waiting.front().is_some_and(|waiting| waiting.kind == Kind::Own) {
             self.waiting.pop_front();
+            return Relay::Swallow;
+        }
+        if is_status
+            && self
+                .waiting
+                .front()
+                .is_some_and(|waiting| waiting.kind == Kind::HeldMulti)
+        {
+            self.waiting.pop_front();
+            self.is_multi = frame == Some(b"+OK\r\n");
+            // What follows must not be executed outside of the transaction that was promised.
+            client.state.borrow_mut().is_closing |= !self.is_multi;
             return Relay::Swallow;
         }
         if self.is_opaque {
@@ -61,8 +74,24 @@ impl Pinned {
             Kind::Exec => ids::translated_all(worker, client, self.queued.iter().map(|queued| &queued.kind), frame),
             _ => ids::translated(worker, client, &waiting.kind, frame),
         });
+        let translated = translated.or_else(|| self.without_address(worker, &waiting, frame?));
         self.answered(worker, client, waiting.kind, frame);
         translated.map_or(Relay::Forward, Relay::Replace)
+    }
+
+    /// In a cluster, the error that sends the client to another node, as one about the connection that it has.
+    fn without_address(&self, worker: &Worker, waiting: &Waiting, frame: &[u8]) -> Option<Vec<u8>> {
+        if frame.first() != Some(&b'-') || worker.cluster.is_none() {
+            return None;
+        }
+        let error = merge::without_address(frame)?;
+        // Keys of another slot are on another node, as a rule.
+        let is_other_slot = waiting.slot.is_some() && self.slot.is_some() && waiting.slot != self.slot;
+        Some(if is_other_slot {
+            [b"-", CROSS_SLOT.as_bytes(), b"\r\n"].concat()
+        } else {
+            error
+        })
     }
 
     /// Tells others what the client is doing, for `CLIENT LIST`.
@@ -148,6 +177,7 @@ impl Pinned {
             // The server closes the connection; nothing behind it may be looked at before that is seen.
             Kind::Quit => client.state.borrow_mut().is_closing = true,
             Kind::Plain
+            | Kind::HeldMulti
             | Kind::Own
             | Kind::ClientId
             | Kind::Redirection
@@ -160,7 +190,7 @@ impl Pinned {
     fn executed(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
         match frame {
             // Without a transaction nothing ends, a watch neither.
-            Some([b'-', rest @ ..]) if !rest.starts_with(b"EXECABORT") => {}
+            Some([b'-', rest @ ..]) if !rest.starts_with(b"EXECABORT") && !is_of_cluster(rest) => {}
             Some([b'-', ..] | [b'_', ..] | [b'*', b'-', ..]) => self.end_transaction(),
             _ => {
                 let queued = std::mem::take(&mut self.queued);
@@ -273,4 +303,10 @@ impl Pinned {
         }
         true
     }
+}
+
+/// Whether a node of a cluster has refused an `EXEC` for the slot of its keys, which discards the transaction.
+fn is_of_cluster(error: &[u8]) -> bool {
+    let codes = [&b"MOVED "[..], b"ASK ", b"TRYAGAIN ", b"CLUSTERDOWN ", b"CROSSSLOT "];
+    codes.iter().any(|code| error.starts_with(code))
 }

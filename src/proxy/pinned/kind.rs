@@ -16,6 +16,8 @@ pub struct Waiting {
     pub is_blocking: bool,
     /// What earlier commands without a reply have touched: they are executed when this one is answered.
     pub silent: Option<Touched>,
+    /// Of a cluster: that of its keys.
+    pub slot: Option<u16>,
 }
 
 impl Waiting {
@@ -26,6 +28,7 @@ impl Waiting {
             written: Touched::None,
             is_blocking: false,
             silent: None,
+            slot: None,
         }
     }
 
@@ -43,6 +46,8 @@ impl Waiting {
 pub enum Kind {
     Plain,
     Multi,
+    /// One that the proxy has answered before it knew where to send it.
+    HeldMulti,
     Exec,
     Discard,
     Watch,
@@ -98,6 +103,7 @@ impl Kind {
         matches!(
             self,
             Kind::Multi
+                | Kind::HeldMulti
                 | Kind::Watch
                 | Kind::Subscribe(..)
                 | Kind::Unsubscribe(..)

@@ -451,7 +451,7 @@ impl Sink for HubSink {
         client.answer(sequence, Answer::Error(&error), &worker.touched);
     }
 
-    fn probe(&self) -> HubWaiter {
+    fn probe(&self, _: u64) -> HubWaiter {
         HubWaiter::Probe
     }
 }

@@ -97,7 +97,9 @@ pub fn request(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) 
     let is_foreign = client.state.borrow().access == Access::Foreign;
     // The server sends these to the connection that CLIENT TRACKING … REDIRECT names by its id.
     let is_redirected = is_start && request.args.iter().skip(1).any(|name| name == INVALIDATIONS);
-    if is_foreign || is_redirected {
+    // Each slot has its node, and the worker has one connection for all subscriptions.
+    let is_elsewhere = kind == Subscription::Shard && worker.cluster.is_some();
+    if is_foreign || is_redirected || is_elsewhere {
         return pin(client, Reason::State(Pin::Subscribe));
     }
     let mut state = client.state.borrow_mut();

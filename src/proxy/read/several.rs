@@ -3,6 +3,8 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use super::{count_hits, missed, write_view};
 use crate::cache::{Asker, LeaseId, LinkId, Own, Query, ViewValue, Which, name_hash};
 use crate::proxy::client::{Client, State};
@@ -47,7 +49,7 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
         drop(state);
         return pin(client, Reason::Bulk);
     }
-    let leases: Box<[(usize, LeaseId)]> = if keys > MOST_KEYS {
+    let leases: Box<[(usize, LeaseId)]> = if keys > MOST_KEYS || worker.is_moving(request.slot) {
         Box::default()
     } else {
         queries
@@ -72,16 +74,17 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
             to: Some((Rc::clone(client), sequence)),
             version,
             rule: Rule::General,
-            effect,
+            effect: request.routed(effect, || Bytes::copy_from_slice(request.raw)),
         });
         for (i, guard) in guards {
+            let start = out.len();
             encode::command(out, [&b"PTTL"[..], request.args.arg(i + 1)].into_iter());
             let effect = Effect::FillTtl(guard, FillKind::Payload);
             expect(Waiter {
                 to: None,
                 version,
                 rule: Rule::General,
-                effect,
+                effect: request.routed(effect, || Bytes::copy_from_slice(&out[start..])),
             });
         }
     });

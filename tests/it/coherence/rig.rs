@@ -118,7 +118,7 @@ impl Rig {
         });
         let tracked = tracked.collect();
         let scripts = workers.iter().map(|worker| Scripts {
-            link: worker.script_connection(0),
+            link: worker.script_connection_at(0).expect("there is a server"),
             input: Input::default(),
         });
         let scripts = scripts.collect();

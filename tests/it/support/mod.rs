@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod cluster;
 pub mod proxy;
 pub mod relay;
 pub mod sentinel;

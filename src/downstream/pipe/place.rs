@@ -1,0 +1,178 @@
+//! Where a client's own connection leads: with a cluster to the node of the first key that it names. A node that sends the
+//! first request elsewhere is left for the other one before the client has seen anything.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::command::Pin as State;
+use crate::downstream::pipe::Ended;
+use crate::downstream::session::Session;
+use crate::proxy::cluster::redirect::Redirect;
+use crate::proxy::cluster::{NO_SLOT, View, seat};
+use crate::proxy::pinned::Pinned;
+use crate::proxy::request::{Reason, Road};
+use crate::resp::limits::Limits;
+use crate::resp::request::Scan;
+use crate::upstream::cluster::NodeId;
+use crate::upstream::pool::{Pool, PoolError};
+
+/// A request that a node did not serve, and where it wants it to go.
+pub struct Again {
+    pub request: Vec<u8>,
+    pub redirect: Redirect,
+}
+
+/// What is known of the way of one request before a connection is there.
+#[derive(Default)]
+pub struct Place {
+    node: Option<NodeId>,
+    pub slot: Option<u16>,
+    /// The next connection begins with `ASKING`.
+    pub is_asking: bool,
+    tries: u32,
+    /// A `MULTI` that was answered is sent in front.
+    pub holds_multi: bool,
+}
+
+/// Requests up to this size are kept until their first reply, to be sent elsewhere.
+pub const KEPT_BYTES: usize = 1 << 20;
+/// Times that a request is sent, and the pause before all but the second.
+const MOST_TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl Again {
+    /// For the client, when it is given up.
+    pub fn error(&self) -> &'static str {
+        match self.redirect {
+            Redirect::Down => "CLUSTERDOWN nearcache: the cluster is down",
+            _ => "TRYAGAIN nearcache: the slot of the keys is on its way to another node",
+        }
+    }
+}
+
+impl Place {
+    /// For the request at the start of the session's input.
+    ///
+    /// # Errors
+    /// Why there is no node for it, for the client.
+    pub fn of(session: &Session, view: &View) -> Result<Place, String> {
+        let slot = seat::slot_of(&session.worker.facts(), &session.input)?;
+        Ok(Place {
+            node: Some(view.node_for(slot)?),
+            slot: (slot != NO_SLOT).then_some(slot),
+            ..Place::default()
+        })
+    }
+
+    /// The pool from which the connection comes.
+    pub fn pool(&self, session: &Session) -> Option<Rc<Pool>> {
+        match (&session.worker.cluster, self.node) {
+            (Some(view), Some(node)) => view.pool(&session.worker, node),
+            _ => Some(Rc::clone(&session.worker.pool)),
+        }
+    }
+
+    /// The node as it is shown to people.
+    pub fn name(&self, session: &Session) -> String {
+        match (&session.worker.cluster, self.node) {
+            (Some(view), Some(node)) => view.name(node),
+            _ => session.worker.shared.upstream_name.clone(),
+        }
+    }
+
+    /// The node has sent the request elsewhere: it is in front of the input again, and this is where it goes. `false`: it has
+    /// been sent often enough, or nobody knows where.
+    pub async fn follow(&mut self, session: &mut Session, again: Again) -> bool {
+        let Again { request, redirect } = again;
+        let Some(view) = &session.worker.cluster else {
+            return false;
+        };
+        self.tries += 1;
+        if self.tries > MOST_TRIES {
+            return false;
+        }
+        if let Some(slot) = self.slot {
+            crate::proxy::cluster::redirect::note(view, slot, &redirect);
+        }
+        let node_of = |endpoint| view.cluster.node_at(&endpoint);
+        let (node, is_asking) = match &redirect {
+            Redirect::Moved(endpoint) => (endpoint.clone().and_then(node_of), false),
+            Redirect::Ask(endpoint) => (endpoint.clone().and_then(node_of), true),
+            Redirect::TryAgain | Redirect::Down => (None, false),
+        };
+        if self.tries > 1 || node.is_none() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let node = match node {
+            Some(node) => Ok(node),
+            None => view.node_for(self.slot.unwrap_or(NO_SLOT)),
+        };
+        let Ok(node) = node else { return false };
+        self.node = Some(node);
+        self.is_asking = is_asking;
+        session.worker.counters().redirects_total.add(1);
+        session.input.splice(..0, request);
+        session.scanner.reset();
+        session.spans.clear();
+        if self.holds_multi {
+            session.client.state.borrow_mut().road = Road::Held;
+        }
+        true
+    }
+}
+
+/// A `MULTI` that the proxy has answered goes in front of what follows it; whether there was one.
+pub fn begin_held(session: &Session, pinned: &mut Pinned, to_server: &mut Vec<u8>) -> bool {
+    let mut state = session.client.state.borrow_mut();
+    let is_held = state.road == Road::Held;
+    if is_held {
+        state.road = Road::Main;
+        to_server.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
+        pinned.held_multi();
+    }
+    is_held
+}
+
+pub fn reason_of(session: &Session, place: &Place, error: &PoolError) -> String {
+    match error {
+        PoolError::Exhausted(_) => format!("ERR nearcache: {error}"),
+        PoolError::Dial(error) => match error.server_state() {
+            Some(state) => state.to_owned(),
+            None => format!(
+                "ERR nearcache: upstream {} is unavailable: {error}",
+                place.name(session)
+            ),
+        },
+    }
+}
+
+/// No connection: the request that asked for one gets the error.
+pub fn refuse(session: &mut Session, reason: &Reason, text: &str) -> Ended {
+    session.worker.counters().l2_errors_total.add(1);
+    {
+        let mut state = session.client.state.borrow_mut();
+        state.error(text);
+        if state.road == Road::Held {
+            // The transaction that was promised cannot begin; what follows must not be executed outside of one.
+            state.is_closing = true;
+        }
+    }
+    session.scanner.reset();
+    session.spans.clear();
+    let scan = session
+        .scanner
+        .scan(&session.input, &Limits::AUTHENTICATED, &mut session.spans);
+    session.spans.clear();
+    match scan {
+        Ok(Scan::Complete { len } | Scan::Inline { len, .. } | Scan::Nothing { len }) => {
+            session.input.drain(..len);
+            // What was pipelined behind MULTI must not be executed outside of a transaction.
+            if *reason == Reason::State(State::Multi) && !session.input.is_empty() {
+                session.client.state.borrow_mut().is_closing = true;
+            }
+        }
+        // A request too large to hold cannot be skipped.
+        _ => session.client.state.borrow_mut().is_closing = true,
+    }
+    Ended::Back
+}

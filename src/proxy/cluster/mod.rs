@@ -1,0 +1,280 @@
+//! A Redis Cluster behind the proxy: clients see one Redis. Every request that names keys goes to the node of their slot, on
+//! the worker's one connection to that node; what names keys of several slots is split, or refused as a node would refuse it;
+//! what names none goes to one node or to all. What the cluster says about itself is not passed on: to clients the proxy is
+//! the node that has all slots.
+//!
+//! A client's order is the order on one connection, and the node of a slot can change. So a client whose requests were sent
+//! under an earlier topology, or are sent again to another node, waits with the next one until all are answered.
+
+mod answers;
+mod fan_out;
+pub mod gather;
+pub mod merge;
+pub mod redirect;
+mod scan;
+pub mod seat;
+mod split;
+
+use std::cell::{Cell, Ref, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::client::{Access, Client, State};
+use super::pubsub;
+use super::request::{self, Request, Step};
+use super::worker::Worker;
+use crate::cache::LinkId;
+use crate::command::slot::slot;
+use crate::command::{Local, Path, Pin, Spec};
+use crate::config::Endpoint;
+use crate::resp::request::Args;
+use crate::upstream::cluster::{Cluster, NOBODY, Node, NodeId, Topology};
+use crate::upstream::pool::Pool;
+
+/// What a request names no slot by.
+pub const NO_SLOT: u16 = u16::MAX;
+
+/// In place of the version of a topology: a request is on its way to another node than the one it was sent to first.
+pub const DETOUR: u64 = u64::MAX;
+
+pub const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+
+/// What a worker knows of the cluster.
+pub struct View {
+    pub cluster: Arc<Cluster>,
+    topology: RefCell<Arc<Topology>>,
+    version: Cell<u64>,
+    pools: RefCell<Vec<(NodeId, Rc<Pool>)>>,
+    /// Links of nodes that have no slots now, for when they have some again.
+    pub retired: RefCell<Vec<(NodeId, LinkId)>>,
+}
+
+impl View {
+    pub fn new(cluster: Arc<Cluster>) -> View {
+        let topology = cluster.topology();
+        View {
+            version: Cell::new(topology.version),
+            topology: RefCell::new(topology),
+            cluster,
+            pools: RefCell::default(),
+            retired: RefCell::default(),
+        }
+    }
+
+    /// The topology that holds now.
+    pub fn topology(&self) -> Ref<'_, Arc<Topology>> {
+        if self.cluster.version() != self.version.get() {
+            let topology = self.cluster.topology();
+            self.version.set(topology.version);
+            *self.topology.borrow_mut() = topology;
+        }
+        self.topology.borrow()
+    }
+
+    /// The node of a slot, or, without one, some node.
+    ///
+    /// # Errors
+    /// Why there is none, for the client.
+    pub fn node_for(&self, slot: u16) -> Result<NodeId, String> {
+        if slot == NO_SLOT {
+            return self.any_node();
+        }
+        match self.topology().owner(slot) {
+            NOBODY if self.version.get() > 0 => Err(format!(
+                "CLUSTERDOWN nearcache: no node of the cluster has hash slot {slot}"
+            )),
+            NOBODY => self.any_node(),
+            node => Ok(node),
+        }
+    }
+
+    /// Where what any node may be asked is asked.
+    fn any_node(&self) -> Result<NodeId, String> {
+        let node = self
+            .cluster
+            .any
+            .endpoint()
+            .and_then(|endpoint| self.cluster.node_at(&endpoint));
+        node.ok_or_else(|| format!("ERR nearcache: the cluster is not known yet: {}", self.why_unknown()))
+    }
+
+    fn why_unknown(&self) -> String {
+        self.cluster
+            .any
+            .why_unknown()
+            .unwrap_or_else(|| "there are too many nodes".to_owned())
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<Arc<Node>> {
+        self.cluster.node(id)
+    }
+
+    /// The node as it is shown to people.
+    pub fn name(&self, id: NodeId) -> String {
+        self.node(id)
+            .map_or_else(|| "?".to_owned(), |node| node.endpoint.to_string())
+    }
+
+    pub fn endpoint(&self, id: NodeId) -> Option<Endpoint> {
+        Some(self.node(id)?.endpoint.clone())
+    }
+
+    pub fn primaries(&self) -> Vec<NodeId> {
+        self.topology().primaries.clone()
+    }
+
+    /// Whether what this node has read of a slot may be kept. To be asked when it is stored.
+    pub fn may_keep(&self, node: NodeId, slot: u16) -> bool {
+        self.topology().owner(slot) == node && !self.cluster.is_moving(slot)
+    }
+
+    /// Whether a client may send its next request now: under the topology of those that are unanswered, none of which is
+    /// on its way to another node.
+    pub fn may_go_on(&self, state: &mut State) -> bool {
+        drop(self.topology());
+        let version = self.version.get();
+        if state.path != version {
+            if !state.outbox.is_all_answered() {
+                return false;
+            }
+            state.path = version;
+        }
+        true
+    }
+
+    /// The pool of connections to a node that belong to one client each.
+    pub fn pool(&self, worker: &Worker, id: NodeId) -> Option<Rc<Pool>> {
+        let mut pools = self.pools.borrow_mut();
+        if let Some((_, pool)) = pools.iter().find(|(node, _)| *node == id) {
+            return Some(Rc::clone(pool));
+        }
+        let target = Rc::new(self.node(id)?.target.clone());
+        let pool = Rc::new(Pool::new(
+            target,
+            Arc::clone(&worker.shared.pinned),
+            worker.shared.config.pinned_max,
+        ));
+        pools.push((id, Rc::clone(&pool)));
+        Some(pool)
+    }
+
+    /// The link that a node had before it lost its slots.
+    pub fn reuse(&self, key: u32) -> Option<LinkId> {
+        let mut retired = self.retired.borrow_mut();
+        let at = retired.iter().position(|(node, _)| u32::from(*node) == key)?;
+        Some(retired.swap_remove(at).1)
+    }
+
+    pub fn tick_pools(&self, now_us: u64) {
+        self.pools.borrow().iter().for_each(|(_, pool)| pool.tick(now_us));
+    }
+}
+
+/// Where a request has to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    Slot(u16),
+    /// Its keys are in several.
+    Several,
+    /// It names no key.
+    Anywhere,
+}
+
+pub fn aim(spec: &Spec, args: Args<'_>) -> Aim {
+    let mut aim = Aim::Anywhere;
+    let mut look = |key: &[u8]| {
+        let slot = slot(key);
+        aim = match aim {
+            Aim::Anywhere => Aim::Slot(slot),
+            Aim::Slot(earlier) if earlier == slot => aim,
+            _ => Aim::Several,
+        };
+    };
+    if matches!(&*spec.name, "spublish") {
+        look(args.arg(1));
+    } else {
+        let _ = spec.keys(args, &mut look);
+    }
+    aim
+}
+
+/// What a cluster makes different of a request; `None`: nothing.
+pub fn request(
+    worker: &Rc<Worker>,
+    view: &View,
+    client: &Rc<Client>,
+    request: &Request<'_>,
+    path: Path,
+    has_listened: bool,
+) -> Option<Step> {
+    let (spec, args) = (request.spec, request.args);
+    let refuse = |error: &str| {
+        client.state.borrow_mut().error(error);
+        Some(Step::DONE)
+    };
+    match path {
+        Path::Shared => {
+            if has_listened && let Some(step) = pubsub::publish(worker, client, request) {
+                return Some(step);
+            }
+            Some(shared(worker, view, client, request))
+        }
+        Path::Side => {
+            if let Some(step) = answers::local(worker, view, client, request) {
+                return Some(step);
+            }
+            if let Some(plan) = fan_out::plan(spec, args) {
+                return Some(fan_out::start(worker, view, client, request, plan));
+            }
+            match aim(spec, args) {
+                Aim::Several => refuse(CROSS_SLOT),
+                _ => None,
+            }
+        }
+        Path::Pin(Pin::Multi) => Some(match super::transaction::whole(worker, client, request) {
+            Some(step) => step,
+            None => seat::hold(client),
+        }),
+        Path::Pin(Pin::Blocking | Pin::Watch) => match aim(spec, args) {
+            Aim::Several => refuse(CROSS_SLOT),
+            Aim::Slot(_) => None,
+            Aim::Anywhere => match fan_out::plan(spec, args) {
+                Some(plan) => Some(fan_out::start(worker, view, client, request, plan)),
+                None => refuse(&not_served(&spec.full_name(args))),
+            },
+        },
+        // A state of one connection, and there would have to be one to each node.
+        Path::Pin(Pin::Client | Pin::Stateful) => refuse(&not_served(&spec.full_name(args))),
+        Path::Local(Local::Client) if answers::is_about_one_node(args) => refuse(&not_served(&spec.full_name(args))),
+        Path::Local(_) | Path::Pin(Pin::Subscribe | Pin::Monitor) | Path::Refused(_) => None,
+    }
+}
+
+fn not_served(what: &str) -> String {
+    format!(
+        "ERR nearcache: {} is not served with a Redis Cluster",
+        what.to_uppercase().replace('|', " ")
+    )
+}
+
+fn shared(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Request<'_>) -> Step {
+    match aim(request.spec, request.args) {
+        Aim::Slot(slot) => request::shared(worker, client, &Request { slot, ..*request }),
+        Aim::Several => match split::kind(request.spec, request.args) {
+            Some(kind) => split::request(worker, view, client, request, kind),
+            None => {
+                client.state.borrow_mut().error(CROSS_SLOT);
+                Step::DONE
+            }
+        },
+        Aim::Anywhere => match fan_out::plan(request.spec, request.args) {
+            Some(plan) => fan_out::start(worker, view, client, request, plan),
+            None => request::shared(worker, client, request),
+        },
+    }
+}
+
+/// Whether the server judges the client, which a cluster has no connection for.
+pub fn is_foreign(client: &Client) -> bool {
+    client.state.borrow().access == Access::Foreign
+}

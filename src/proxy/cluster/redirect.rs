@@ -1,0 +1,393 @@
+//! Requests that a node sends elsewhere. Each request to the node of a slot keeps its bytes until it is answered; a `MOVED`,
+//! `ASK`, `TRYAGAIN` or `CLUSTERDOWN` is never shown to the client while the request may still be sent again.
+//!
+//! What keeps the client's order: replies of a node come in the order of the requests, so what is sent again at once keeps
+//! its order too, and the client sends nothing new meanwhile ([`super::View::may_go_on`]). What is sent again after a pause
+//! could be overtaken by a later request of the client that was under way already and is executed: then it is given up
+//! instead.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::gather::Part;
+use super::{DETOUR, View};
+use crate::clock;
+use crate::command::slot::name_in;
+use crate::config::Endpoint;
+use crate::proxy::flight::Follower;
+use crate::proxy::outbox::Touched;
+use crate::proxy::replies::{Again, LinkSink};
+use crate::proxy::request::Request;
+use crate::proxy::waiter::{Effect, Waiter};
+use crate::proxy::worker::Worker;
+use crate::resp::convert::Rule;
+use crate::resp::{Version, encode};
+use crate::upstream::cluster::NodeId;
+use crate::upstream::cluster::nodes::redirected;
+use crate::upstream::connection::Frame;
+
+/// A request to the node of a slot.
+pub struct Routed {
+    /// What it would be without a cluster.
+    pub effect: Effect,
+    /// To be sent again.
+    pub raw: Bytes,
+    pub slot: u16,
+    pub sent_us: u64,
+    first_us: u64,
+    tries: u32,
+    /// The client had sent more on these keys when it was first sent elsewhere.
+    has_later: bool,
+    /// Whose part it is, if it is one.
+    pub part: Option<Part>,
+}
+
+impl Routed {
+    pub fn new(effect: Effect, raw: Bytes, slot: u16, now_us: u64) -> Routed {
+        Routed {
+            effect,
+            raw,
+            slot,
+            sent_us: now_us,
+            first_us: now_us,
+            tries: 0,
+            has_later: false,
+            part: None,
+        }
+    }
+
+    pub fn part(self, part: Part) -> Routed {
+        Routed {
+            part: Some(part),
+            ..self
+        }
+    }
+
+    pub fn effect(self) -> Effect {
+        Effect::Routed(Box::new(self))
+    }
+}
+
+impl Request<'_> {
+    /// The effect of a request of this slot, whose bytes are `raw`; as it is where there is no cluster.
+    #[inline]
+    pub fn routed(&self, effect: Effect, raw: impl FnOnce() -> Bytes) -> Effect {
+        match self.slot {
+            super::NO_SLOT => effect,
+            slot => Routed::new(effect, raw(), slot, self.now_us).effect(),
+        }
+    }
+}
+
+/// Where a node wants a request to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Redirect {
+    Moved(Option<Endpoint>),
+    Ask(Option<Endpoint>),
+    /// Some of its keys are here and some there.
+    TryAgain,
+    Down,
+}
+
+impl Redirect {
+    /// What the reply of the node at this address says; `None`: it has served the request.
+    pub fn of(frame: &[u8], node: impl FnOnce() -> Option<Endpoint>) -> Option<Redirect> {
+        if frame.first() != Some(&b'-') {
+            return None;
+        }
+        let text = std::str::from_utf8(frame).ok()?.trim_end();
+        let mut words = text.split(' ');
+        let code = words.next()?;
+        let address = || {
+            words
+                .nth(1)
+                .zip(node())
+                .and_then(|(address, node)| redirected(address, &node))
+        };
+        match code {
+            "-MOVED" => Some(Redirect::Moved(address())),
+            "-ASK" => Some(Redirect::Ask(address())),
+            "-TRYAGAIN" => Some(Redirect::TryAgain),
+            "-CLUSTERDOWN" => Some(Redirect::Down),
+            _ => None,
+        }
+    }
+}
+
+/// Most times that a request is sent to another node, as redis-py and others have it.
+const MOST_MOVES: u32 = 5;
+const MOVE_PAUSE: Duration = Duration::from_millis(10);
+/// How long keys of one request may be at two nodes, and how long all nodes may refuse to serve.
+const SPLIT_FOR: Duration = Duration::from_secs(5);
+const DOWN_FOR: Duration = Duration::from_secs(2);
+const DOWN_PAUSE: Duration = Duration::from_millis(25);
+
+/// How long a request is sent again before its client is told.
+pub fn patience(redirect: &Redirect) -> Duration {
+    match redirect {
+        Redirect::Moved(_) | Redirect::Ask(_) | Redirect::TryAgain => SPLIT_FOR,
+        Redirect::Down => DOWN_FOR,
+    }
+}
+
+/// Deals with a reply to a routed request. What comes back is to be answered as without a cluster, together with its slot.
+pub fn arrived(
+    worker: &Rc<Worker>,
+    view: &View,
+    sink: &LinkSink,
+    mut waiter: Waiter,
+    frame: &Frame<'_>,
+) -> Option<Waiter> {
+    let Effect::Routed(mut routed) = waiter.effect else {
+        return Some(waiter);
+    };
+    let Some(node) = sink.node else { return None };
+    let redirect = Redirect::of(frame.bytes, || view.endpoint(node));
+    // Errors may be older than the question whose slot it is.
+    if frame.bytes.first() != Some(&b'-') {
+        sink.vouched(routed.sent_us);
+    }
+    if let Some(part) = routed.part.take_if(|part| part.is_whole || redirect.is_none()) {
+        if redirect.is_none() {
+            sink.apply(worker, &routed.effect, Some(&part.gather.client), frame);
+        }
+        let bytes = frame
+            .shared
+            .clone()
+            .unwrap_or_else(|| Bytes::copy_from_slice(frame.bytes));
+        if let Some(redirect) = redirect {
+            part.gather.redirected(redirect);
+        }
+        part.gather.put(worker, part.index, bytes, sink.received_us());
+        return None;
+    }
+    let Some(redirect) = redirect else {
+        if let Effect::FillTtl(..) = routed.effect {
+            sink.slot_of_fill.set(routed.slot);
+        }
+        waiter.effect = routed.effect;
+        return Some(waiter);
+    };
+    note(view, routed.slot, &redirect);
+    match routed.effect {
+        // What came of the read is known; its TTL is not.
+        Effect::FillTtl(..) => {
+            sink.slot_of_fill.set(routed.slot);
+            sink.raw_of_fill.replace(routed.raw);
+            waiter.effect = routed.effect;
+            return Some(waiter);
+        }
+        Effect::FillRead(lease, hash) => {
+            routed.effect = Effect::Read(Touched::One(hash));
+            sink.hold(lease, Again::Lead(routed, redirect));
+            return None;
+        }
+        Effect::Mget { touched, leases } => {
+            for (_, lease) in leases {
+                sink.hold(lease, Again::Part(redirect.clone()));
+            }
+            routed.effect = Effect::Read(touched);
+        }
+        _ => {}
+    }
+    waiter.effect = Effect::Routed(routed);
+    follow(worker, view, waiter, redirect, frame.bytes, sink.received_us());
+    None
+}
+
+pub fn note(view: &View, slot: u16, redirect: &Redirect) {
+    match redirect {
+        Redirect::Moved(endpoint) => view.cluster.doubt(endpoint.as_ref()),
+        Redirect::Ask(_) | Redirect::TryAgain => view.cluster.note_moving(slot),
+        Redirect::Down => view.cluster.doubt(None),
+    }
+}
+
+/// Sends a request again where it belongs, at once or after a pause, or gives it up.
+pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Redirect, error: &[u8], now_us: u64) {
+    let later = has_later(&waiter);
+    let Effect::Routed(routed) = &mut waiter.effect else {
+        return;
+    };
+    if waiter.to.is_none() && routed.part.is_none() && !matches!(routed.effect, Effect::Followed { .. }) {
+        // A probe.
+        return;
+    }
+    routed.tries += 1;
+    let is_first = routed.tries == 1;
+    let is_delayed = !is_first || matches!(redirect, Redirect::TryAgain | Redirect::Down);
+    if is_first {
+        routed.has_later = later;
+        detour(worker, &waiter);
+    }
+    let Effect::Routed(routed) = &mut waiter.effect else {
+        return;
+    };
+    let age = Duration::from_micros(now_us.saturating_sub(routed.first_us));
+    let is_due = age < patience(&redirect).min(worker.shared.config.upstream_timeouts.read);
+    let node_of = |endpoint: &Option<Endpoint>| endpoint.as_ref().and_then(|endpoint| view.cluster.node_at(endpoint));
+    let next = match &redirect {
+        _ if is_delayed && routed.has_later => None,
+        Redirect::Moved(endpoint) => node_of(endpoint)
+            .filter(|_| routed.tries <= MOST_MOVES)
+            .map(|node| (Some(node), false, MOVE_PAUSE)),
+        Redirect::Ask(endpoint) => node_of(endpoint)
+            .filter(|_| is_due)
+            .map(|node| (Some(node), true, MOVE_PAUSE)),
+        Redirect::TryAgain => is_due.then_some((None, false, MOVE_PAUSE)),
+        Redirect::Down => is_due.then_some((None, false, DOWN_PAUSE)),
+    };
+    let Some((node, is_asking, pause)) = next else {
+        let error = String::from_utf8_lossy(error.get(1..).unwrap_or_default())
+            .trim()
+            .to_owned();
+        let text = match redirect {
+            Redirect::TryAgain | Redirect::Down => error,
+            Redirect::Moved(_) | Redirect::Ask(_) => format!(
+                "TRYAGAIN nearcache: the request was sent to {} nodes of the cluster, and the last one said: {error}",
+                routed.tries
+            ),
+        };
+        worker.refuse(waiter, &text);
+        return;
+    };
+    if !is_delayed && let Some(node) = node {
+        send_again(worker, view, node, is_asking, waiter, now_us);
+        return;
+    }
+    worker.counters().redirects_delayed_total.add(1);
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(pause).await;
+        let Some(view) = &worker.cluster else { return };
+        let Effect::Routed(routed) = &waiter.effect else { return };
+        match node.map_or_else(|| view.node_for(routed.slot), Ok) {
+            Ok(node) => send_again(&worker, view, node, is_asking, waiter, clock::now_us()),
+            Err(why) => worker.refuse(waiter, &why),
+        }
+        worker.wake_touched();
+    });
+}
+
+fn send_again(worker: &Rc<Worker>, view: &View, node: NodeId, is_asking: bool, mut waiter: Waiter, now_us: u64) {
+    let link = match worker.connection_at(node.into()) {
+        Ok(link) => link,
+        Err(why) => return worker.refuse(waiter, &why),
+    };
+    if let Err(failure) = link.availability() {
+        let error = worker.unavailable_at(view, node, &failure);
+        return worker.refuse(waiter, &error);
+    }
+    worker.counters().redirects_total.add(1);
+    let Effect::Routed(routed) = &mut waiter.effect else {
+        return;
+    };
+    routed.sent_us = now_us;
+    let raw = routed.raw.clone();
+    link.send_with(now_us, |out, expect| {
+        if is_asking {
+            out.extend_from_slice(ASKING);
+            expect(Waiter {
+                to: None,
+                version: Version::Resp3,
+                rule: Rule::General,
+                effect: Effect::None,
+            });
+        }
+        out.extend_from_slice(&raw);
+        expect(waiter);
+    });
+}
+
+pub const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+/// Whether the client, or one that follows, has sent more on these keys since.
+fn has_later(waiter: &Waiter) -> bool {
+    let Effect::Routed(routed) = &waiter.effect else {
+        return false;
+    };
+    let touched = match &routed.effect {
+        Effect::Read(touched) | Effect::Write(touched) | Effect::Followed { touched, .. } => touched,
+        _ => return false,
+    };
+    let (client, sequence) = match (&waiter.to, &routed.part) {
+        (Some((client, sequence)), _) => (client, *sequence),
+        (None, Some(part)) => (&part.gather.client, part.gather.sequence),
+        (None, None) => return false,
+    };
+    client.state.borrow().outbox.has_later(sequence, touched)
+}
+
+/// Whoever waits for this sends nothing new meanwhile.
+fn detour(worker: &Worker, waiter: &Waiter) {
+    let Effect::Routed(routed) = &waiter.effect else { return };
+    if let Some((client, _)) = &waiter.to {
+        client.state.borrow_mut().path = DETOUR;
+    }
+    if let Some(part) = &routed.part {
+        part.gather.client.state.borrow_mut().path = DETOUR;
+    }
+    if let Effect::Followed { followers, .. } = &routed.effect {
+        for client in followers.iter().filter_map(|follower| worker.client_of(follower)) {
+            client.state.borrow_mut().path = DETOUR;
+        }
+    }
+}
+
+/// A flight whose read was sent elsewhere: leader and followers get the reply, and nothing is kept.
+pub fn flight(
+    worker: &Rc<Worker>,
+    waiter: Waiter,
+    again: Again,
+    followers: Vec<Follower>,
+    ttl_raw: Bytes,
+    now_us: u64,
+) {
+    let Some(view) = &worker.cluster else { return };
+    let mut waiter = waiter;
+    let (routed, redirect) = match again {
+        Again::Lead(mut routed, redirect) => {
+            if let Effect::Read(touched) = routed.effect {
+                routed.effect = Effect::Followed { touched, followers };
+            }
+            (routed, redirect)
+        }
+        // The client of an `MGET` is served apart from those who follow one of its keys.
+        Again::Part(redirect) if !followers.is_empty() => {
+            let Some((raw, name)) = read_of(&ttl_raw) else {
+                let error = "ERR nearcache: the reply of a shared read was lost";
+                return worker.fail_followers(&followers, error);
+            };
+            let touched = Touched::One(crate::cache::name_hash(&name));
+            let slot = crate::command::slot::slot(&name);
+            let routed = Routed::new(Effect::Followed { touched, followers }, raw, slot, now_us);
+            (Box::new(routed), redirect)
+        }
+        Again::Part(_) | Again::No => return,
+    };
+    waiter.effect = Effect::Routed(routed);
+    follow(worker, view, waiter, redirect, b"-ERR", now_us);
+}
+
+/// The `GET` of the key whose `PTTL` this is, and the key.
+fn read_of(ttl_raw: &[u8]) -> Option<(Bytes, Vec<u8>)> {
+    let mut parts = crate::resp::reply::elements(ttl_raw)?;
+    let name = crate::resp::reply::text(parts.nth(1)?)?.to_vec();
+    let mut raw = Vec::new();
+    encode::command(&mut raw, [&b"GET"[..], &name].into_iter());
+    Some((raw.into(), name))
+}
+
+/// A request by which a node shows that it still serves a slot of its own: a `PING` is answered by one that was cut off from
+/// the cluster as well. `None`: it has no slot.
+pub fn probe(view: &View, node: NodeId) -> Option<(Vec<u8>, u16)> {
+    let slot = view.topology().a_slot_of(node)?;
+    let mut request = Vec::new();
+    encode::command(&mut request, [&b"EXISTS"[..], name_in(slot).as_bytes()].into_iter());
+    Some((request, slot))
+}
+
+#[cfg(test)]
+mod tests;

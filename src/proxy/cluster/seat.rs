@@ -1,0 +1,87 @@
+//! Which node a client gets a connection of its own to: that of the first key it names. A `MULTI` that comes alone names
+//! none, so it is answered here and sent with what follows.
+
+use super::{Aim, NO_SLOT, aim};
+use crate::command::slot::slot;
+use crate::command::{Path, Pin};
+use crate::proxy::client::Client;
+use crate::proxy::local::integer;
+use crate::proxy::pinned;
+use crate::proxy::request::{Road, Step};
+use crate::proxy::subscriptions::Subscription;
+use crate::resp::limits::Limits;
+use crate::resp::request::{Args, Scan, Scanner, Span};
+use crate::upstream::facts::Facts;
+
+/// Answers a `MULTI` whose node is not known yet.
+pub fn hold(client: &Client) -> Step {
+    let mut state = client.state.borrow_mut();
+    if !state.outbox.is_all_answered() {
+        return Step::Wait;
+    }
+    state.road = Road::Held;
+    state.ok();
+    Step::DONE
+}
+
+/// The slot of the first request of this input, which need not be complete; [`NO_SLOT`]: any node will do.
+///
+/// # Errors
+/// Why it cannot be sent to any node, for the client.
+pub fn slot_of(facts: &Facts, input: &[u8]) -> Result<u16, String> {
+    let mut spans: Vec<Span> = Vec::new();
+    let is_whole = match Scanner::default().scan(input, &Limits::AUTHENTICATED, &mut spans) {
+        Ok(Scan::Complete { .. }) => true,
+        Ok(Scan::Inline { args, .. }) => {
+            let mut end = 0;
+            let spans = args.iter().map(|arg| {
+                let start = end;
+                end += arg.len() as u32;
+                Span { start, end }
+            });
+            let spans: Vec<Span> = spans.collect();
+            let buf = &args.concat();
+            return of_args(facts, Args { buf, spans: &spans }, true);
+        }
+        _ => false,
+    };
+    of_args(
+        facts,
+        Args {
+            buf: input,
+            spans: &spans,
+        },
+        is_whole,
+    )
+}
+
+fn of_args(facts: &Facts, args: Args<'_>, is_whole: bool) -> Result<u16, String> {
+    let Some(spec) = facts.table.find(args.arg(0)) else {
+        return Ok(NO_SLOT);
+    };
+    if &*spec.name == "cluster" {
+        // `COUNTKEYSINSLOT` and `GETKEYSINSLOT`, as was seen before.
+        let named = integer(args.arg(2)).and_then(|slot| u16::try_from(slot).ok());
+        return Ok(named.unwrap_or(NO_SLOT));
+    }
+    if is_whole && spec.path(args) == Path::Pin(Pin::Subscribe) {
+        return match Subscription::of_command(&spec.name) {
+            Some((Subscription::Shard, _)) if args.len() > 1 => Ok(slot(args.arg(1))),
+            _ => Ok(NO_SLOT),
+        };
+    }
+    if is_whole {
+        return match aim(spec, args) {
+            Aim::Slot(slot) => Ok(slot),
+            Aim::Anywhere => Ok(NO_SLOT),
+            Aim::Several => Err(super::CROSS_SLOT.to_owned()),
+        };
+    }
+    // Only what has come so far: the key stands first, or nothing can be said.
+    match args.len() {
+        2.. if pinned::has_key_first(spec) => Ok(slot(args.arg(1))),
+        _ => Err(TOO_LARGE.to_owned()),
+    }
+}
+
+const TOO_LARGE: &str = "ERR nearcache: a request of this size, which is passed on while it comes, must have one key, in its first argument, to be sent to a Redis Cluster";

@@ -1,0 +1,223 @@
+//! The shared connections of a worker: made at their first use, by the database or the node to which they lead.
+
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+
+use super::{Link, Open, Trust, Worker};
+use crate::cache::LinkId;
+use crate::clock;
+use crate::proxy::cluster::{NO_SLOT, View};
+use crate::proxy::replies::LinkSink;
+use crate::resp::Version;
+use crate::upstream::cluster::NodeId;
+use crate::upstream::connection::{Connection, Timeouts};
+use crate::upstream::dial::{Greeting, Target, Tracking};
+use crate::upstream::occasional::Occasional;
+
+impl Worker {
+    /// The shared connection for a database, made at its first use; of a cluster, that to some node.
+    pub fn connection(self: &Rc<Self>, db: u32) -> Result<Rc<Link>, String> {
+        match &self.cluster {
+            None => self.connection_at(db),
+            Some(view) => self.connection_at(view.node_for(NO_SLOT)?.into()),
+        }
+    }
+
+    /// The shared connection for a database, or to a node of the cluster.
+    pub fn connection_at(self: &Rc<Self>, key: u32) -> Result<Rc<Link>, String> {
+        if let Some(open) = self.connections.borrow().iter().find(|open| open.key == key) {
+            return Ok(Rc::clone(&open.link));
+        }
+        let (target, node, db) = self.place(key)?;
+        let retired = self.cluster.as_ref().and_then(|view| view.reuse(key));
+        if retired.is_some() {
+            self.shared.links_retired.fetch_sub(1, Relaxed);
+        }
+        let Some(id) = retired.or_else(|| self.shared.links.add()) else {
+            return Err(format!(
+                "ERR nearcache: no more databases or nodes can be used, {} links are open",
+                u16::MAX
+            ));
+        };
+        if let (Some(node), None) = (node, retired) {
+            self.shared.add_node_link(node, id);
+        }
+        let link = Rc::new(Connection::new(
+            Rc::clone(&target),
+            Greeting {
+                version: Version::Resp3,
+                db,
+                tracking: self.tracking(),
+                answer_within: target.connect_timeout,
+            },
+            self.timeouts(),
+            LinkSink::new(self, id, node),
+        ));
+        let task = tokio::task::spawn_local(Rc::clone(&link).run()).abort_handle();
+        self.connections.borrow_mut().push(Open {
+            key,
+            link: Rc::clone(&link),
+            task,
+        });
+        Ok(link)
+    }
+
+    /// Where the connections of a key lead: target, node of the cluster, and database.
+    fn place(&self, key: u32) -> Result<(Rc<Target>, Option<NodeId>, u32), String> {
+        let Some(view) = &self.cluster else {
+            return Ok((Rc::clone(&self.target), None, key));
+        };
+        let node = NodeId::try_from(key).ok().and_then(|id| view.node(id));
+        let node = node.ok_or("ERR nearcache: the node of the cluster is not known")?;
+        Ok((Rc::new(node.target.clone()), Some(node.id), 0))
+    }
+
+    /// Connections to the primaries of the cluster that there are now, and to no other node. Called often.
+    pub(super) fn follow_cluster(self: &Rc<Self>, view: &View) {
+        let primaries = view.primaries();
+        for node in &primaries {
+            if let Err(error) = self.connection_at((*node).into()) {
+                tracing::error!(error, "no shared connection");
+            }
+        }
+        let is_over = |open: &Open| {
+            let is_primary = primaries.iter().any(|id| u32::from(*id) == open.key);
+            !is_primary && !primaries.is_empty() && open.link.oldest_unanswered_us().is_none()
+        };
+        self.connections.borrow_mut().retain(|open| {
+            if is_over(open) {
+                open.task.abort();
+                open.link.sink.retire(self);
+                view.retired
+                    .borrow_mut()
+                    .push((open.key as NodeId, open.link.sink.link));
+                self.shared.links_retired.fetch_add(1, Relaxed);
+                return false;
+            }
+            true
+        });
+    }
+
+    /// What is not kept need not be watched: the server remembers every key that a tracked connection reads.
+    fn tracking(&self) -> Tracking {
+        match self.shared.config.cache.is_used() {
+            true => Tracking::Wanted,
+            false => Tracking::Off,
+        }
+    }
+
+    /// The link of the shared connection for a database, if what it reads may be kept, and what its clients may be shown
+    /// without asking anybody.
+    pub fn caching_link(&self, db: u32) -> Option<(LinkId, Trust)> {
+        if self.cluster.is_some() {
+            // Who has filled an entry vouches for it. It is not said over which connection a miss would go.
+            return Some((LinkId::PINNED, Trust::Vouched));
+        }
+        let connections = self.connections.borrow();
+        let link = &connections.iter().find(|open| open.key == db)?.link;
+        let trust = self.trust(link);
+        (self.is_caching(link) && (trust == Trust::Stale || link.is_taking())).then_some((link.sink.link, trust))
+    }
+
+    /// The link over which a read of this database and slot would go, if whom it leads to cannot be asked now and stale
+    /// entries may be shown instead.
+    pub fn stale_link(&self, db: u32, slot: u16) -> Option<LinkId> {
+        let key = match &self.cluster {
+            None => db,
+            Some(view) => view.node_for(slot).ok()?.into(),
+        };
+        let connections = self.connections.borrow();
+        let link = &connections.iter().find(|open| open.key == key)?.link;
+        (self.trust(link) == Trust::Stale && self.is_caching(link)).then_some(link.sink.link)
+    }
+
+    /// What clients of this connection may be shown without asking anybody.
+    pub fn trust(&self, link: &Link) -> Trust {
+        match self.shared.config.cache.max_stale {
+            Some(_) if link.is_away() => Trust::Stale,
+            _ => Trust::Vouched,
+        }
+    }
+
+    /// The shared connection for scripts in a database, or on a node of the cluster.
+    pub fn script_connection_at(self: &Rc<Self>, key: u32) -> Result<Rc<Link>, String> {
+        let mut connections = self.script_connections.borrow_mut();
+        if let Some((_, open)) = connections.iter().find(|(k, _)| *k == key) {
+            return Ok(Rc::clone(open.link()));
+        }
+        let (target, node, db) = self.place(key)?;
+        let greeting = Greeting {
+            version: Version::Resp3,
+            db,
+            tracking: Tracking::Off,
+            answer_within: target.connect_timeout,
+        };
+        // A script may run for long, and the server reads nothing behind it. That it lives is seen on the other connection,
+        // where it says that it is busy.
+        let for_ever = Duration::from_secs(u64::from(u32::MAX));
+        let timeouts = Timeouts {
+            read: for_ever,
+            write: for_ever,
+            request: for_ever,
+            ..self.timeouts()
+        };
+        let sink = LinkSink::new(self, LinkId::PINNED, node);
+        let open = Occasional::open(Connection::new(target, greeting, timeouts, sink));
+        let link = Rc::clone(open.link());
+        connections.push((key, open));
+        Ok(link)
+    }
+
+    /// The server is gone, or silent for too long.
+    pub fn hang_up_scripts(&self, node: Option<NodeId>, why: &str) {
+        for (_, open) in self.script_connections.borrow().iter() {
+            if open.link().is_up() && open.link().sink.node == node {
+                open.link().hang_up(why.to_owned());
+            }
+        }
+    }
+
+    /// A script is about to be sent.
+    pub fn script_is_coming(&self) {
+        let since_us = &self.shared.scripts_since_us[usize::from(self.index)];
+        let _ = since_us.compare_exchange(0, clock::now_us(), Relaxed, Relaxed);
+    }
+
+    /// Scripts have been answered, or will not be.
+    pub fn note_scripts(&self) {
+        let scripts = self.script_connections.borrow();
+        let oldest = scripts
+            .iter()
+            .filter_map(|(_, open)| open.link().oldest_unanswered_us())
+            .min();
+        self.shared.scripts_since_us[usize::from(self.index)].store(oldest.unwrap_or(0), Relaxed);
+    }
+
+    /// Whether the server may be busy with a script, and says so to whoever asks: it owes an answer to one for some time,
+    /// and not to others.
+    pub fn may_be_busy(&self, now_us: u64) -> bool {
+        let is_late = |sent_us: u64| now_us.saturating_sub(sent_us) > SLOW_US;
+        let since_us = |since: &CachePadded<AtomicU64>| Some(since.load(Relaxed)).filter(|us| *us > 0);
+        let mut scripts = self.shared.scripts_since_us.iter().filter_map(since_us);
+        let is_silent = |link: &Link| link.oldest_unanswered_us().is_some_and(is_late);
+        scripts.any(is_late) && !self.connections.borrow().iter().any(|open| is_silent(&open.link))
+    }
+
+    /// How long connections that many clients share wait.
+    pub fn timeouts(&self) -> Timeouts {
+        let timeouts = &self.shared.config.upstream_timeouts;
+        Timeouts {
+            read: timeouts.read,
+            write: timeouts.write,
+            request: timeouts.request,
+            back_off: (timeouts.reconnect_min, timeouts.reconnect_max),
+            tick: self.tick_period(),
+        }
+    }
+}
+
+/// Longer than a healthy server takes for anything but a script.
+const SLOW_US: u64 = 50_000;

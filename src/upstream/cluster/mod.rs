@@ -1,0 +1,129 @@
+//! A Redis Cluster as the proxy sees it: its nodes, and which of them has which slot. One for the process; read by every
+//! worker, written by the one task that asks the nodes ([`watch`]).
+//!
+//! A worker keeps the topology that it has seen and compares one number for each request. What is found out between two
+//! questions (`MOVED`, a node that is lost) is a hint that makes the next question come at once; only the answer of a node
+//! changes the topology, so that it never follows a single reply back and forth.
+
+pub mod nodes;
+pub mod topology;
+pub mod watch;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::dial::Target;
+use crate::command::slot::SLOTS;
+use crate::config::Endpoint;
+pub use topology::{NOBODY, NodeId, Topology};
+
+pub struct Cluster {
+    /// Of the newest topology; written behind it.
+    version: AtomicU64,
+    topology: RwLock<Arc<Topology>>,
+    /// By their numbers; only ever appended to.
+    nodes: RwLock<Vec<Arc<Node>>>,
+    /// A bit for each slot that was seen to be on its way since a node was last asked: nothing is kept of it.
+    moving: Box<[AtomicU64]>,
+    /// Who knows better, by the word of another node. Guards nothing else.
+    hint: Mutex<Option<Endpoint>>,
+    is_hinted: Notify,
+    /// As whom nodes are spoken to; leads to some primary itself.
+    pub any: Target,
+}
+
+/// One node, known by its address.
+#[derive(Debug)]
+pub struct Node {
+    pub id: NodeId,
+    pub endpoint: Endpoint,
+    pub target: Target,
+}
+
+/// More nodes than the largest cluster has, over all changes in the life of a process.
+const MOST_NODES: usize = 4095;
+
+impl Cluster {
+    pub fn new(any: Target) -> Cluster {
+        Cluster {
+            version: AtomicU64::new(0),
+            topology: RwLock::default(),
+            nodes: RwLock::default(),
+            moving: (0..usize::from(SLOTS) / 64).map(|_| AtomicU64::new(0)).collect(),
+            hint: Mutex::default(),
+            is_hinted: Notify::new(),
+            any,
+        }
+    }
+
+    /// What one number tells: whether the topology is another one.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.topology.read())
+    }
+
+    /// From now on this one holds. What was read from nodes that it takes slots from must be voided after this and before
+    /// anything else is done: whoever fills after the void sees this topology.
+    pub fn publish(&self, topology: Topology) {
+        let version = topology.version;
+        *self.topology.write() = Arc::new(topology);
+        self.version.store(version, Ordering::SeqCst);
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<Arc<Node>> {
+        self.nodes.read().get(usize::from(id)).map(Arc::clone)
+    }
+
+    /// The node at an address, which may be a new one.
+    pub fn node_at(&self, endpoint: &Endpoint) -> Option<NodeId> {
+        let find = |nodes: &[Arc<Node>]| nodes.iter().find(|node| node.endpoint == *endpoint).map(|node| node.id);
+        if let Some(id) = find(&self.nodes.read()) {
+            return Some(id);
+        }
+        let mut nodes = self.nodes.write();
+        if let Some(id) = find(&nodes) {
+            return Some(id);
+        }
+        let id = NodeId::try_from(nodes.len())
+            .ok()
+            .filter(|_| nodes.len() < MOST_NODES)?;
+        nodes.push(Arc::new(Node {
+            id,
+            endpoint: endpoint.clone(),
+            target: self.any.beside(endpoint.clone()),
+        }));
+        Some(id)
+    }
+
+    /// A slot was seen to be on its way from one node to another.
+    pub fn note_moving(&self, slot: u16) {
+        if let Some(bits) = self.moving.get(usize::from(slot) / 64) {
+            bits.fetch_or(1 << (slot % 64), Ordering::Relaxed);
+        }
+    }
+
+    pub fn is_moving(&self, slot: u16) -> bool {
+        self.moving
+            .get(usize::from(slot) / 64)
+            .is_some_and(|bits| bits.load(Ordering::Relaxed) >> (slot % 64) & 1 != 0)
+    }
+
+    fn forget_moving(&self) {
+        self.moving.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
+    }
+
+    /// The topology may be another one, and this node may know it.
+    pub fn doubt(&self, who_knows: Option<&Endpoint>) {
+        if let Some(endpoint) = who_knows {
+            *self.hint.lock() = Some(endpoint.clone());
+        }
+        self.is_hinted.notify_one();
+    }
+}

@@ -1,0 +1,225 @@
+//! Real clusters of the tests' own: each node a process, with short timeouts.
+
+use std::time::Duration;
+
+use super::client::{children, encode, payload};
+use super::server::free_port;
+use super::{Client, STEP, Server, eventually};
+
+/// The number of slots of a cluster.
+pub const SLOTS: u16 = 16_384;
+
+/// How long it takes at most until the cluster has agreed that a primary is dead and promoted its replica.
+pub const FAILOVER: Duration = Duration::from_secs(20);
+
+pub struct Cluster {
+    /// Primaries first, each with a third of the slots; then the replicas, in the same order.
+    pub nodes: Vec<Server>,
+    pub ids: Vec<String>,
+    primaries: usize,
+}
+
+impl Cluster {
+    /// Three primaries without replicas.
+    pub fn start() -> Cluster {
+        Cluster::with(3, false, &[])
+    }
+
+    /// So many primaries, with a replica each if wanted, and more arguments for each node.
+    pub fn with(primaries: usize, has_replicas: bool, extra: &[&str]) -> Cluster {
+        let count = if has_replicas { 2 * primaries } else { primaries };
+        let (nodes, buses): (Vec<Server>, Vec<String>) = (0..count).map(|_| node(extra)).unzip();
+        let ids: Vec<String> = nodes
+            .iter()
+            .map(|node| {
+                let id = node.client().bulk(&["CLUSTER", "MYID"]).expect("a node has an id");
+                String::from_utf8(id).expect("ids are text")
+            })
+            .collect();
+        let cluster = Cluster { nodes, ids, primaries };
+        for (i, node) in cluster.nodes[..primaries].iter().enumerate() {
+            let mut client = node.client();
+            let (first, last) = cluster.range(i);
+            client.expect(
+                &["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()],
+                "+OK",
+            );
+            client.expect(&["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()], "+OK");
+        }
+        let mut first = cluster.nodes[0].client();
+        for (node, bus) in cluster.nodes.iter().zip(&buses).skip(1) {
+            first.expect(&["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string(), bus], "+OK");
+        }
+        cluster.all_know_one_another();
+        for (i, node) in cluster.nodes[primaries..].iter().enumerate() {
+            let mut client = node.client();
+            eventually("the replica may follow its primary", STEP, || {
+                client.text(&["CLUSTER", "REPLICATE", &cluster.ids[i]]) == "+OK\r\n"
+            });
+        }
+        for (i, node) in cluster.nodes.iter().enumerate() {
+            eventually("the cluster is well", STEP * 2, || {
+                let state = node.client().text(&["CLUSTER", "INFO"]);
+                state.contains("cluster_state:ok")
+                    && (i < primaries
+                        || node
+                            .client()
+                            .text(&["INFO", "replication"])
+                            .contains("master_link_status:up"))
+            });
+        }
+        cluster
+    }
+
+    fn all_know_one_another(&self) {
+        for node in &self.nodes {
+            eventually("the nodes know one another", STEP * 2, || {
+                let seen = node.client().text(&["CLUSTER", "NODES"]);
+                self.ids.iter().all(|id| seen.contains(id.as_str()))
+                    && !seen.contains("handshake")
+                    && !seen.contains("disconnected")
+            });
+        }
+    }
+
+    /// First and last slot of a primary at the start.
+    pub fn range(&self, primary: usize) -> (u16, u16) {
+        let share = usize::from(SLOTS) / self.primaries;
+        let last = match primary + 1 == self.primaries {
+            true => usize::from(SLOTS),
+            false => (primary + 1) * share,
+        };
+        ((primary * share) as u16, (last - 1) as u16)
+    }
+
+    /// The address for `--upstream`: two of the nodes.
+    pub fn url(&self) -> String {
+        let seeds: Vec<String> = self
+            .nodes
+            .iter()
+            .take(2)
+            .map(|node| format!("127.0.0.1:{}", node.port()))
+            .collect();
+        format!("redis+cluster://{}", seeds.join(","))
+    }
+
+    /// A key in a slot of this primary at the start; others for other numbers.
+    pub fn key(&self, primary: usize, nth: usize) -> String {
+        let (first, last) = self.range(primary);
+        let is_there = |key: &String| (first..=last).contains(&slot(key.as_bytes()));
+        (0..)
+            .map(|i| format!("key:{primary}:{i}"))
+            .filter(is_there)
+            .nth(nth)
+            .expect("there are many")
+    }
+
+    pub fn client(&self, node: usize) -> Client {
+        self.nodes[node].client()
+    }
+
+    /// Moves a slot as `redis-cli --cluster reshard` does, keys and all.
+    pub fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        self.begin_move(slot, from, to);
+        self.move_keys(slot, from, to);
+        self.end_move(slot, from, to);
+    }
+
+    pub fn begin_move(&self, slot: u16, from: usize, to: usize) {
+        let slot = slot.to_string();
+        self.client(to)
+            .expect(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.ids[from]], "+OK");
+        self.client(from)
+            .expect(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.ids[to]], "+OK");
+    }
+
+    pub fn move_keys(&self, slot: u16, from: usize, to: usize) {
+        let mut source = self.client(from);
+        let port = self.nodes[to].port().to_string();
+        loop {
+            let keys: Vec<Vec<u8>> = children(&source.cmd(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "10"]))
+                .iter()
+                .filter_map(|key| payload(key)?)
+                .collect();
+            if keys.is_empty() {
+                return;
+            }
+            let mut request: Vec<&[u8]> = vec![b"MIGRATE", b"127.0.0.1", port.as_bytes(), b"", b"0", b"5000", b"KEYS"];
+            request.extend(keys.iter().map(Vec::as_slice));
+            let reply = source.text(&request);
+            assert!(reply == "+OK\r\n" || reply == "+NOKEY\r\n", "MIGRATE answered {reply}");
+        }
+    }
+
+    /// The new owner first, as redis-cli does.
+    pub fn end_move(&self, slot: u16, from: usize, to: usize) {
+        let slot = slot.to_string();
+        let others = (0..self.primaries).filter(|i| *i != from && *i != to);
+        for node in [to, from].into_iter().chain(others) {
+            let mut client = self.client(node);
+            client.expect(&["CLUSTER", "SETSLOT", &slot, "NODE", &self.ids[to]], "+OK");
+        }
+    }
+
+    /// Whether a node says of itself that it is a primary with slots.
+    pub fn is_primary(&self, node: usize) -> bool {
+        let mut client = self.nodes[node].stranger();
+        let ask = client
+            .try_raw(&encode(&["CLUSTER", "NODES"]))
+            .and_then(|()| client.try_frame(STEP));
+        let text = String::from_utf8_lossy(&ask.unwrap_or_default()).into_owned();
+        text.lines().any(|line| {
+            line.contains("myself,master")
+                && line.contains("connected ")
+                && line.ends_with(|c: char| c.is_ascii_digit())
+                && line.split(' ').count() > 8
+        })
+    }
+}
+
+/// A node that knows no other, and the port of its bus.
+fn node(extra: &[&str]) -> (Server, String) {
+    for _ in 0..20 {
+        let bus = free_port().to_string();
+        let mut flags = vec![
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--cluster-port",
+            &bus,
+            "--repl-diskless-sync-delay",
+            "0",
+            "--repl-ping-replica-period",
+            "1",
+        ];
+        flags.extend(extra);
+        let server = Server::with(&flags);
+        if server.stranger().text(&["CLUSTER", "INFO"]).contains("cluster_state") {
+            return (server, bus);
+        }
+    }
+    panic!("no node of a cluster starts");
+}
+
+/// The slot of a key, by a reckoning independent of the product's.
+pub fn slot(key: &[u8]) -> u16 {
+    let tag = match key.iter().position(|b| *b == b'{') {
+        Some(open) => match key[open + 1..].iter().position(|b| *b == b'}') {
+            Some(len) if len > 0 => &key[open + 1..open + 1 + len],
+            _ => key,
+        },
+        None => key,
+    };
+    let mut crc: u32 = 0;
+    for byte in tag {
+        crc ^= u32::from(*byte) << 8;
+        for _ in 0..8 {
+            crc <<= 1;
+            if crc & 0x1_0000 != 0 {
+                crc ^= 0x1_1021;
+            }
+        }
+    }
+    (crc % u32::from(SLOTS)) as u16
+}
