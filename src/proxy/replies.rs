@@ -421,6 +421,7 @@ impl Sink for LinkSink {
         let Some(worker) = self.worker.upgrade() else { return };
         let error = worker.late();
         let late = &worker.counters().late_total;
+        self.void_unknown(&worker, &waiter.effect);
         if let Effect::FillTtl(guard, _) = &mut waiter.effect
             && let Some(lease) = guard.end()
         {

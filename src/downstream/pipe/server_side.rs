@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::{Ended, HEAD_BYTES, Pipe, WHOLE_FRAME_BYTES};
+use crate::clock;
 use crate::downstream::session::{HIGH_WATER_BYTES, Session};
 use crate::proxy::pinned::{Frame, Relay};
 
@@ -147,6 +148,8 @@ impl Pipe {
                 self.read_timeout.as_millis()
             )
         };
+        let since_us = clock::now_us().saturating_sub(self.read_timeout.as_micros() as u64);
+        session.worker.target.failed(self.lent.generation, since_us, &why);
         match self.server_lost(session, &why) {
             Some(ended) => Poll::Ready(ended),
             None => {

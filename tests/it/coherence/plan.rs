@@ -76,6 +76,8 @@ pub struct Scenario {
     pub may_refuse: bool,
     /// For how long entries are shown for which nobody vouches, while the upstream cannot be asked.
     pub max_stale_ms: Option<u64>,
+    /// After which time a request is answered with an error; its reply may come all the same.
+    pub request_ms: Option<u64>,
 }
 
 /// Unanswered commands of one session.
@@ -118,6 +120,7 @@ const fn scenario(
         is_hash: false,
         may_refuse: false,
         max_stale_ms: None,
+        request_ms: None,
     }
 }
 
@@ -457,6 +460,31 @@ pub const STALE_TIME: Scenario = Scenario {
         },
     )
 };
+/// Requests are given up whose replies come later, and connections that owe some of them are lost.
+pub const LATE: Scenario = Scenario {
+    kill: &[Whose::Worker(0), Whose::Worker(1)],
+    max_stale_ms: Some(AGES_MS),
+    request_ms: Some(2),
+    ..scenario(
+        "late",
+        &[
+            plan(
+                0,
+                14,
+                &[(Get, 0), (Get, 0), (Set, 0), (Mget, 0), (Bypass, 0), (Whole, 0)],
+            ),
+            plan(1, 14, &[(Get, 0), (Get, 0), (Set, 0), (Bypass, 0)]),
+        ],
+        &[(Set, 0)],
+        Budget {
+            foreign: 2,
+            kill: 1,
+            tick: 6,
+            probe: 10,
+            ..NOTHING
+        },
+    )
+};
 /// Everything, with stale entries.
 pub const STALE_ALL: Scenario = Scenario {
     name: "stale-all",
@@ -502,6 +530,7 @@ pub const SCENARIOS: &[&Scenario] = &[
     &STALE,
     &STALE_FLUSH,
     &STALE_TIME,
+    &LATE,
     &STALE_ALL,
     &ALL_HEALTHY,
 ];
