@@ -25,7 +25,7 @@ use crate::cache::LinkId;
 use crate::clock;
 use crate::metrics::Counters;
 use crate::resp::Version;
-use crate::upstream::connection::{Connection, Failure, Timeouts};
+use crate::upstream::connection::{Connection, FULL_BYTES, Failure, Timeouts};
 use crate::upstream::dial::{Greeting, Target, Tracking};
 use crate::upstream::facts::Facts;
 use crate::upstream::occasional::Occasional;
@@ -534,6 +534,16 @@ impl Worker {
             "ERR nearcache: upstream {} has not answered within the request timeout of {} ms; a write may or may not have been executed",
             self.shared.upstream_name,
             self.shared.config.upstream_timeouts.request.as_millis()
+        )
+    }
+
+    /// The text of the error for a request that is not even queued.
+    pub fn overloaded(&self) -> String {
+        format!(
+            "ERR nearcache: upstream {} does not keep up: {} MiB of requests wait for it, some for longer than the request timeout; \
+             this one was not sent",
+            self.shared.upstream_name,
+            FULL_BYTES >> 20
         )
     }
 
