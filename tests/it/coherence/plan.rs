@@ -295,6 +295,24 @@ pub const LOSS: Scenario = Scenario {
         },
     )
 };
+/// Those who follow a read that is lost, and sent again, are of the leader's own worker and send more.
+pub const LOSS_FOLLOWED: Scenario = Scenario {
+    kill: &[Whose::Worker(0)],
+    ..scenario(
+        "loss-followed",
+        &[
+            plan(0, 12, &[(Get, 0), (Get, 0), (Mget, 0), (Set, 0)]),
+            plan(0, 12, &[(Get, 0), (Get, 0), (Mget, 0), (Set, 0)]),
+            plan(1, 8, READ),
+        ],
+        &[(Set, 0)],
+        Budget {
+            foreign: 2,
+            kill: 3,
+            ..NOTHING
+        },
+    )
+};
 pub const LOSS_PINNED: Scenario = Scenario {
     kill: &[Whose::Worker(0), Whose::Session(0)],
     ..scenario(
@@ -521,6 +539,7 @@ pub const SCENARIOS: &[&Scenario] = &[
     &HIDDEN,
     &FLOOR,
     &LOSS,
+    &LOSS_FOLLOWED,
     &LOSS_PINNED,
     &TIME,
     &SILENCE,
