@@ -189,6 +189,10 @@ impl Payload {
         }
     }
 
+    pub fn address(&self) -> usize {
+        self.block().as_ptr().addr()
+    }
+
     pub fn head(&self) -> Head<'_> {
         Head::of(self.block())
     }
