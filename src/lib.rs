@@ -29,6 +29,14 @@
 //! by which all connections are made. Each worker closes what leads to the old node, and its connections dial the new one,
 //! which has to say itself that it is the primary.
 
+//!
+//! # The walk of a failure
+//! `upstream::connection` finds out that its node fails (no connection, silence, no RESP) and tells `upstream::breaker`, of
+//! which each node has one. Requests that were not sent yet, and reads that may be repeated, wait for the next connection; the
+//! others fail with what is known of them. Once the breaker is open nothing is asked of the node any more, until a probe of
+//! its own has been answered. Meanwhile `proxy::read` and `proxy::read::hits` answer from what `cache::L1` has kept of lost links,
+//! if the operator allows that; `cache::Links` knows until when each of them vouched for what it had filled.
+
 pub mod cli;
 
 pub mod downstream;

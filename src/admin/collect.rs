@@ -30,6 +30,7 @@ type Field = fn(&Counters) -> &Tally;
 /// Metrics that are the sum of one counter over the workers.
 const TOTALS: [(Number, Field); 19] = [
     (names::LATE, |c| &c.late_total),
+    (names::SHED, |c| &c.shed_total),
     (names::REPEATS, |c| &c.repeats_total),
     (names::L1_STALE, |c| &c.l1_stale_total),
     (names::L1_FOLLOWERS, |c| &c.followers_total),

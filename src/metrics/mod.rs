@@ -80,6 +80,8 @@ pub struct Counters {
     pub l2_errors_total: Tally,
     /// Requests whose deadline passed before their reply came.
     pub late_total: Tally,
+    /// Requests refused since too much waits for the upstream already.
+    pub shed_total: Tally,
     /// Reads sent again after the loss of the connection on which they were.
     pub repeats_total: Tally,
     pub links_lost_total: Tally,

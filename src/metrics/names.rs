@@ -149,6 +149,10 @@ pub const LATE: Number = counter(
     "nearcache_request_timeouts_total",
     "Requests that were not answered within upstream.request_timeout.",
 );
+pub const SHED: Number = counter(
+    "nearcache_shed_requests_total",
+    "Requests refused since too much waits for the upstream already.",
+);
 pub const REPEATS: Number = counter(
     "nearcache_repeated_reads_total",
     "Reads sent again after the loss of the connection on which they were.",

@@ -127,7 +127,9 @@ fn peek(worker: &Worker, client: &Client, link: LinkId, request: &Request<'_>, s
 fn count_hits(worker: &Worker, keys: u64, stale: u64) {
     let counters = worker.counters();
     counters.l1_hits_total.add(keys);
-    counters.l1_stale_total.add(stale);
+    if stale > 0 {
+        counters.l1_stale_total.add(stale);
+    }
 }
 
 /// The one reply that is asked for.

@@ -455,22 +455,25 @@ impl Sink for LinkSink {
             return false;
         };
         let one;
-        let (to, touched, lease) = match lost {
+        let flight;
+        let none = [];
+        // Who asks for what, and the flights that others have joined, each by the place of its key.
+        let (to, touched, flights): (_, _, &[(usize, LeaseId)]) = match lost {
             [
                 Waiter {
                     to,
                     effect: Effect::Read(touched),
                     ..
                 },
-            ] => (to, touched, None),
+            ] => (to, touched, &none),
             [
                 Waiter {
                     to,
-                    effect: Effect::Mget { touched, .. },
+                    effect: Effect::Mget { touched, leases },
                     ..
                 },
                 ..,
-            ] => (to, touched, None),
+            ] => (to, touched, leases),
             [
                 Waiter {
                     effect: Effect::FillRead(lease, hash),
@@ -479,7 +482,8 @@ impl Sink for LinkSink {
                 Waiter { to, .. },
             ] => {
                 one = Touched::One(*hash);
-                (to, &one, Some(*lease))
+                flight = [(0, *lease)];
+                (to, &one, &flight)
             }
             _ => return false,
         };
@@ -487,15 +491,14 @@ impl Sink for LinkSink {
         if !client.state.borrow().outbox.may_go_again(*sequence, touched) {
             return false;
         }
-        if let Some(lease) = lease {
+        for (key, lease) in flights {
+            let touched = Touched::from_hashes(touched.hashes().get(*key..=*key).unwrap_or_default());
             // Clients of other workers send nothing on the key while they follow.
-            let late = worker.shared.cache.dismiss(lease, |follower| {
-                follower.worker == worker.index && !worker.may_follow_again(follower, touched)
+            let late = worker.shared.cache.dismiss(*lease, |follower| {
+                follower.worker == worker.index && !worker.may_follow_again(follower, &touched)
             });
-            worker.fail_followers(
-                &late,
-                &worker.unavailable(&Failure::Lost("the read that it waited for was lost".into())),
-            );
+            let error = worker.unavailable(&Failure::Lost("the read that it waited for was lost".into()));
+            worker.fail_followers(&late, &error);
         }
         worker.counters().repeats_total.add(1);
         true
@@ -505,6 +508,7 @@ impl Sink for LinkSink {
         let Some(worker) = self.worker.upgrade() else { return };
         let error = worker.late();
         let late = &worker.counters().late_total;
+        self.void_unknown(&worker, waiter.effect.own());
         let (effect, part) = match &mut waiter.effect {
             Effect::Routed(routed) => (&mut routed.effect, routed.part.take()),
             effect => (effect, None),

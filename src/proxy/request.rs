@@ -272,6 +272,13 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road, slot: u16
             .error(worker.unavailable_on(&link.sink, &failure));
         return Err(Step::DONE);
     }
+    if link.is_full() && link.is_overdue() {
+        // Whoever came now would not be answered in time either.
+        worker.counters().shed_total.add(1);
+        worker.counters().l2_errors_total.add(1);
+        client.state.borrow_mut().error(worker.overloaded());
+        return Err(Step::DONE);
+    }
     if link.is_full()
         && let Some(waker) = client.waker()
     {

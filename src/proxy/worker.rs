@@ -29,7 +29,7 @@ use crate::clock;
 use crate::metrics::Counters;
 use crate::resp::Version;
 use crate::upstream::cluster::NodeId;
-use crate::upstream::connection::{Connection, Failure};
+use crate::upstream::connection::{Connection, FULL_BYTES, Failure};
 use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
 use crate::upstream::occasional::Occasional;
@@ -433,6 +433,16 @@ impl Worker {
             "ERR nearcache: upstream {} has not answered within the request timeout of {} ms; a write may or may not have been executed",
             self.shared.upstream_name,
             self.shared.config.upstream_timeouts.request.as_millis()
+        )
+    }
+
+    /// The text of the error for a request that is not even queued.
+    pub fn overloaded(&self) -> String {
+        format!(
+            "ERR nearcache: upstream {} does not keep up: {} MiB of requests wait for it, some for longer than the request timeout; \
+             this one was not sent",
+            self.shared.upstream_name,
+            FULL_BYTES >> 20
         )
     }
 

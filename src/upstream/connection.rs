@@ -232,7 +232,12 @@ impl<S: Sink> Connection<S> {
         self.queue.borrow().is_full()
     }
 
-    /// Wakes this session when there is room again.
+    /// Whether requests wait on it whose deadline has passed.
+    pub fn is_overdue(&self) -> bool {
+        self.queue.borrow().is_overdue()
+    }
+
+    /// Wakes this session when there is room again, or when none is to be expected.
     pub fn wake_when_room(&self, waker: Waker) {
         self.blocked.borrow_mut().push(waker);
     }
@@ -318,6 +323,7 @@ impl<S: Sink> Connection<S> {
             );
             self.target.failed(self.generation.get(), since_us, &why);
             self.sink.batch_done(0, 0);
+            self.unblock();
         }
     }
 

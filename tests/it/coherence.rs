@@ -60,11 +60,12 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
             hits,
             stale,
             repeats,
+            late,
             joins,
             misses,
         } = walked;
         eprintln!(
-            "{name}: {walks} walks, {steps} steps; {hits} hits, {stale} of them stale, {misses} misses, {joins} of them joined; {repeats} reads sent again"
+            "{name}: {walks} walks, {steps} steps; {hits} hits, {stale} of them stale, {misses} misses, {joins} of them joined; {repeats} reads sent again, {late} requests late"
         );
         assert!(hits > 0 && misses > 0, "{name} never tried L1");
         assert_eq!(
@@ -72,6 +73,7 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
             !scenario.kill.is_empty(),
             "{name}: {repeats} reads sent again"
         );
+        assert_eq!(late > 0, scenario.request_ms.is_some(), "{name}: {late} requests late");
         assert_eq!(stale > 0, scenario.max_stale_ms.is_some(), "{name}: {stale} stale hits");
     }
 }

@@ -231,3 +231,35 @@ fn a_node_that_answers_nobody_within_the_request_timeout_is_cut_off() {
     server.thaw();
     eventually("it comes back", STEP, || client.cmd(&["SET", "k", "w"]) == b"+OK\r\n");
 }
+
+#[test]
+fn where_too_much_waits_for_a_node_that_does_not_answer_more_is_refused() {
+    let server = Server::start();
+    let toml = "[upstream]\nrequest_timeout = \"300ms\"\n[breaker]\nfailures = 0\n";
+    let proxy = Proxy::with_config(&server.url(), toml, &["--workers", "1"]);
+    let mut clients: Vec<Client> = (0..60).map(|_| proxy.client()).collect();
+    clients[0].expect(&["SET", "k", "v"], "+OK");
+    let value = "x".repeat(900_000);
+    server.freeze();
+    let begun = Instant::now();
+    for client in &mut clients {
+        client.send(&["SET", "large", &value]);
+    }
+    let (mut late, mut refused) = (0, 0);
+    for client in &mut clients {
+        let told = show(&client.frame());
+        late += usize::from(told.contains("has not answered within the request timeout"));
+        refused += usize::from(told.contains("does not keep up: 32 MiB of requests wait for it"));
+    }
+    // 32 MiB are 37 of them; one more finds room, and nobody waits for the read timeout.
+    assert!(
+        late + refused == 60 && (37..=39).contains(&late),
+        "{late} late, {refused} refused"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert_eq!(proxy.metric("nearcache_shed_requests_total", &[]), Some(refused as f64));
+    server.thaw();
+    for client in &mut clients {
+        eventually("it works again", STEP, || client.cmd(&["SET", "k", "w"]) == b"+OK\r\n");
+    }
+}

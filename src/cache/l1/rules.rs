@@ -62,12 +62,14 @@ impl Rules {
         }
         let until_us = self.stale_until_us(slot, epoch);
         let vouched_us = until_us.saturating_sub(self.config.max_stale_us.unwrap_or(0));
-        match () {
-            () if until_us > now_us && !is_expired && vouched_us > floor_us => Verdict::Stale { vouched_us },
-            () if epoch == slot.epoch => Verdict::Suspect,
-            // Whoever has seen something newer may not be shown it, others may.
-            () if until_us > now_us && !is_expired => Verdict::Suspect,
-            () => Verdict::Dead,
+        let is_stale = until_us > now_us && !is_expired;
+        if is_stale && vouched_us > floor_us {
+            Verdict::Stale { vouched_us }
+        } else if is_stale || epoch == slot.epoch {
+            // Whoever has seen something newer may not be shown it; others may.
+            Verdict::Suspect
+        } else {
+            Verdict::Dead
         }
     }
 

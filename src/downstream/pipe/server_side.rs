@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::place::Again;
 use super::{Ended, HEAD_BYTES, Pipe, WHOLE_FRAME_BYTES};
+use crate::clock;
 use crate::downstream::session::{HIGH_WATER_BYTES, Session};
 use crate::proxy::cluster::redirect::Redirect;
 use crate::proxy::pinned::{Frame, Relay};
@@ -158,6 +159,8 @@ impl Pipe {
                 self.read_timeout.as_millis()
             )
         };
+        let since_us = clock::now_us().saturating_sub(self.read_timeout.as_micros() as u64);
+        session.worker.target.failed(self.lent.generation, since_us, &why);
         match self.server_lost(session, &why) {
             Some(ended) => Poll::Ready(ended),
             None => {

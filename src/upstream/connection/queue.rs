@@ -108,6 +108,11 @@ impl<W> Queue<W> {
         Some((late.queued_us, &mut late.waiter))
     }
 
+    /// Whether somebody waits who has been told that it is late.
+    pub fn is_overdue(&self) -> bool {
+        self.expired > 0
+    }
+
     pub fn unsent(&self) -> &[u8] {
         &self.out[self.written..]
     }

@@ -76,6 +76,8 @@ pub struct Scenario {
     pub may_refuse: bool,
     /// For how long entries are shown for which nobody vouches, while the upstream cannot be asked.
     pub max_stale_ms: Option<u64>,
+    /// After which time a request is answered with an error; its reply may come all the same.
+    pub request_ms: Option<u64>,
 }
 
 /// Unanswered commands of one session.
@@ -118,6 +120,7 @@ const fn scenario(
         is_hash: false,
         may_refuse: false,
         max_stale_ms: None,
+        request_ms: None,
     }
 }
 
@@ -292,6 +295,24 @@ pub const LOSS: Scenario = Scenario {
         },
     )
 };
+/// Those who follow a read that is lost, and sent again, are of the leader's own worker and send more.
+pub const LOSS_FOLLOWED: Scenario = Scenario {
+    kill: &[Whose::Worker(0)],
+    ..scenario(
+        "loss-followed",
+        &[
+            plan(0, 12, &[(Get, 0), (Get, 0), (Mget, 0), (Set, 0)]),
+            plan(0, 12, &[(Get, 0), (Get, 0), (Mget, 0), (Set, 0)]),
+            plan(1, 8, READ),
+        ],
+        &[(Set, 0)],
+        Budget {
+            foreign: 2,
+            kill: 3,
+            ..NOTHING
+        },
+    )
+};
 pub const LOSS_PINNED: Scenario = Scenario {
     kill: &[Whose::Worker(0), Whose::Session(0)],
     ..scenario(
@@ -457,6 +478,31 @@ pub const STALE_TIME: Scenario = Scenario {
         },
     )
 };
+/// Requests are given up whose replies come later, and connections that owe some of them are lost.
+pub const LATE: Scenario = Scenario {
+    kill: &[Whose::Worker(0), Whose::Worker(1)],
+    max_stale_ms: Some(AGES_MS),
+    request_ms: Some(2),
+    ..scenario(
+        "late",
+        &[
+            plan(
+                0,
+                14,
+                &[(Get, 0), (Get, 0), (Set, 0), (Mget, 0), (Bypass, 0), (Whole, 0)],
+            ),
+            plan(1, 14, &[(Get, 0), (Get, 0), (Set, 0), (Bypass, 0)]),
+        ],
+        &[(Set, 0)],
+        Budget {
+            foreign: 2,
+            kill: 1,
+            tick: 6,
+            probe: 10,
+            ..NOTHING
+        },
+    )
+};
 /// Everything, with stale entries.
 pub const STALE_ALL: Scenario = Scenario {
     name: "stale-all",
@@ -493,6 +539,7 @@ pub const SCENARIOS: &[&Scenario] = &[
     &HIDDEN,
     &FLOOR,
     &LOSS,
+    &LOSS_FOLLOWED,
     &LOSS_PINNED,
     &TIME,
     &SILENCE,
@@ -502,6 +549,7 @@ pub const SCENARIOS: &[&Scenario] = &[
     &STALE,
     &STALE_FLUSH,
     &STALE_TIME,
+    &LATE,
     &STALE_ALL,
     &ALL_HEALTHY,
 ];

@@ -321,7 +321,7 @@ impl Rig {
                 max_stale_us: self.scenario.max_stale_ms.unwrap_or(0) * 1000,
                 acked: &mut self.acked,
                 judges_pairs: !self.scenario.has_ttl(),
-                may_fail: !self.scenario.kill.is_empty(),
+                may_fail: !self.scenario.kill.is_empty() || self.scenario.request_ms.is_some(),
             };
             judge
                 .show(&mut session.shown, &expected, frame)
@@ -462,9 +462,9 @@ impl Rig {
     }
 
     /// What `Worker::tick` does for a quiet link.
-    pub fn probe(&mut self, w: usize) {
+    pub fn probe(&mut self, w: usize) -> Checked {
         self.tracked[w].link.tick(self.now_us, Duration::ZERO);
-        self.carry();
+        self.show_all(w)
     }
 
     // ---- a session's own connection
@@ -608,6 +608,10 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
     config.cache.bound = Duration::from_millis(scenario.bound_ms);
     config.upstream_timeouts.read = Duration::from_secs(1 << 20);
     config.upstream_timeouts.write = config.upstream_timeouts.read;
+    config.upstream_timeouts.request = match scenario.request_ms {
+        Some(ms) => Duration::from_millis(ms),
+        None => config.upstream_timeouts.read,
+    };
     let links = Arc::new(Links::new(scenario.bound_ms * 1000));
     let l1 = L1Config {
         budget_bytes: 1 << 20,

@@ -76,6 +76,8 @@ pub struct Walked {
     pub steps: u64,
     pub hits: u64,
     pub stale: u64,
+    /// Requests that were answered with an error since it took too long.
+    pub late: u64,
     /// Reads sent again after a loss.
     pub repeats: u64,
     pub joins: u64,
@@ -135,6 +137,7 @@ fn one(
             let counters = worker.counters();
             walked.hits += counters.l1_hits_total.value();
             walked.repeats += counters.repeats_total.value();
+            walked.late += counters.late_total.value();
             walked.stale += counters.l1_stale_total.value();
             walked.joins += counters.followers_total.value();
             walked.misses += counters.l1_misses_total.value();
@@ -254,7 +257,7 @@ impl Walk<'_> {
             }
             if !tracked.is_up {
                 actions.push(Action::Connect(w));
-            } else if budget.probe > 0 && tracked.link.unanswered() == 0 {
+            } else if budget.probe > 0 && (tracked.link.unanswered() == 0 || rig.scenario.request_ms.is_some()) {
                 actions.push(Action::Probe(w));
             }
         }
@@ -388,8 +391,7 @@ impl Walk<'_> {
             }
             Action::Probe(w) => {
                 self.budget.probe -= 1;
-                self.rig.probe(w);
-                Ok(())
+                self.rig.probe(w)
             }
             Action::Sweep => {
                 self.budget.sweep -= 1;

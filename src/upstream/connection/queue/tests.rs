@@ -125,7 +125,9 @@ fn each_is_told_once_that_it_is_late() {
         std::iter::from_fn(|| queue.next_late(before_us).map(|(_, waiter)| *waiter)).collect::<Vec<_>>()
     };
     assert_eq!(late(&mut queue, 10), [0; 0]);
+    assert!(!queue.is_overdue());
     assert_eq!(late(&mut queue, 21), [1, 2]);
+    assert!(queue.is_overdue());
     assert_eq!(late(&mut queue, 21), [0; 0]);
     assert_eq!(queue.pop(), Some((10, 1)));
     assert_eq!(late(&mut queue, 31), [3]);
