@@ -57,7 +57,14 @@ fn a_slot_that_moves_is_followed_and_nothing_stale_is_shown() {
     assert_eq!(client.bulk(&["GET", &absent]), None);
     cluster.begin_move(slot, 0, 1);
     // Half way: some keys here, some there.
-    let reply = cluster.client(0).text(&["MIGRATE", "127.0.0.1", &cluster.nodes[1].port().to_string(), &keys[0], "0", "5000"]);
+    let reply = cluster.client(0).text(&[
+        "MIGRATE",
+        "127.0.0.1",
+        &cluster.nodes[1].port().to_string(),
+        &keys[0],
+        "0",
+        "5000",
+    ]);
     assert_eq!(reply, "+OK\r\n");
     assert_eq!(client.bulk(&["GET", &keys[0]]), Some(b"old".to_vec()));
     client.expect(&["SET", &keys[0], "asked"], "+OK");

@@ -41,19 +41,29 @@ fn redis_cli_in_cluster_mode_and_redis_benchmark() {
     let proxy = Proxy::before(&cluster.url(), &[]);
     let port = proxy.port().to_string();
     for (key, value) in [("a", "1"), ("b", "2"), ("c", "3")] {
-        let set = Command::new("redis-cli").args(["-c", "-p", &port, "SET", key, value]).output();
+        let set = Command::new("redis-cli")
+            .args(["-c", "-p", &port, "SET", key, value])
+            .output();
         assert_eq!(set.expect("redis-cli runs").stdout, b"OK\n");
         let got = Command::new("redis-cli").args(["-c", "-p", &port, "GET", key]).output();
         assert_eq!(got.expect("redis-cli runs").stdout, format!("{value}\n").into_bytes());
     }
-    for options in [&["-t", "set,get,incr,mset"][..], &["-P", "16", "-t", "set,get", "-r", "1000"]] {
+    for options in [
+        &["-t", "set,get,incr,mset"][..],
+        &["-P", "16", "-t", "set,get", "-r", "1000"],
+    ] {
         let output = Command::new("redis-benchmark")
             .args(["-p", &port, "-n", "2000", "--csv"])
             .args(options)
             .output()
             .expect("redis-benchmark runs");
-        let text = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
-        assert!(output.status.success() && text.contains("\"GET\""), "{options:?}: {text}");
+        let text = [output.stdout, output.stderr]
+            .map(|t| String::from_utf8_lossy(&t).into_owned())
+            .concat();
+        assert!(
+            output.status.success() && text.contains("\"GET\""),
+            "{options:?}: {text}"
+        );
         assert!(!text.to_ascii_lowercase().contains("error"), "{options:?}: {text}");
     }
 }

@@ -24,16 +24,26 @@ fn commands_over_several_slots_are_split_and_merged_in_order() {
     mget.extend(pairs.iter().map(|(k, _)| k.as_str()));
     mget.push("p0");
     for round in 0..3 {
-        let values: Vec<Option<Vec<u8>>> = children(&client.cmd(&mget)).iter().map(|v| payload(v).unwrap()).collect();
+        let values: Vec<Option<Vec<u8>>> = children(&client.cmd(&mget))
+            .iter()
+            .map(|v| payload(v).unwrap())
+            .collect();
         assert_eq!(values.len(), 1002);
-        assert_eq!((&values[0], values[1001].as_deref()), (&None, Some(&b"v0"[..])), "round {round}");
+        assert_eq!(
+            (&values[0], values[1001].as_deref()),
+            (&None, Some(&b"v0"[..])),
+            "round {round}"
+        );
         for (value, (_, expected)) in values[1..].iter().zip(&pairs) {
             assert_eq!(value.as_deref(), Some(expected.as_bytes()));
         }
     }
     // RESP3 has another null.
     let mut three = proxy.client3();
-    assert_eq!(three.text(&["MGET", "missing", "p1", "p2"]), "*3\r\n_\r\n$2\r\nv1\r\n$2\r\nv2\r\n");
+    assert_eq!(
+        three.text(&["MGET", "missing", "p1", "p2"]),
+        "*3\r\n_\r\n$2\r\nv1\r\n$2\r\nv2\r\n"
+    );
     // The values are kept.
     for node in &cluster.nodes {
         node.forget_calls();
@@ -49,11 +59,17 @@ fn commands_over_several_slots_are_split_and_merged_in_order() {
     client.expect(&["UNLINK", "p1", "p2", "none"], ":2");
     client.expect(&["EXISTS", "p1", "p2"], ":0");
     client.expect(&["DEL", "p3", "p4", "p5", "p6"], ":4");
-    assert_eq!(client.text(&["MGET", "p1", "p3", "p7"]), "*3\r\n$-1\r\n$-1\r\n$2\r\nv7\r\n");
+    assert_eq!(
+        client.text(&["MGET", "p1", "p3", "p7"]),
+        "*3\r\n$-1\r\n$-1\r\n$2\r\nv7\r\n"
+    );
     // What is wrong with one part is told.
     client.expect(&["LPUSH", "{p7}list", "x"], ":1");
     assert_eq!(client.text(&["MGET", "p8", "{p7}list"]), "*2\r\n$2\r\nv8\r\n$-1\r\n");
-    client.expect(&["MSET", "p8", "1", "{p8}"], "-ERR wrong number of arguments for 'mset' command");
+    client.expect(
+        &["MSET", "p8", "1", "{p8}"],
+        "-ERR wrong number of arguments for 'mset' command",
+    );
 }
 
 #[test]
@@ -80,9 +96,17 @@ fn what_needs_one_slot_and_has_several_is_refused_as_by_a_node() {
     client.expect(&["EVAL", "return redis.call('get', KEYS[2])", "2", &c, &d], "$1\r\n1");
     client.expect(&["SELECT", "0"], "+OK");
     client.expect(&["SELECT", "1"], "-ERR SELECT is not allowed in cluster mode");
-    for request in [&["CLIENT", "TRACKING", "ON"][..], &["CLIENT", "PAUSE", "10"], &["CLUSTER", "RESET"], &["SHUTDOWN"]] {
+    for request in [
+        &["CLIENT", "TRACKING", "ON"][..],
+        &["CLIENT", "PAUSE", "10"],
+        &["CLUSTER", "RESET"],
+        &["SHUTDOWN"],
+    ] {
         let reply = client.text(request);
-        assert!(reply.starts_with("-ERR nearcache: ") && reply.contains(request[0]), "{reply}");
+        assert!(
+            reply.starts_with("-ERR nearcache: ") && reply.contains(request[0]),
+            "{reply}"
+        );
     }
     client.expect(&["PING"], "+PONG");
 }
@@ -99,7 +123,10 @@ fn commands_without_keys_mean_the_whole_cluster() {
     }
     client.expect(&["DBSIZE"], ":600");
     let keys: BTreeSet<String> = strings(&client.cmd(&["KEYS", "p1*"])).into_iter().collect();
-    assert_eq!(keys, names.iter().filter(|key| key.starts_with("p1")).cloned().collect());
+    assert_eq!(
+        keys,
+        names.iter().filter(|key| key.starts_with("p1")).cloned().collect()
+    );
     for _ in 0..10 {
         let key = client.bulk(&["RANDOMKEY"]).expect("there are keys");
         assert!(names.contains(&String::from_utf8(key).unwrap()));
@@ -114,12 +141,21 @@ fn commands_without_keys_mean_the_whole_cluster() {
     assert_eq!(client.text(&["SCRIPT", "EXISTS", &sha, "ff"]), "*2\r\n:1\r\n:0\r\n");
     client.expect(&["CONFIG", "SET", "maxmemory-samples", "7"], "+OK");
     for node in 0..3 {
-        assert!(cluster.client(node).text(&["CONFIG", "GET", "maxmemory-samples"]).contains("7"));
+        assert!(
+            cluster
+                .client(node)
+                .text(&["CONFIG", "GET", "maxmemory-samples"])
+                .contains("7")
+        );
     }
     client.expect(&["WAIT", "0", "100"], ":0");
     assert!(client.text(&["TIME"]).starts_with("*2\r\n"));
     let info = client.text(&["INFO"]);
-    assert!(info.contains("cluster_enabled:1") && info.contains("nearcache_cluster:primaries=3,failed=0,replicas=0,slots=16384"), "{info}");
+    assert!(
+        info.contains("cluster_enabled:1")
+            && info.contains("nearcache_cluster:primaries=3,failed=0,replicas=0,slots=16384"),
+        "{info}"
+    );
     // Nothing that was read before a flush is shown behind it.
     let mut other = proxy.client();
     assert_eq!(other.bulk(&["GET", "p7"]), Some(b"v7".to_vec()));
@@ -178,9 +214,15 @@ fn to_clients_the_proxy_is_the_node_that_has_all_slots() {
         &format!("*1\r\n*3\r\n:0\r\n:16383\r\n*4\r\n$9\r\n127.0.0.1\r\n:{port}\r\n$40\r\n{id}\r\n*0"),
     );
     let nodes = client.text(&["CLUSTER", "NODES"]);
-    assert!(nodes.contains(&format!("{id} 127.0.0.1:{port}@")) && nodes.contains("myself,master - 0 0 1 connected 0-16383"));
+    assert!(
+        nodes.contains(&format!("{id} 127.0.0.1:{port}@")) && nodes.contains("myself,master - 0 0 1 connected 0-16383")
+    );
     assert_eq!(children(&client.cmd(&["CLUSTER", "SHARDS"])).len(), 1);
-    assert!(client.text(&["CLUSTER", "INFO"]).contains("cluster_state:ok\r\ncluster_slots_assigned:16384"));
+    assert!(
+        client
+            .text(&["CLUSTER", "INFO"])
+            .contains("cluster_state:ok\r\ncluster_slots_assigned:16384")
+    );
     client.expect(&["CLUSTER", "KEYSLOT", "foo"], ":12182");
     client.expect(&["SET", "foo", "bar"], "+OK");
     client.expect(&["CLUSTER", "COUNTKEYSINSLOT", "12182"], ":1");
@@ -190,7 +232,11 @@ fn to_clients_the_proxy_is_the_node_that_has_all_slots() {
         client.expect(&[word], "+OK");
     }
     assert!(client.text(&["HELLO", "3"]).contains("$4\r\nmode\r\n$7\r\ncluster\r\n"));
-    assert!(client.text(&["CLUSTER", "SHARDS"]).starts_with("*1\r\n%2\r\n$5\r\nslots\r\n*2\r\n:0\r\n:16383\r\n$5\r\nnodes\r\n*1\r\n%7\r\n"));
+    assert!(
+        client
+            .text(&["CLUSTER", "SHARDS"])
+            .starts_with("*1\r\n%2\r\n$5\r\nslots\r\n*2\r\n:0\r\n:16383\r\n$5\r\nnodes\r\n*1\r\n%7\r\n")
+    );
     assert!(client.text(&["CLUSTER", "SLOTS"]).ends_with("%0\r\n"));
     // At most one connection for each worker and node, but for those of the control plane.
     eventually("there is a tracked connection for each worker and node", STEP, || {

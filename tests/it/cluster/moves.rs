@@ -24,13 +24,20 @@ fn slots_move_there_and_back_under_load() {
     let writes = AtomicU64::new(0);
     let mut client = proxy.client();
     for tag in &tags {
-        client.expect(&["MSET", &format!("{{{tag}}}a"), "0", &format!("{{{tag}}}b"), "0"], "+OK");
+        client.expect(
+            &["MSET", &format!("{{{tag}}}a"), "0", &format!("{{{tag}}}b"), "0"],
+            "+OK",
+        );
     }
     thread::scope(|scope| {
         for writer in 0..WRITERS {
             let (proxy, tags, acked, is_over, writes) = (&proxy, &tags, &acked, &is_over, &writes);
             scope.spawn(move || {
-                let mut client = if writer % 2 == 0 { proxy.client() } else { proxy.client3() };
+                let mut client = if writer % 2 == 0 {
+                    proxy.client()
+                } else {
+                    proxy.client3()
+                };
                 let mut n = 0;
                 while !is_over.load(Ordering::Relaxed) {
                     n += 1;
@@ -45,7 +52,11 @@ fn slots_move_there_and_back_under_load() {
         for reader in 0..READERS {
             let (proxy, tags, acked, is_over) = (&proxy, &tags, &acked, &is_over);
             scope.spawn(move || {
-                let mut client = if reader % 2 == 0 { proxy.client() } else { proxy.client3() };
+                let mut client = if reader % 2 == 0 {
+                    proxy.client()
+                } else {
+                    proxy.client3()
+                };
                 let mut seen = vec![0; tags.len()];
                 while !is_over.load(Ordering::Relaxed) {
                     for (nth, tag) in tags.iter().enumerate() {
@@ -102,7 +113,12 @@ fn write(client: &mut Client, writer: usize, tag: &str, n: u64) {
             let requests = [&["MULTI"][..], &["SET", &a, &value], &["SET", &b, &value], &["EXEC"]];
             client.raw(&requests.iter().flat_map(|request| encode(request)).collect::<Vec<u8>>());
             let replies = client.frames(4);
-            assert_eq!(show(&replies[3]), "*2\\r\\n+OK\\r\\n+OK\\r\\n", "{:?}", show(&replies.concat()));
+            assert_eq!(
+                show(&replies[3]),
+                "*2\\r\\n+OK\\r\\n+OK\\r\\n",
+                "{:?}",
+                show(&replies.concat())
+            );
         }
         _ => client.expect(&["MSET", &a, &value, &b, &value], "+OK"),
     }

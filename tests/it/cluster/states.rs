@@ -14,7 +14,13 @@ fn transactions_go_to_the_node_of_their_slot() {
         let (key, same) = (cluster.key(node, 0), format!("{{{}}}same", cluster.key(node, 0)));
         let mut client = proxy.client();
         // In one piece.
-        client.raw(&pipeline(&[&["MULTI"], &["SET", &key, "1"], &["INCR", &same], &["GET", &key], &["EXEC"]]));
+        client.raw(&pipeline(&[
+            &["MULTI"],
+            &["SET", &key, "1"],
+            &["INCR", &same],
+            &["GET", &key],
+            &["EXEC"],
+        ]));
         let replies = client.frames(5);
         assert_eq!(show(&replies[4]), "*3\\r\\n+OK\\r\\n:1\\r\\n$1\\r\\n1\\r\\n");
         // Command by command.
@@ -49,11 +55,22 @@ fn a_transaction_over_several_slots_is_refused_at_the_command() {
     client.expect(&["MULTI"], "+OK");
     client.expect(&["SET", &a, "1"], "+QUEUED");
     client.expect(&["SET", &b, "1"], CROSS);
-    client.expect(&["EXEC"], "-EXECABORT Transaction discarded because of previous errors.");
-    client.raw(&pipeline(&[&["MULTI"], &["SET", &a, "1"], &["SET", &b, "1"], &["EXEC"]]));
+    client.expect(
+        &["EXEC"],
+        "-EXECABORT Transaction discarded because of previous errors.",
+    );
+    client.raw(&pipeline(&[
+        &["MULTI"],
+        &["SET", &a, "1"],
+        &["SET", &b, "1"],
+        &["EXEC"],
+    ]));
     let replies: Vec<String> = client.frames(4).iter().map(|frame| show(frame)).collect();
     assert_eq!(replies[..2], ["+OK\\r\\n", "+QUEUED\\r\\n"]);
-    assert!(replies[2].starts_with("-CROSSSLOT") && replies[3].starts_with("-EXECABORT"), "{replies:?}");
+    assert!(
+        replies[2].starts_with("-CROSSSLOT") && replies[3].starts_with("-EXECABORT"),
+        "{replies:?}"
+    );
     // Two slots of one node: the node finds out at the end.
     let c = cluster.key(0, 1);
     assert_ne!(slot(a.as_bytes()), slot(c.as_bytes()));
@@ -100,16 +117,23 @@ fn a_blocked_client_waits_at_the_node_of_its_slot_and_moves_with_it() {
         let key = cluster.key(node, 0);
         let (mut waiting, mut pushing) = (proxy.client(), proxy.client());
         waiting.send(&["BLPOP", &key, "10"]);
-        eventually("it is blocked", STEP, || cluster.nodes[node].info("blocked_clients") == 1);
+        eventually("it is blocked", STEP, || {
+            cluster.nodes[node].info("blocked_clients") == 1
+        });
         pushing.expect(&["RPUSH", &key, "x"], ":1");
-        assert_eq!(show(&waiting.frame()), format!("*2\\r\\n${}\\r\\n{key}\\r\\n$1\\r\\nx\\r\\n", key.len()));
+        assert_eq!(
+            show(&waiting.frame()),
+            format!("*2\\r\\n${}\\r\\n{key}\\r\\n$1\\r\\nx\\r\\n", key.len())
+        );
     }
     let key = cluster.key(0, 1);
     let (mut waiting, mut pushing) = (proxy.client(), proxy.client());
     waiting.send(&["BLPOP", &key, "10"]);
     eventually("it is blocked", STEP, || cluster.nodes[0].info("blocked_clients") == 1);
     cluster.move_slot(slot(key.as_bytes()), 0, 1);
-    eventually("it waits at the other node", STEP, || cluster.nodes[1].info("blocked_clients") == 1);
+    eventually("it waits at the other node", STEP, || {
+        cluster.nodes[1].info("blocked_clients") == 1
+    });
     pushing.expect(&["RPUSH", &key, "y"], ":1");
     assert!(show(&waiting.frame()).ends_with("$1\\r\\ny\\r\\n"));
 }
@@ -133,7 +157,10 @@ fn messages_reach_listeners_and_sharded_ones_those_of_their_slot() {
         assert!(show(&listener.frame()).ends_with("$5\\r\\nagain\\r\\n"));
     }
     assert_eq!(publisher.text(&["PUBSUB", "CHANNELS"]), "*1\r\n$4\r\nnews\r\n");
-    assert_eq!(publisher.text(&["PUBSUB", "NUMSUB", "news"]), "*2\r\n$4\r\nnews\r\n:4\r\n");
+    assert_eq!(
+        publisher.text(&["PUBSUB", "NUMSUB", "news"]),
+        "*2\r\n$4\r\nnews\r\n:4\r\n"
+    );
     for node in 0..3 {
         let channel = cluster.key(node, 0);
         let mut listener = proxy.client();
@@ -168,7 +195,10 @@ fn a_primary_that_dies_takes_only_its_own_slots_with_it() {
             break;
         }
         errors += 1;
-        assert!(reply.starts_with("-ERR nearcache: ") || reply.starts_with("-CLUSTERDOWN"), "{reply}");
+        assert!(
+            reply.starts_with("-ERR nearcache: ") || reply.starts_with("-CLUSTERDOWN"),
+            "{reply}"
+        );
         assert!(std::time::Instant::now() < end, "no replica took over: {reply}");
         thread::sleep(Duration::from_millis(5));
     }
@@ -181,5 +211,8 @@ fn a_primary_that_dies_takes_only_its_own_slots_with_it() {
 }
 
 fn pipeline(requests: &[&[&str]]) -> Vec<u8> {
-    requests.iter().flat_map(|request| crate::support::client::encode(request)).collect()
+    requests
+        .iter()
+        .flat_map(|request| crate::support::client::encode(request))
+        .collect()
 }

@@ -36,15 +36,14 @@ impl Cluster {
                 String::from_utf8(id).expect("ids are text")
             })
             .collect();
-        let cluster = Cluster {
-            nodes,
-            ids,
-            primaries,
-        };
+        let cluster = Cluster { nodes, ids, primaries };
         for (i, node) in cluster.nodes[..primaries].iter().enumerate() {
             let mut client = node.client();
             let (first, last) = cluster.range(i);
-            client.expect(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()], "+OK");
+            client.expect(
+                &["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()],
+                "+OK",
+            );
             client.expect(&["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()], "+OK");
         }
         let mut first = cluster.nodes[0].client();
@@ -62,7 +61,11 @@ impl Cluster {
             eventually("the cluster is well", STEP * 2, || {
                 let state = node.client().text(&["CLUSTER", "INFO"]);
                 state.contains("cluster_state:ok")
-                    && (i < primaries || node.client().text(&["INFO", "replication"]).contains("master_link_status:up"))
+                    && (i < primaries
+                        || node
+                            .client()
+                            .text(&["INFO", "replication"])
+                            .contains("master_link_status:up"))
             });
         }
         cluster
@@ -91,7 +94,12 @@ impl Cluster {
 
     /// The address for `--upstream`: two of the nodes.
     pub fn url(&self) -> String {
-        let seeds: Vec<String> = self.nodes.iter().take(2).map(|node| format!("127.0.0.1:{}", node.port())).collect();
+        let seeds: Vec<String> = self
+            .nodes
+            .iter()
+            .take(2)
+            .map(|node| format!("127.0.0.1:{}", node.port()))
+            .collect();
         format!("redis+cluster://{}", seeds.join(","))
     }
 
@@ -99,7 +107,11 @@ impl Cluster {
     pub fn key(&self, primary: usize, nth: usize) -> String {
         let (first, last) = self.range(primary);
         let is_there = |key: &String| (first..=last).contains(&slot(key.as_bytes()));
-        (0..).map(|i| format!("key:{primary}:{i}")).filter(is_there).nth(nth).expect("there are many")
+        (0..)
+            .map(|i| format!("key:{primary}:{i}"))
+            .filter(is_there)
+            .nth(nth)
+            .expect("there are many")
     }
 
     pub fn client(&self, node: usize) -> Client {
@@ -115,8 +127,10 @@ impl Cluster {
 
     pub fn begin_move(&self, slot: u16, from: usize, to: usize) {
         let slot = slot.to_string();
-        self.client(to).expect(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.ids[from]], "+OK");
-        self.client(from).expect(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.ids[to]], "+OK");
+        self.client(to)
+            .expect(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &self.ids[from]], "+OK");
+        self.client(from)
+            .expect(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &self.ids[to]], "+OK");
     }
 
     pub fn move_keys(&self, slot: u16, from: usize, to: usize) {
@@ -154,7 +168,12 @@ impl Cluster {
             .try_raw(&encode(&["CLUSTER", "NODES"]))
             .and_then(|()| client.try_frame(STEP));
         let text = String::from_utf8_lossy(&ask.unwrap_or_default()).into_owned();
-        text.lines().any(|line| line.contains("myself,master") && line.contains("connected ") && line.ends_with(|c: char| c.is_ascii_digit()) && line.split(' ').count() > 8)
+        text.lines().any(|line| {
+            line.contains("myself,master")
+                && line.contains("connected ")
+                && line.ends_with(|c: char| c.is_ascii_digit())
+                && line.split(' ').count() > 8
+        })
     }
 }
 
