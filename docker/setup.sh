@@ -6,10 +6,11 @@
 #   docker/setup.sh instructions [--record]    counts the instructions of the common steps, and compares or records them
 #
 # and to real topologies on this machine, as processes, with the proxy in front (standalone: one server; sentinel: a
-# primary, two replicas and three sentinels):
+# primary, two replicas and three sentinels; cluster: three primaries with a replica each):
 #
-#   docker/setup.sh up|down|status standalone|sentinel
-#   docker/setup.sh test standalone|sentinel   brings it up, sends commands and a failover through the proxy, takes it down
+#   docker/setup.sh up|down|status standalone|sentinel|cluster
+#   docker/setup.sh test standalone|sentinel|cluster   brings it up, sends commands and failovers through the proxy,
+#                                                      takes it down
 #
 # Installs by apt only what is not there, into the system; everything else goes under target/. A second run finds it
 # all in place and installs nothing. Needs root or sudo only where something is missing.
@@ -33,13 +34,13 @@ main() {
         up | down | status) topology "$command" "$@" ;;
         test)
             case ${1:-} in
-                standalone | sentinel) topology smoke "$@" ;;
+                standalone | sentinel | cluster) topology smoke "$@" ;;
                 *) run_tests "$@" ;;
             esac
             ;;
         instructions) count_instructions "$@" ;;
         *)
-            sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+            sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
             exit 2
             ;;
     esac
@@ -84,7 +85,8 @@ topology() {
     case $kind in
         standalone) nodes=(16379) sentinels=() listen=6391 admin=9191 ;;
         sentinel) nodes=(16381 16382 16383) sentinels=(26381 26382 26383) listen=6392 admin=9192 ;;
-        *) fail "which topology? $action standalone or $action sentinel" ;;
+        cluster) nodes=(16391 16392 16393 16394 16395 16396) sentinels=() listen=6393 admin=9193 ;;
+        *) fail "which topology? $action standalone, $action sentinel or $action cluster" ;;
     esac
     # As the system names it: by the working directory a process is known to be one of these.
     place=$(realpath -m "target/topology/$kind")
@@ -103,6 +105,11 @@ up() {
     cargo build --release --locked --bin nearcache
     local port url
     for port in "${nodes[@]}"; do
+        if [ "$1" = cluster ]; then
+            start "node-$port" "$port" "$redis_server" --port "$port" --bind 127.0.0.1 --save '' --appendonly no \
+                --repl-diskless-sync-delay 0 --cluster-enabled yes --cluster-node-timeout 1000
+            continue
+        fi
         # The first one is the primary at the start; later on the sentinels know.
         start "node-$port" "$port" "$redis_server" --port "$port" --bind 127.0.0.1 --save '' --appendonly no \
             --repl-diskless-sync-delay 0 $([ "$port" = "${nodes[0]}" ] || echo --replicaof 127.0.0.1 "${nodes[0]}")
@@ -124,10 +131,60 @@ EOF
         url=redis+sentinel://$(printf '127.0.0.1:%s,' "${sentinels[@]}" | sed 's/,$//')/mymaster
         wait_for 'the sentinels find the replicas and one another' sentinels_are_complete
     fi
+    if [ "$1" = cluster ]; then
+        url=redis+cluster://127.0.0.1:${nodes[0]},127.0.0.1:${nodes[1]}
+        cluster_is_made || make_cluster
+        wait_for 'the cluster is well' cluster_is_well
+    fi
     start nearcache "$listen" "$(realpath "${CARGO_TARGET_DIR:-target}")/release/nearcache" --upstream "$url" \
         --listen "127.0.0.1:$listen" --admin "127.0.0.1:$admin"
     wait_for 'the proxy is healthy' is_healthy
     say "up: redis-cli -p $listen talks to the proxy, http://127.0.0.1:$admin/health tells how it is"
+}
+
+# Three primaries with a third of the slots each, and a replica of each.
+make_cluster() {
+    local i first=(0 5461 10923) last=(5460 10922 16383)
+    for i in 0 1 2; do
+        cli "${nodes[$i]}" CLUSTER ADDSLOTSRANGE "${first[$i]}" "${last[$i]}" >/dev/null
+        cli "${nodes[$i]}" CLUSTER SET-CONFIG-EPOCH $((i + 1)) >/dev/null
+    done
+    for i in 1 2 3 4 5; do
+        cli "${nodes[0]}" CLUSTER MEET 127.0.0.1 "${nodes[$i]}" >/dev/null
+    done
+    wait_for 'the nodes find one another' nodes_are_known
+    for i in 0 1 2; do
+        wait_for 'a replica follows its primary' answers_ok "${nodes[$((i + 3))]}" CLUSTER REPLICATE \
+            "$(cli "${nodes[$i]}" CLUSTER MYID)"
+    done
+}
+
+cluster_is_made() {
+    [ "$(cli "${nodes[0]}" CLUSTER COUNTKEYSINSLOT 0 2>/dev/null)" = 0 ] &&
+        cli "${nodes[0]}" CLUSTER INFO | grep -q 'cluster_known_nodes:6'
+}
+
+nodes_are_known() {
+    local port
+    for port in "${nodes[@]}"; do
+        [ "$(cli "$port" CLUSTER NODES | grep -c connected)" = 6 ] || return 1
+        ! cli "$port" CLUSTER NODES | grep -qE 'handshake|disconnected' || return 1
+    done
+}
+
+cluster_is_well() {
+    local port
+    for port in "${nodes[@]}"; do
+        is_running "node-$port" || continue
+        cli "$port" CLUSTER INFO | grep -q 'cluster_state:ok' || return 1
+    done
+    [ "$(cli "${nodes[1]}" CLUSTER NODES | grep -c 'slave.* connected')" -ge 2 ]
+}
+
+answers_ok() {
+    local port=$1
+    shift
+    [ "$(cli "$port" "$@" 2>/dev/null)" = OK ]
 }
 
 # A name, the port at which it will answer, and the command.
@@ -181,7 +238,7 @@ status() {
     done
     is_running nearcache || fail 'the proxy does not run'
     need_redis_programs
-    cli "$listen" INFO nearcache | grep -E 'upstream|caching|sentinels|replicas'
+    cli "$listen" INFO nearcache | grep -E 'upstream|caching|sentinels|replicas|cluster'
 }
 
 smoke() {
@@ -199,7 +256,7 @@ smoke() {
     expect 1 INCR smoke:n
     expect OK EVAL "return redis.call('SET', KEYS[1], ARGV[1])" 1 smoke:k script
     expect script GET smoke:k
-    cli "${nodes[0]}" SET smoke:k foreign >/dev/null
+    foreign SET smoke:k foreign
     wait_for 'a foreign write is seen' answer_is foreign GET smoke:k
     if [ "$1" = sentinel ]; then
         say 'a failover by command'
@@ -216,7 +273,37 @@ smoke() {
         wait_for 'writes are possible' answer_is OK SET smoke:k later
         expect later GET smoke:k
     fi
+    if [ "$1" = cluster ]; then
+        expect OK MSET smoke:a 1 smoke:b 2 smoke:c 3 smoke:d 4
+        expect '1 2 3 4' MGET smoke:a smoke:b smoke:c smoke:d
+        expect 4 DEL smoke:a smoke:b smoke:c smoke:d
+        say 'a failover by command'
+        local before
+        before=$(field nearcache_cluster_primaries)
+        wait_for 'a replica is ready' answers_ok "${nodes[3]}" CLUSTER FAILOVER
+        wait_for 'the proxy follows it' primaries_are_not "$before"
+        wait_for 'writes are possible' answer_is OK SET smoke:k after
+        expect after GET smoke:k
+        say 'kill -9 of a primary'
+        wait_for 'the cluster is ready for another one' cluster_is_well
+        before=$(field nearcache_cluster_primaries)
+        kill -9 "$(cat "$place/node-${nodes[1]}/pid")"
+        wait_for 'the proxy follows it' primaries_are_not "$before"
+        for key in smoke:1 smoke:2 smoke:3 smoke:4 smoke:5 smoke:6; do
+            wait_for 'writes are possible' answer_is OK SET "$key" later
+            expect later GET "$key"
+        done
+    fi
     say "smoke test of $1: passed"
+}
+
+# Past the proxy, to the server that has the key.
+foreign() {
+    timeout 5 "$redis_cli" -c -p "${nodes[0]}" "$@" >/dev/null
+}
+
+primaries_are_not() {
+    [ "$(field nearcache_cluster_primaries)" != "$1" ]
 }
 
 # Takes it down; before, where something failed, the ends of all logs, which go with it.
@@ -234,7 +321,7 @@ end_smoke() {
 expect() {
     local expected=$1 found
     shift
-    found=$(cli "$listen" "$@")
+    found=$(cli "$listen" "$@" | paste -s -d ' ')
     [ "$found" = "$expected" ] || fail "$* answered \"$found\", not \"$expected\""
 }
 

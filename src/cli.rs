@@ -66,7 +66,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: impl Fn(&str) -> Opt
 #[command(name = "nearcache", version, max_term_width = 100)]
 struct Flags {
     /// The Redis to front: redis://[[user]:password@]host[:port][/db], rediss:// for TLS,
-    /// redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/name[/db] or unix:///path
+    /// redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/name[/db],
+    /// redis+cluster://[[user]:password@]host[:port][,host[:port]...] or unix:///path
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     /// The configuration file (TOML); conf/nearcache.toml lists every option

@@ -28,7 +28,7 @@ pub fn collect(shared: &Shared) -> Exposition {
 type Field = fn(&Counters) -> &Tally;
 
 /// Metrics that are the sum of one counter over the workers.
-const TOTALS: [(Number, Field); 19] = [
+const TOTALS: [(Number, Field); 20] = [
     (names::LATE, |c| &c.late_total),
     (names::SHED, |c| &c.shed_total),
     (names::REPEATS, |c| &c.repeats_total),
@@ -155,18 +155,21 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
         out.add(&names::SENTINELS, &[(names::STATE, state)], count as f64);
     }
     out.add(&names::REPLICAS, &[], replicas as f64);
-    if let Some(cluster) = &shared.cluster {
-        let topology = cluster.topology();
-        for (state, count) in [
-            ("primary", topology.primaries.len()),
-            ("failed", topology.failed.len()),
-            ("replica", topology.replicas.len()),
-        ] {
-            out.add(&names::CLUSTER_NODES, &[(names::STATE, state)], count as f64);
+    let [primaries, failed, replicas, slots, changes] = match &shared.cluster {
+        Some(cluster) => {
+            let topology = cluster.topology();
+            let nodes = [&topology.primaries, &topology.failed].map(Vec::len);
+            let [primaries, failed] = nodes;
+            let (replicas, changes) = (topology.replicas.len(), topology.version as usize);
+            [primaries, failed, replicas, topology.assigned(), changes]
         }
-        out.add(&names::CLUSTER_SLOTS, &[], topology.assigned() as f64);
-        out.add(&names::CLUSTER_VERSION, &[], topology.version as f64);
+        None => [0; 5],
+    };
+    for (state, count) in [("primary", primaries), ("failed", failed), ("replica", replicas)] {
+        out.add(&names::CLUSTER_NODES, &[(names::STATE, state)], count as f64);
     }
+    out.add(&names::CLUSTER_SLOTS, &[], slots as f64);
+    out.add(&names::CLUSTER_CHANGES, &[], changes as f64);
     out.add(&names::LINKS, &[], links.wanted as f64);
     out.add(&names::LINKS_TRACKED, &[], links.tracked as f64);
     out.add(&names::LINKS_REFUSED, &[], links.refused as f64);

@@ -574,15 +574,12 @@ fn a_cluster_is_read_and_printed_as_some_of_its_nodes() {
         (
             "rediss+cluster://u:p@[::1]:1",
             vec![("::1", 1)],
-            "rediss+cluster://u:*****@[::1]:1",
+            "rediss+cluster://u:***@[::1]:1",
         ),
         ("cluster://a/0", vec![("a", 6379)], "redis+cluster://a:6379"),
     ] {
         let read = upstream(url).unwrap();
-        assert_eq!(
-            read.to_string().replace("***", "*").replace("**", "*"),
-            printed.replace("***", "*").replace("**", "*")
-        );
+        assert_eq!(read.to_string(), printed);
         let Upstream::Url {
             place: Place::Cluster(found),
             ..

@@ -167,7 +167,7 @@ pub const CLUSTER_NODES: Number = gauge(
     "Nodes of the cluster: primaries with slots, those of them that are held for dead, and replicas.",
 );
 pub const CLUSTER_SLOTS: Number = gauge("nearcache_cluster_slots", "Slots of the cluster that have a node.");
-pub const CLUSTER_VERSION: Number = counter(
+pub const CLUSTER_CHANGES: Number = counter(
     "nearcache_cluster_changes_total",
     "Times that slots were seen to go from one node to another, the first look included.",
 );

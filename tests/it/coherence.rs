@@ -6,6 +6,7 @@
 //! `NEARCACHE_COHERENCE_WALKS` sets the walks for each scenario, `NEARCACHE_COHERENCE_SEED` where they begin.
 
 mod check;
+mod cluster;
 mod mutants;
 mod plan;
 mod rig;

@@ -21,7 +21,7 @@ use crate::resp::convert::Rule;
 use crate::resp::reply::{self, FrameScanner};
 use crate::resp::request::Args;
 use crate::resp::{Version, encode};
-use crate::upstream::cluster::NodeId;
+use crate::upstream::cluster::{NodeId, nodes};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
@@ -124,6 +124,10 @@ pub fn start(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Re
     Step::DONE
 }
 
+/// How long the end of a scan waits for a slot that is on its way, and how often it looks.
+const ON_THE_WAY_FOR: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// A request that is asked of several nodes.
 struct Asked {
     name: String,
@@ -210,7 +214,8 @@ impl Asked {
         };
         // What has gone to another node meanwhile makes another round.
         let next = match place.after(cursor, &view.cluster.topology()) {
-            None => Some(0),
+            None if self.is_settled(worker, view, patience).await => Some(0),
+            None => Place::first(&view.cluster.topology()).and_then(Place::encode),
             Some(next) => next.encode(),
         };
         let Some(next) = next else {
@@ -221,6 +226,34 @@ impl Asked {
         encode::bulk(&mut out, next.to_string());
         out.extend_from_slice(keys);
         out.into()
+    }
+
+    /// Whether the nodes themselves know of no slot that has another node than the topology says. One that is on its way is
+    /// awaited, for some time: nobody may ever finish what he has begun.
+    async fn is_settled(&self, worker: &Rc<Worker>, view: &View, patience: Duration) -> bool {
+        let mut question = Vec::new();
+        encode::command(&mut question, [&b"CLUSTER"[..], b"NODES"].into_iter());
+        let end = tokio::time::Instant::now() + ON_THE_WAY_FOR;
+        loop {
+            let topology = view.cluster.topology();
+            let mut is_moving = false;
+            for node in &topology.primaries {
+                let Some(endpoint) = view.endpoint(*node) else { continue };
+                let frame = ask(worker, *node, &question, patience).await;
+                let text = String::from_utf8_lossy(reply::text(&frame).unwrap_or_default()).into_owned();
+                let seen = nodes::parse(&text, &endpoint);
+                is_moving |= seen.iter().any(|seen| !seen.moving.is_empty());
+                let change = topology.after(&seen, |endpoint| view.cluster.node_at(endpoint), false);
+                if change.is_some_and(|(_, nodes)| !nodes.is_empty()) {
+                    view.cluster.doubt(Some(&endpoint));
+                    return false;
+                }
+            }
+            if !is_moving || tokio::time::Instant::now() > end {
+                return true;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Numbers of listeners that only the proxy knows.

@@ -143,7 +143,7 @@ pub fn arrived(
     let Effect::Routed(mut routed) = waiter.effect else {
         return Some(waiter);
     };
-    let Some(node) = sink.node else { return None };
+    let node = sink.node?;
     let redirect = Redirect::of(frame.bytes, || view.endpoint(node));
     // Errors may be older than the question whose slot it is.
     if frame.bytes.first() != Some(&b'-') {

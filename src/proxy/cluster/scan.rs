@@ -2,8 +2,8 @@
 //!
 //! The nodes are scanned one after the other, by their numbers. A key that is there throughout is returned unless its slot
 //! goes from a node that is still to come to one that was scanned already; so, when any slot has gone since the scan began,
-//! another round over all nodes follows, and so on until nothing has gone during a round. What is returned twice by this may
-//! be returned twice by any `SCAN`.
+//! another round over all nodes follows, and so on until nothing has gone during a round: before a scan ends, all nodes are
+//! asked whether something has. What is returned twice by this may be returned twice by any `SCAN`.
 //!
 //! A cursor is a number of 63 bits: 12 for the node (its number plus one), 11 for the version of the topology, 40 for the
 //! cursor of the node.
@@ -45,7 +45,8 @@ impl Place {
         place.next_node(topology).or_else(|| Place::first(topology))
     }
 
-    fn first(topology: &Topology) -> Option<Place> {
+    /// The beginning of a round.
+    pub fn first(topology: &Topology) -> Option<Place> {
         Some(Place {
             node: *topology.primaries.first()?,
             version: topology.version & mask(VERSION_BITS),

@@ -36,7 +36,7 @@ fn ioredis_cluster() {
 }
 
 #[test]
-fn redis_cli_and_redis_benchmark_in_cluster_mode() {
+fn redis_cli_in_cluster_mode_and_redis_benchmark() {
     let cluster = Cluster::start();
     let proxy = Proxy::before(&cluster.url(), &[]);
     let port = proxy.port().to_string();
@@ -50,7 +50,6 @@ fn redis_cli_and_redis_benchmark_in_cluster_mode() {
     }
     for options in [
         &["-t", "set,get,incr,mset"][..],
-        &["--cluster", "-t", "set,get"],
         &["-P", "16", "-t", "set,get", "-r", "1000"],
     ] {
         let output = Command::new("redis-benchmark")

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::client::{children, encode, payload};
+use super::client::{children, payload};
 use super::server::free_port;
 use super::{Client, STEP, Server, eventually};
 
@@ -159,21 +159,6 @@ impl Cluster {
             let mut client = self.client(node);
             client.expect(&["CLUSTER", "SETSLOT", &slot, "NODE", &self.ids[to]], "+OK");
         }
-    }
-
-    /// Whether a node says of itself that it is a primary with slots.
-    pub fn is_primary(&self, node: usize) -> bool {
-        let mut client = self.nodes[node].stranger();
-        let ask = client
-            .try_raw(&encode(&["CLUSTER", "NODES"]))
-            .and_then(|()| client.try_frame(STEP));
-        let text = String::from_utf8_lossy(&ask.unwrap_or_default()).into_owned();
-        text.lines().any(|line| {
-            line.contains("myself,master")
-                && line.contains("connected ")
-                && line.ends_with(|c: char| c.is_ascii_digit())
-                && line.split(' ').count() > 8
-        })
     }
 }
 

@@ -2,11 +2,10 @@ use super::Place;
 use crate::upstream::cluster::Topology;
 
 fn topology(version: u64, primaries: &[u16]) -> Topology {
-    Topology {
-        version,
-        primaries: primaries.to_vec(),
-        ..Topology::default()
-    }
+    let mut topology = Topology::default();
+    topology.version = version;
+    topology.primaries = primaries.to_vec();
+    topology
 }
 
 /// The client's next cursor after the node has returned this one.

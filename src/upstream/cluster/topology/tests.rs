@@ -38,7 +38,7 @@ fn a_slot_goes_to_whoever_has_won_it_last_and_both_nodes_are_named() {
     assert!(after(&first, &[node(1, 1, &[(0, 9)]), node(2, 2, &[(10, 16383)])]).is_none());
 
     let (second, changed) = after(&first, &[node(1, 1, &[(0, 8)]), node(2, 3, &[(9, 16383)])]).unwrap();
-    assert_eq!((second.version, changed), (2, vec![2, 1]));
+    assert_eq!((second.version, changed), (2, vec![1, 2]));
     // Somebody has not heard of it yet.
     assert!(after(&second, &[node(1, 1, &[(0, 9)]), node(2, 2, &[(10, 16383)])]).is_none());
     assert_eq!(second.owner(9), 2);
