@@ -30,6 +30,7 @@ use nearcache::upstream::facts::Facts;
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::check::Checked;
+use super::rig::NO_BREAKER;
 use super::wire::{self, Token};
 
 const WORKERS: usize = 2;
@@ -601,6 +602,7 @@ impl Rig {
                 link: LinkId::PINNED,
                 own: Own::Clear,
                 floor_us: 0,
+                takes_stale: false,
             };
             let found = self.shared.cache.peek(&query, &asker, |view| {
                 let token = match view.value {
@@ -661,11 +663,12 @@ fn shared() -> (Arc<Shared>, Arc<Cluster>) {
         max_value_bytes: 1 << 10,
         negative_ttl_us: Some(1_000_000),
         max_age_us: None,
+        max_stale_us: None,
         consistency: cache::Consistency::Coherent,
         objective: cache::Objective::Requests,
     };
     let nowhere = Endpoint::Unix(PathBuf::from("/nonexistent"));
-    let target = Target::fixed(nowhere, dial::Access::default(), Duration::from_secs(1));
+    let target = Target::fixed(nowhere, dial::Access::default(), Duration::from_secs(1), NO_BREAKER);
     let cluster = Arc::new(Cluster::new(target.clone()));
     let l1 = L1::new(l1, Arc::clone(&links));
     let mut shared = Shared::new(config, target, l1, links, WORKERS);

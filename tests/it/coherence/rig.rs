@@ -31,6 +31,13 @@ use super::plan::{Op, Scenario, requests};
 use super::server::{KEYS, Server};
 use super::wire::Token;
 
+/// These walks are about other things.
+pub const NO_BREAKER: breaker::Settings = breaker::Settings {
+    failures: 0,
+    window: Duration::from_secs(1),
+    pause: (Duration::from_secs(1), Duration::from_secs(1)),
+};
+
 pub struct Rig {
     pub scenario: &'static Scenario,
     pub mutant: Option<Mutant>,
@@ -627,11 +634,7 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
         Endpoint::Unix(PathBuf::from("/nonexistent")),
         dial::Access::default(),
         Duration::from_secs(1),
-        breaker::Settings {
-            failures: 0,
-            window: Duration::from_secs(1),
-            pause: (Duration::from_secs(1), Duration::from_secs(1)),
-        },
+        NO_BREAKER,
     );
     Arc::new(Shared::new(
         config,
