@@ -20,7 +20,10 @@ fn resident_memory_stays_near_the_budget_whatever_the_sizes() {
         read_through(&server, &mut clients, phase, size, keys);
         let evicted = proxy.metric("cache_evictions_total", &["l1"]).expect("a metric") - evicted;
         // Not all: small entries stay longer than large ones.
-        assert!(evicted >= standing / 5.0, "{evicted} of {standing} entries were evicted");
+        assert!(
+            evicted >= standing / 5.0,
+            "{evicted} of {standing} entries were evicted"
+        );
         let used = proxy.metric("cache_size_bytes", &["l1"]).expect("a metric");
         assert!(used > BUDGET as f64 * 0.95, "the budget was not filled: {used}");
         let ratio = || {
