@@ -6,6 +6,7 @@
 //! before it looks at the next frame.
 
 mod l1;
+pub mod l3;
 mod link;
 
 pub use l1::{

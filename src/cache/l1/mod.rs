@@ -35,6 +35,7 @@ use foldhash::fast::SeedableRandomState;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::link::{LinkId, Links};
+pub(super) use budget::malloc_bytes;
 use budget::{Limits, MAX_SHARDS};
 use entry::{Body, Identity, LARGE_BYTES};
 pub use explain::{Explained, Stats};
