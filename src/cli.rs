@@ -87,6 +87,12 @@ struct Flags {
     /// Memory for cached entries [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     l1: Option<String>,
+    /// Keep what L1 evicts in this directory, or off [default: off]
+    #[arg(long, value_name = "PATH|off")]
+    l3: Option<String>,
+    /// What the files of L3 may take [default: 4GiB]
+    #[arg(long, value_name = "SIZE")]
+    l3_size: Option<String>,
     /// error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -102,10 +108,6 @@ struct Flags {
     // Known to the grammar so that they are refused with a reason, and not shown as if they could be used.
     #[arg(long, value_name = "ADDR|off", hide = true)]
     dashboard: Option<String>,
-    #[arg(long, value_name = "PATH", hide = true)]
-    l3: Option<String>,
-    #[arg(long, value_name = "SIZE", hide = true)]
-    l3_size: Option<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -149,8 +151,8 @@ fn add_flags(settings: &mut Settings, flags: Flags) {
         ("--log-level", "log.level", flags.log_level),
         ("--log-format", "log.format", flags.log_format),
         ("--dashboard", "dashboard", flags.dashboard),
-        ("--l3", "cache.l3", flags.l3),
-        ("--l3-size", "cache.l3_size", flags.l3_size),
+        ("--l3", "l3.path", flags.l3),
+        ("--l3-size", "l3.size", flags.l3_size),
     ] {
         if let Some(value) = value {
             settings.set(key, value, Origin::Flag(flag));

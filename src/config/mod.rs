@@ -13,6 +13,7 @@ mod cache;
 mod clients;
 mod credentials;
 mod environment;
+mod l3;
 mod layers;
 mod listen;
 mod log;
@@ -28,6 +29,7 @@ pub use cache::{Cache, Consistency, Objective};
 pub use clients::Clients;
 pub use credentials::Password;
 pub use environment::{Warning, on_loopback};
+pub use l3::{Admission, L3, Recovery, Sync};
 pub use layers::{Origin, Problem, Settings};
 pub use listen::ListenAddr;
 pub use log::{Log, LogFormat, LogLevel};
@@ -62,6 +64,8 @@ pub struct Config {
     pub auth: Auth,
     /// What is kept in memory, and for how long.
     pub cache: Cache,
+    /// What is kept on the disk.
+    pub l3: L3,
     /// What is logged, and how.
     pub log: Log,
     /// How the proxy ends.
@@ -80,6 +84,7 @@ impl Default for Config {
             clients: Clients::default(),
             auth: Auth::default(),
             cache: Cache::default(),
+            l3: L3::default(),
             log: Log::default(),
             shutdown: Shutdown::default(),
         }
@@ -120,6 +125,7 @@ impl Config {
             ("clients", self.clients.settings()),
             ("auth", self.auth.settings()),
             ("cache", self.cache.settings()),
+            ("l3", self.l3.settings()),
             ("log", self.log.settings()),
             ("shutdown", self.shutdown.settings()),
         ] {
@@ -142,6 +148,7 @@ impl Config {
             upstream_timeouts: UpstreamTimeouts::read(reader),
             auth: Auth::read(reader),
             cache: Cache::read(reader),
+            l3: L3::read(reader),
             log: Log::read(reader),
             shutdown: Shutdown::read(reader),
             clients,

@@ -6,6 +6,7 @@
 //! `NEARCACHE_COHERENCE_WALKS` sets the walks for each scenario, `NEARCACHE_COHERENCE_SEED` where they begin.
 
 mod check;
+mod disk;
 mod mutants;
 mod plan;
 mod rig;
@@ -59,9 +60,16 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
             hits,
             joins,
             misses,
+            below,
         } = walked;
-        eprintln!("{name}: {walks} walks, {steps} steps; {hits} hits, {misses} misses, {joins} of them joined");
+        eprintln!(
+            "{name}: {walks} walks, {steps} steps; {hits} hits, {misses} misses, {joins} of them joined, {below} answered by L3"
+        );
         assert!(hits > 0 && misses > 0, "{name} never tried L1");
+        let has_l3 = SCENARIOS
+            .iter()
+            .any(|scenario| scenario.name == name && scenario.has_l3);
+        assert!(!has_l3 || below > 0, "{name} never tried L3");
     }
 }
 

@@ -117,8 +117,6 @@ fn parts_that_do_not_exist_yet_are_refused_by_the_binary_with_code_2() {
         ["--upstream", "redis+cluster://n1:7001"],
         ["--upstream", "rediss+cluster://n1:7001"],
         ["--dashboard", "127.0.0.1:8082"],
-        ["--l3", "/tmp/l3"],
-        ["--l3-size", "4GiB"],
     ] {
         let output = nearcache(&args, &[]);
         assert_eq!(output.status.code(), Some(2), "{args:?}");

@@ -17,6 +17,7 @@ mod config;
 mod differential;
 mod embedded;
 mod flights;
+mod l3;
 mod limits;
 mod many_clients;
 mod operation;

@@ -22,6 +22,7 @@ pub mod format;
 pub mod storage;
 
 mod admission;
+mod by_hand;
 mod index;
 mod marks;
 mod queue;
@@ -34,7 +35,7 @@ mod writer;
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use crossbeam::queue::SegQueue;
 use crossbeam::sync::{Parker, Unparker};
@@ -43,6 +44,7 @@ use parking_lot::Mutex;
 use super::l1::Query;
 pub use admission::Admission;
 use admission::Sketch;
+pub use by_hand::Hand;
 pub use format::KeyEnd;
 pub use index::Origin;
 use index::{Index, Part};
@@ -143,11 +145,32 @@ pub struct Stats {
     /// What remembers which keys were asked for, for admission.
     pub sketch_bytes: usize,
     pub queued_bytes: usize,
-    /// The store still reads what an earlier life left.
-    pub is_recovering: bool,
-    /// It neither takes nor gives anything, because of an error.
-    pub is_off: bool,
     pub counts: Counts,
+}
+
+/// How the store does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Working,
+    /// It still reads what an earlier life left; nothing of that is shown yet.
+    Recovering,
+    /// The medium refused something and has not worked since.
+    Trouble,
+    /// Strict recovery found damage.
+    Off,
+}
+
+impl State {
+    pub const ALL: [State; 4] = [State::Working, State::Recovering, State::Trouble, State::Off];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Working => "working",
+            State::Recovering => "recovering",
+            State::Trouble => "trouble",
+            State::Off => "off",
+        }
+    }
 }
 
 macro_rules! counters {
@@ -220,6 +243,8 @@ pub(crate) struct Store {
     is_recovering: AtomicBool,
     is_off: AtomicBool,
     is_closing: AtomicBool,
+    /// How many have it shut.
+    shut: AtomicUsize,
     /// Names that were voided while rows were still being read. `None`: all are read. Outer to the parts of the index.
     voided: Mutex<Option<Voided>>,
     trouble: Mutex<Option<String>>,
@@ -240,6 +265,16 @@ const MOST_VOIDED: usize = 1 << 20;
 
 /// Spills that wait: the writer is woken for so many bytes, and comes by itself for less.
 const WAKE_BYTES: usize = 256 << 10;
+
+/// See [`L3::shut`].
+pub struct Shut<'a>(&'a Store);
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        self.0.void_all();
+        self.0.shut.fetch_sub(1, SeqCst);
+    }
+}
 
 pub struct L3 {
     store: Arc<Store>,
@@ -271,6 +306,19 @@ impl L3 {
         })
     }
 
+    /// Opens the store without threads: whatever they would do is done by the caller, step by step, with the time in his hands.
+    ///
+    /// # Errors
+    /// As [`L3::open`].
+    pub fn open_by_hand(config: Config, storage: Box<dyn Storage>, now_us: u64) -> Result<(L3, Hand), OpenError> {
+        let (store, found) = recovery::open(config, storage, Parker::new().unparker().clone())?;
+        let store = Arc::new(store);
+        let (reads, queue) = Reads::queue(&store);
+        let hand = Hand::new(&store, found, queue, now_us);
+        let writer = Mutex::new(None);
+        Ok((L3 { store, reads, writer }, hand))
+    }
+
     /// By which the names on the disk are hashed: [`Query::hash`] and all other hashes given to this store must be, too.
     pub fn seed(&self) -> u64 {
         self.store.seed
@@ -292,16 +340,22 @@ impl L3 {
         self.store.sketch.count(hash);
     }
 
-    /// Looks for an entry. False: it is surely not here, and `done` is not called. Otherwise `done` is called on another
-    /// thread, once, with the entry or without.
-    pub fn lookup(&self, q: &Query<'_>, now_us: u64, done: impl FnOnce(Option<Found>) + Send + 'static) -> bool {
-        self.reads.lookup(&self.store, q, now_us, done)
+    /// Looks for an entry whose origin will do. False: it is surely not here, and `done` is not called. Otherwise `done` is
+    /// called on another thread, once, with the entry or without.
+    pub fn lookup(
+        &self,
+        q: &Query<'_>,
+        now_us: u64,
+        will_do: impl Fn(Origin) -> bool,
+        done: impl FnOnce(Option<Found>) + Send + 'static,
+    ) -> bool {
+        self.reads.lookup(&self.store, q, now_us, will_do, done)
     }
 
-    /// The name changed, or somebody was shown what is not on the disk. To be called *before* L1 is told of it: an entry that
-    /// is between here and L1 is decided under the lock of L1, by its mark.
-    pub fn void(&self, hash: u64) {
-        self.store.void(hash);
+    /// The name changed, or somebody was shown what is not on the disk. To be called in the critical section in which L1 is
+    /// told: what is between here and L1, either way, is decided there by its mark. Returns how many entries went.
+    pub fn void(&self, hash: u64) -> usize {
+        self.store.void(hash)
     }
 
     /// Everything may have changed.
@@ -309,8 +363,28 @@ impl L3 {
         self.store.void_all();
     }
 
+    /// Voids everything, and until the returned value is dropped takes nothing and gives nothing: for as long as L1 is
+    /// emptied part by part.
+    pub fn shut(&self) -> Shut<'_> {
+        self.store.shut.fetch_add(1, SeqCst);
+        self.store.void_all();
+        Shut(&self.store)
+    }
+
     pub fn stats(&self) -> Stats {
         self.store.stats()
+    }
+
+    pub fn state(&self) -> State {
+        if self.store.is_off.load(Relaxed) {
+            State::Off
+        } else if self.store.is_recovering.load(Relaxed) {
+            State::Recovering
+        } else if self.store.trouble.lock().is_some() {
+            State::Trouble
+        } else {
+            State::Working
+        }
     }
 
     /// What is there under a name, for an operator: sequence of the segment and origin of each entry.
@@ -348,21 +422,22 @@ impl Drop for L3 {
 impl Store {
     fn spill(&self, spill: Spill) {
         let counters = &self.counters;
-        if self.is_off.load(Relaxed) || self.is_closing.load(Relaxed) {
+        if self.is_off.load(Relaxed) || self.is_closing.load(Relaxed) || self.shut.load(SeqCst) > 0 {
             return;
         }
         let identity = format::identity_tag(spill.db, spill.variant());
         let there = self.index.part(spill.hash).peek(spill.hash, identity);
         match there {
             // Nothing voided it since it was written, so it is the same value: it came from here, or was spilled before.
-            Some(row) if row.origin() == spill.origin => {
+            Some(row) if row.origin() == spill.origin || row.origin() == Origin::EarlierLife => {
                 counters.kept.fetch_add(1, Relaxed);
                 return;
             }
             // Another value: whoever brought it to L1 did not say so. Neither is believed.
             Some(_) => {
                 counters.overtaken.fetch_add(1, Relaxed);
-                return self.void(spill.hash);
+                self.void(spill.hash);
+                return;
             }
             None => {}
         }
@@ -384,7 +459,7 @@ impl Store {
         }
     }
 
-    fn void(&self, hash: u64) {
+    fn void(&self, hash: u64) -> usize {
         // The mark first: whoever publishes a copy either sees it changed, or has put a row where it is found below.
         self.marks.void(hash as u32);
         let mut is_due = false;
@@ -413,6 +488,7 @@ impl Store {
         if is_last {
             self.wake.unpark();
         }
+        gone
     }
 
     fn void_all(&self) {
@@ -452,8 +528,6 @@ impl Store {
             index_bytes: self.index.bytes(),
             sketch_bytes: self.sketch.bytes(),
             queued_bytes: self.queue.queued_bytes(),
-            is_recovering: self.is_recovering.load(Relaxed),
-            is_off: self.is_off.load(Relaxed),
             counts: self.counters.read(),
         }
     }

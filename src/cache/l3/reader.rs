@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use crossbeam::channel::{Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
 use super::format::{self, Damage, KeyEnd, Record};
@@ -18,12 +18,16 @@ use crate::cache::l1::Query;
 /// An entry as it was on the disk. Times are microseconds of the process's clock.
 #[derive(Clone, Debug)]
 pub struct Found {
+    /// Of the name.
+    pub hash: u64,
     pub value: Bytes,
     pub is_absent: bool,
     pub is_plain: bool,
     pub key_end: KeyEnd,
     /// How long ago it was filled.
     pub age_us: u64,
+    /// When that was; 0: before this process.
+    pub filled_us: u64,
     /// `None`: the copy does not expire.
     pub expires_us: Option<u64>,
     pub origin: Origin,
@@ -55,32 +59,69 @@ pub(super) struct Reads {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// The reads that wait.
+#[derive(Clone)]
+pub(super) struct ReadQueue {
+    store: Arc<Store>,
+    receiver: Receiver<Read>,
+    waiting: Arc<Mutex<HashMap<Place, Vec<Waiting>>>>,
+}
+
+impl ReadQueue {
+    /// Serves the next read, and waits for it if need be. False: there will be none.
+    fn serve_next(&self) -> bool {
+        let Ok(read) = self.receiver.recv() else { return false };
+        serve(&self.store, &self.waiting, &read);
+        true
+    }
+
+    /// Whether a read waits.
+    pub fn is_waiting(&self) -> bool {
+        !self.receiver.is_empty()
+    }
+
+    /// The same without waiting.
+    pub fn serve_one(&self) -> bool {
+        let Ok(read) = self.receiver.try_recv() else {
+            return false;
+        };
+        serve(&self.store, &self.waiting, &read);
+        true
+    }
+}
+
 /// Reads that may wait for each thread; a medium that is this far behind is slower than asking the upstream.
 const QUEUED_A_READER: usize = 64;
 
 impl Reads {
     pub fn start(store: &Arc<Store>) -> Result<Reads, OpenError> {
-        let count = store.config.readers.max(1);
-        let (sender, receiver) = bounded::<Read>(count * QUEUED_A_READER);
-        let waiting: Arc<Mutex<HashMap<Place, Vec<Waiting>>>> = Arc::default();
-        let mut threads = Vec::new();
-        for number in 0..count {
-            let (store, receiver, waiting) = (Arc::clone(store), receiver.clone(), Arc::clone(&waiting));
+        let (reads, queue) = Reads::queue(store);
+        for number in 0..store.config.readers.max(1) {
+            let queue = queue.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("l3-reader-{number}"))
-                .spawn(move || {
-                    for read in receiver {
-                        serve(&store, &waiting, &read);
-                    }
-                })
+                .spawn(move || while queue.serve_next() {})
                 .map_err(|error| OpenError::Io("a reader's thread does not start".to_owned(), error))?;
-            threads.push(thread);
+            reads.threads.lock().push(thread);
         }
-        Ok(Reads {
+        Ok(reads)
+    }
+
+    /// Without threads: who has the queue serves it.
+    pub fn queue(store: &Arc<Store>) -> (Reads, ReadQueue) {
+        let (sender, receiver) = bounded::<Read>(store.config.readers.max(1) * QUEUED_A_READER);
+        let waiting: Arc<Mutex<HashMap<Place, Vec<Waiting>>>> = Arc::default();
+        let queue = ReadQueue {
+            store: Arc::clone(store),
+            receiver,
+            waiting: Arc::clone(&waiting),
+        };
+        let reads = Reads {
             sender: Mutex::new(Some(sender)),
             waiting,
-            threads: Mutex::new(threads),
-        })
+            threads: Mutex::default(),
+        };
+        (reads, queue)
     }
 
     pub fn lookup(
@@ -88,9 +129,10 @@ impl Reads {
         store: &Store,
         q: &Query<'_>,
         now_us: u64,
+        will_do: impl Fn(Origin) -> bool,
         done: impl FnOnce(Option<Found>) + Send + 'static,
     ) -> bool {
-        let Some((row, mark, db)) = store.probe(q) else {
+        let Some((row, mark, db)) = store.probe(q).filter(|(row, ..)| will_do(row.origin())) else {
             store.counters.misses.fetch_add(1, Relaxed);
             return false;
         };
@@ -240,11 +282,13 @@ impl Store {
         self.counters.hits.fetch_add(1, Relaxed);
         let to_us = |ms: u64| ms.saturating_sub(self.config.unix_offset_ms).saturating_mul(1000);
         Some(Found {
+            hash: wanted.hash,
             value: bytes.slice_ref(record.value),
             is_absent: record.is_absent,
             is_plain: record.is_plain,
             key_end: record.key_end,
             age_us: now_ms.saturating_sub(record.filled_ms).saturating_mul(1000),
+            filled_us: to_us(record.filled_ms),
             expires_us: (record.expires_ms != format::NEVER).then(|| to_us(record.expires_ms)),
             origin: row.origin(),
             mark: wanted.mark,

@@ -14,10 +14,11 @@ use super::{Store, Sync, recovery};
 /// Reads that a segment's file may refuse before it is given up.
 const MOST_ERRORS: u32 = 8;
 
-impl Writer<'_> {
+impl Writer {
     /// Frees what the segment that has just begun needs, oldest first.
     pub fn make_room(&mut self, now_us: u64) {
-        let config = &self.store.config;
+        let store = Arc::clone(&self.store);
+        let config = &store.config;
         let mut budget = config.segment_bytes / 2;
         for segment in self.store.segments.all() {
             let closed: u64 = self.closed().map(|segment| segment.bytes.load(Relaxed)).sum();

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use crossbeam::queue::SegQueue;
 use crossbeam::sync::Unparker;
@@ -86,6 +86,7 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         is_recovering: AtomicBool::new(true),
         is_off: AtomicBool::new(false),
         is_closing: AtomicBool::new(false),
+        shut: AtomicUsize::new(0),
         voided: Mutex::new(Some(Voided::default())),
         trouble: Mutex::new(None),
         repairs: Mutex::new(Vec::new()),

@@ -53,12 +53,12 @@ fn open(config: Config, medium: &Simulated, now_us: u64) -> (Arc<Store>, u64) {
     (store, next)
 }
 
-fn writer(store: &Store, next_sequence: u64) -> Writer<'_> {
+fn writer(store: &Arc<Store>, next_sequence: u64) -> Writer {
     Writer::new(store, next_sequence)
 }
 
 /// Turns until nothing is left to do.
-fn settle(writer: &mut Writer<'_>, now_us: &mut u64) {
+fn settle(writer: &mut Writer, now_us: &mut u64) {
     for _ in 0..100 {
         *now_us += 25_000;
         if !writer.turn(*now_us) {
@@ -152,7 +152,7 @@ impl Run {
     }
 
     /// One thing that workers or the writer do. Checks what is shown.
-    fn step(&mut self, store: &Store, writer: &mut Writer<'_>) {
+    fn step(&mut self, store: &Store, writer: &mut Writer) {
         self.now_us += self.random.u64(..5000);
         match self.random.u8(..100) {
             0..45 => {

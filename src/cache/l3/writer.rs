@@ -45,8 +45,8 @@ pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, parker: &Parker) {
     }
 }
 
-pub(super) struct Writer<'a> {
-    pub store: &'a Store,
+pub(super) struct Writer {
+    pub store: Arc<Store>,
     pub active: Option<Active>,
     next_sequence: u64,
     /// Names whose records must not come back, besides those that are queued.
@@ -95,10 +95,10 @@ enum What {
     TombstoneOfAll,
 }
 
-impl<'a> Writer<'a> {
-    pub fn new(store: &'a Store, next_sequence: u64) -> Writer<'a> {
+impl Writer {
+    pub fn new(store: &Arc<Store>, next_sequence: u64) -> Writer {
         Writer {
-            store,
+            store: Arc::clone(store),
             active: None,
             next_sequence,
             tombstones: Vec::new(),
@@ -150,7 +150,7 @@ impl<'a> Writer<'a> {
     }
 
     fn write_batch(&mut self, now_us: u64) -> bool {
-        let store = self.store;
+        let store = Arc::clone(&self.store);
         if store.queue.is_idle() && self.tombstones.is_empty() && !self.is_all_due {
             return false;
         }
@@ -186,7 +186,7 @@ impl<'a> Writer<'a> {
     }
 
     fn spill(&mut self, spill: &Spill, now_us: u64) -> usize {
-        let store = self.store;
+        let store = Arc::clone(&self.store);
         let counters = &store.counters;
         if store.marks.of(spill.hash as u32) != spill.mark {
             counters.overtaken.fetch_add(1, Relaxed);
@@ -281,13 +281,15 @@ impl<'a> Writer<'a> {
         segment.bytes.store(active.end, Relaxed);
         segment.records_end.store(active.end, Relaxed);
         self.is_unsynced = true;
+        self.retry_us = FIRST_RETRY_US;
+        self.store.all_clear();
         for record in batch {
             self.publish(&record);
         }
     }
 
     fn publish(&mut self, record: &Unpublished) {
-        let store = self.store;
+        let store = Arc::clone(&self.store);
         let counters = &store.counters;
         match record.what {
             What::Tombstone | What::TombstoneOfAll => {
@@ -325,7 +327,7 @@ impl<'a> Writer<'a> {
         if now_us < self.retry_at_us {
             return false;
         }
-        let store = self.store;
+        let store = Arc::clone(&self.store);
         let header = Header {
             sequence: self.next_sequence,
             created_ms: store.unix_ms(now_us),
@@ -369,7 +371,6 @@ impl<'a> Writer<'a> {
             buffer: Vec::new(),
             batch: Vec::new(),
         });
-        self.retry_us = FIRST_RETRY_US;
         self.make_room(now_us);
         // Moving records into it may have failed.
         self.active.is_some()
@@ -393,7 +394,6 @@ impl<'a> Writer<'a> {
             Ok(()) => {
                 segment.is_sealed.store(true, Relaxed);
                 self.store.counters.medium_bytes.fetch_add(footer.len() as u64, Relaxed);
-                self.store.all_clear();
             }
             Err(error) => {
                 // Without a footer it is read record by record, and then must not end in half of one.

@@ -50,6 +50,8 @@ pub struct Budget {
     pub spurious: usize,
     pub probe: usize,
     pub sweep: usize,
+    /// L1 is emptied by eviction.
+    pub squeeze: usize,
 }
 
 /// A connection that may break.
@@ -74,6 +76,8 @@ pub struct Scenario {
     pub is_hash: bool,
     /// After a loss the server may refuse to track.
     pub may_refuse: bool,
+    /// What L1 evicts goes to the disk.
+    pub has_l3: bool,
 }
 
 /// Unanswered commands of one session.
@@ -97,6 +101,7 @@ const NOTHING: Budget = Budget {
     spurious: 0,
     probe: 0,
     sweep: 0,
+    squeeze: 0,
 };
 
 const fn scenario(
@@ -115,6 +120,7 @@ const fn scenario(
         step_us: 1,
         is_hash: false,
         may_refuse: false,
+        has_l3: false,
     }
 }
 
@@ -392,6 +398,7 @@ pub const ALL: Scenario = Scenario {
             spurious: 1,
             probe: 2,
             sweep: 1,
+            squeeze: 0,
         },
     )
 };
@@ -411,6 +418,53 @@ pub const ALL_HEALTHY: Scenario = scenario(
         ..NOTHING
     },
 );
+
+/// The same over a tier on the disk, into which L1 is emptied again and again.
+const fn over_l3(name: &'static str, scenario: Scenario) -> Scenario {
+    Scenario {
+        name,
+        has_l3: true,
+        budget: Budget {
+            squeeze: 6,
+            ..scenario.budget
+        },
+        ..scenario
+    }
+}
+
+pub const CORE_L3: Scenario = over_l3("core-l3", CORE);
+pub const THREE_L3: Scenario = over_l3("three-l3", THREE);
+pub const PINNED_L3: Scenario = over_l3("pinned-l3", PINNED);
+pub const TWO_KEYS_L3: Scenario = over_l3("twokeys-l3", TWO_KEYS);
+pub const COMMANDS_L3: Scenario = over_l3("commands-l3", COMMANDS);
+pub const HASHES_L3: Scenario = over_l3("hashes-l3", HASHES);
+pub const FLUSH_L3: Scenario = over_l3("flush-l3", FLUSH);
+pub const HIDDEN_L3: Scenario = over_l3("hidden-l3", HIDDEN);
+pub const FLOOR_L3: Scenario = over_l3("floor-l3", FLOOR);
+pub const LOSS_L3: Scenario = over_l3("loss-l3", LOSS);
+/// One connection fills, is lost while the disk is asked for what it filled, and comes back.
+pub const LOSS_WHILE_READ_L3: Scenario = over_l3(
+    "loss-while-read-l3",
+    Scenario {
+        kill: &[Whose::Worker(0)],
+        ..scenario(
+            "",
+            &[plan(0, 6, &[(Get, 0), (Bypass, 1)]), plan(1, 6, &[(Get, 0)])],
+            &[(Set, 0)],
+            Budget {
+                foreign: 1,
+                kill: 1,
+                ..NOTHING
+            },
+        )
+    },
+);
+pub const TIME_L3: Scenario = over_l3("time-l3", TIME);
+pub const SILENCE_L3: Scenario = over_l3("silence-l3", SILENCE);
+pub const TIME_WIDE_L3: Scenario = over_l3("time-wide-l3", TIME_WIDE);
+pub const TIME_LOSS_L3: Scenario = over_l3("time-loss-l3", TIME_LOSS);
+pub const ALL_L3: Scenario = over_l3("all-l3", ALL);
+pub const ALL_HEALTHY_L3: Scenario = over_l3("all-healthy-l3", ALL_HEALTHY);
 
 pub const SCENARIOS: &[&Scenario] = &[
     &CORE,
@@ -432,6 +486,23 @@ pub const SCENARIOS: &[&Scenario] = &[
     &TIME_LOSS,
     &ALL,
     &ALL_HEALTHY,
+    &CORE_L3,
+    &THREE_L3,
+    &PINNED_L3,
+    &TWO_KEYS_L3,
+    &COMMANDS_L3,
+    &HASHES_L3,
+    &FLUSH_L3,
+    &HIDDEN_L3,
+    &FLOOR_L3,
+    &LOSS_L3,
+    &LOSS_WHILE_READ_L3,
+    &TIME_L3,
+    &SILENCE_L3,
+    &TIME_WIDE_L3,
+    &TIME_LOSS_L3,
+    &ALL_L3,
+    &ALL_HEALTHY_L3,
 ];
 
 impl Scenario {

@@ -93,7 +93,7 @@ fn strict_recovery_changes_nothing_and_stays_off() {
         writer.turn(run.now_us + step * 100_000);
     }
     let stats = store.stats();
-    assert!(stats.is_off && stats.entries == 0);
+    assert!(store.is_off.load(SeqCst) && stats.entries == 0);
     assert!(store.trouble.lock().as_ref().unwrap().contains("strict"));
     let repair = &store.repairs.lock()[0];
     assert_eq!((repair.file.as_str(), repair.offset), (name.as_str(), 64));
@@ -277,7 +277,7 @@ fn whatever_the_files_are_recovery_ends_and_shows_only_what_was_written() {
             void(&store, "name1");
             put(&store, "name1", b"new");
             settle(&mut writer, &mut now_us);
-            let is_on = !store.stats().is_off;
+            let is_on = !store.is_off.load(SeqCst);
             prop_assert_eq!(value(&store, "name1", now_us).is_some(), is_on);
             Ok(())
         })

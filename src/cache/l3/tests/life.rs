@@ -129,7 +129,7 @@ fn voids_while_the_store_recovers_count() {
     let image = medium.killed();
     let (store, leftovers) = try_open(config(), &image).unwrap();
     let next = leftovers.next_sequence;
-    assert!(store.stats().is_recovering);
+    assert!(store.is_recovering.load(SeqCst));
     void(&store, "a");
     assert_eq!(value(&store, "b", now_us), None, "not read yet");
     recovery::run(&store, leftovers, now_us);

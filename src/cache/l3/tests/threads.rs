@@ -37,7 +37,12 @@ fn look(l3: &L3, name: &str) -> Option<Found> {
         name: name.as_bytes(),
         variant: b"",
     };
-    match l3.lookup(&query, clock::now_us(), move |found| tell.send(found).unwrap()) {
+    match l3.lookup(
+        &query,
+        clock::now_us(),
+        |_| true,
+        move |found| tell.send(found).unwrap(),
+    ) {
         true => told.recv_timeout(Duration::from_secs(20)).unwrap(),
         false => None,
     }
@@ -63,7 +68,7 @@ fn it_serves_and_survives_on_a_real_directory() {
         wait_for("tombstones are written", || l3.stats().counts.tombstones == 1000);
     }
     let l3 = open_disk(disk_config(), &path).unwrap();
-    wait_for("recovery ends", || !l3.stats().is_recovering);
+    wait_for("recovery ends", || !l3.store.is_recovering.load(SeqCst));
     assert_eq!(l3.stats().entries, 1000);
     for i in 0..2000 {
         let found = look(&l3, &format!("name{i}"));
@@ -95,7 +100,12 @@ fn readers_of_one_record_share_a_read() {
             name: b"a",
             variant: b"",
         };
-        assert!(l3.lookup(&query, 1, move |found| tell.send(found.unwrap().value).unwrap()));
+        assert!(l3.lookup(
+            &query,
+            1,
+            |_| true,
+            move |found| tell.send(found.unwrap().value).unwrap()
+        ));
     }
     drop(held);
     for _ in 0..50 {
@@ -121,7 +131,7 @@ fn a_void_while_a_record_is_read_is_seen_by_its_mark() {
         name: b"a",
         variant: b"",
     };
-    assert!(l3.lookup(&query, 1, move |found| tell.send(found).unwrap()));
+    assert!(l3.lookup(&query, 1, |_| true, move |found| tell.send(found).unwrap()));
     l3.void(hash);
     drop(held);
     let found = told.recv_timeout(Duration::from_secs(20)).unwrap();
@@ -145,7 +155,7 @@ fn too_many_reads_are_shed_and_all_that_were_taken_are_answered() {
             name: name.as_bytes(),
             variant: b"",
         };
-        taken += usize::from(l3.lookup(&query, 1, move |found| tell.send(found.is_some()).unwrap()));
+        taken += usize::from(l3.lookup(&query, 1, |_| true, move |found| tell.send(found.is_some()).unwrap()));
     }
     assert!((64..=66).contains(&taken), "{taken}");
     assert_eq!(l3.stats().counts.reads_shed, 300 - taken as u64);
