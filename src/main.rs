@@ -1,8 +1,12 @@
 //! Flags and configuration, logs, run, exit code.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use nearcache::cache::l3::check::{Export, check};
+use nearcache::cache::l3::storage::Disk;
 use nearcache::cli::{self, EXIT_USAGE, Outcome};
 use nearcache::server;
 
@@ -21,7 +25,36 @@ fn main() -> ExitCode {
             Ok(()) => print(&text),
             Err(why) => refuse(EXIT_USAGE, &cli::describe(&[why])),
         },
+        Outcome::CheckL3 { path, export } => check_l3(&path, export),
         Outcome::Exit { code, text } => refuse(code, &text),
+    }
+}
+
+fn check_l3(path: &Path, export: bool) -> ExitCode {
+    let disk = match Disk::existing(path) {
+        Ok(disk) => disk,
+        Err(error) => return refuse(EXIT_USAGE, &format!("nearcache: {}: {error}\n", path.display())),
+    };
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
+    let export = if export { Export::Entries } else { Export::Nothing };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let report = match check(&disk, now_ms, export, &mut out).and_then(|report| match out.flush() {
+        Ok(()) => Ok(report),
+        Err(error) => Err(format!("nothing more can be written: {error}")),
+    }) {
+        Ok(report) => report,
+        Err(why) => return refuse(EXIT_USAGE, &format!("nearcache: {why}\n")),
+    };
+    drop(out);
+    let code = if report.is_sound() { 0 } else { 1 };
+    match export {
+        Export::Entries => refuse(code, &report.to_string()),
+        Export::Nothing => {
+            print(&report.to_string());
+            ExitCode::from(code)
+        }
     }
 }
 

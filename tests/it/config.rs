@@ -209,7 +209,8 @@ fn the_readme_names_every_flag_and_no_other() {
             .map(str::to_owned)
             .collect()
     };
-    let of_binary: BTreeSet<String> = flags_in(&text(&nearcache(&["--help"], &[]).stdout));
+    let help_of = |args: &[&str]| flags_in(&text(&nearcache(args, &[]).stdout));
+    let of_binary: BTreeSet<String> = &help_of(&["--help"]) | &help_of(&["l3-check", "--help"]);
     // The section on performance is about other programs.
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let of_readme: BTreeSet<String> = readme

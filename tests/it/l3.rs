@@ -1,6 +1,7 @@
 //! The tier on the disk, from outside: what L1 cannot hold is answered from there, truly, and outlives the process.
 
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -342,4 +343,73 @@ fn a_directory_that_is_taken_away_is_told_of_and_costs_only_itself() {
         read_all(&mut client, 1);
         l3(&proxy, "entries") > 500.0 && proxy.metric("nearcache_l3_state", &["state=\"working\""]) == Some(1.0)
     });
+}
+
+#[test]
+fn the_files_can_be_verified_and_exported_while_no_process_uses_them() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_nearcache"))
+            .arg("l3-check")
+            .arg(dir.path())
+            .args(args)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    {
+        let mut proxy = proxy(&server, dir.path(), "");
+        let mut direct = server.client();
+        direct.expect(&["SET", "fleeting", "v", "PX", "100000000"], "+OK");
+        direct.expect(&[&b"SET"[..], b"binary", b"\xff\xfe"], "+OK");
+        set_all(&server, 1);
+        let mut client = proxy.client();
+        client.cmd(&["GET", "fleeting"]);
+        client.cmd(&["GET", "binary"]);
+        client.cmd(&["HGETALL", "hash"]);
+        read_all(&mut client, 1);
+        settled(&proxy);
+        client.expect(&["SET", "k0", "new"], "+OK");
+        let (code, _, said) = run(&[]);
+        assert!(code == Some(2) && said.contains("in use by another process"), "{said}");
+        proxy.terminate();
+        assert!(proxy.wait(STEP).unwrap().success());
+    }
+    let (code, report, _) = run(&[]);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(
+        report.contains(": sealed, ") && report.contains("damage: none"),
+        "{report}"
+    );
+    let (code, lines, summary) = run(&["--export"]);
+    assert_eq!(code, Some(0));
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(summary.contains(&format!(" {} alive", lines.len())), "{summary}");
+    assert!(lines.len() > KEYS / 2);
+    let of = |key: &str| lines.iter().find(|line| line["key"] == key);
+    assert_eq!(of("k0"), None, "it was overwritten");
+    assert_eq!(of("k1").unwrap()["value"], value(1, 1));
+    assert_eq!(of("binary").unwrap()["value_hex"], "fffe");
+    assert_eq!(of("fleeting").unwrap()["expires_with_key"], true);
+    assert!(of("hash").unwrap()["absent"] == true && of("hash").unwrap()["variant_hex"].is_string());
+
+    let segment = dir.path().join("0000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let (code, report, _) = run(&[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        report.contains("damage at offset ") && report.contains("the checksum does not fit"),
+        "{report}"
+    );
+    let missing = dir.path().join("missing");
+    let output = Command::new(env!("CARGO_BIN_EXE_nearcache"))
+        .arg("l3-check")
+        .arg(missing)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
 }

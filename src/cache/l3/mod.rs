@@ -18,6 +18,7 @@
 //! - the files take no more than the configured size and one segment;
 //! - an error of the medium costs entries, not the process.
 
+pub mod check;
 pub mod format;
 pub mod storage;
 
