@@ -10,6 +10,9 @@
 //! average from its first eviction on, counted like the others: played several times to find it. The column `entries` says
 //! how many that were on average.
 //!
+//! **L3.** `--below 10%` adds rows for the same L1 over an L3 of that part of the footprint, its files on the disk of this
+//! machine (`TMPDIR`): misses of both, the bytes written, all included, and their ratio to writing every entry that L1 evicts.
+//!
 //! **The limit.** Where entries are equal, Belady's rule with bypass (keep what is read again soonest) is the least number
 //! of misses that there is. With sizes the least number is hard to compute; the limit shown is then a bound which no policy
 //! can pass and perhaps none reaches: each interval from a read of a key to its next takes size × length of the room ×
@@ -20,13 +23,17 @@
 #[path = "replay/trace.rs"]
 mod trace;
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use bytes::Bytes;
 use clap::Parser;
 use lru::LruCache;
+use nearcache::cache::l3::storage::Disk;
+use nearcache::cache::l3::{self, Admission, Hand, L3};
 use nearcache::cache::{
     Asker, Consistency, Decision, Fill, L1, L1Config, Leasing, LinkId, Links, Objective, Own, Query, Value, name_hash,
 };
@@ -51,6 +58,12 @@ struct Options {
     /// Larger values are not kept by L1
     #[arg(long, default_value = "1MiB", value_parser = parse_size)]
     max_value: usize,
+    /// An L3 of this part of the footprint below L1
+    #[arg(long, value_parser = parse_percent)]
+    below: Option<f64>,
+    /// When it admits: all, second-sight or third-sight
+    #[arg(long, default_value = "all,second-sight", value_delimiter = ',', value_parser = parse_admission)]
+    admission: Vec<Admission>,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -94,7 +107,16 @@ fn play(name: &str, options: &Options) -> Result<(), String> {
                 Objective::Requests => "L1 requests",
                 Objective::Bytes => "L1 bytes",
             };
-            rows.push((label, l1(&trace, room, objective, options)?));
+            let (tally, budget_bytes) = l1(&trace, room, objective, options)?;
+            rows.push((label, tally));
+            for &admission in options.below.iter().flat_map(|_| &options.admission) {
+                let label = match admission {
+                    Admission::All => "+ L3 all",
+                    Admission::SecondSight => "+ L3 second",
+                    Admission::ThirdSight => "+ L3 third",
+                };
+                rows.push((label, over_l3(&trace, budget_bytes, objective, admission, options)?));
+            }
         }
         rows.push(("limit", limit(&trace, room)));
         for (policy, tally) in rows {
@@ -108,6 +130,12 @@ fn play(name: &str, options: &Options) -> Result<(), String> {
                     .checked_div(tally.looks)
                     .map_or_else(String::new, |entries| entries.to_string()),
             ))?;
+            if let Some((bytes, ratio)) = tally.written {
+                print(format!(
+                    "  {:>20}  written: {bytes} bytes, {ratio:.2} of all that L1 evicted",
+                    ""
+                ))?;
+            }
         }
     }
     Ok(())
@@ -122,6 +150,8 @@ struct Tally {
     /// Entries held, added up over so many looks.
     held: usize,
     looks: usize,
+    /// By L3: bytes, and what part they are of writing whatever L1 evicts.
+    written: Option<(u64, f64)>,
 }
 
 impl Tally {
@@ -177,10 +207,19 @@ struct Played<'a> {
     trace: &'a Trace,
     /// Values are cut from this.
     bytes: Bytes,
+    /// What the threads of L3 would do.
+    disk: Option<RefCell<Hand>>,
 }
 
 impl<'a> Played<'a> {
-    fn new(trace: &'a Trace, budget_bytes: usize, objective: Objective, options: &Options) -> Result<Self, String> {
+    fn new(
+        trace: &'a Trace,
+        budget_bytes: usize,
+        objective: Objective,
+        options: &Options,
+        l3: Option<(L3, Hand)>,
+    ) -> Result<Self, String> {
+        let (l3, disk) = l3.unzip();
         let links = Arc::new(Links::new(1_000_000));
         let link = links.add().ok_or("no link is left")?;
         let config = L1Config {
@@ -194,7 +233,8 @@ impl<'a> Played<'a> {
             objective,
         };
         Ok(Played {
-            l1: L1::new(config, Arc::clone(&links)),
+            l1: L1::over(config, Arc::clone(&links), l3.map(Arc::new)),
+            disk: disk.map(RefCell::new),
             links,
             link,
             trace,
@@ -227,6 +267,19 @@ impl<'a> Played<'a> {
         match self.l1.decide(&query, &asker, Leasing::Allowed, || (), |_| ()) {
             Decision::Hit(()) => true,
             Decision::Leased(lease) => {
+                if let Some(disk) = &self.disk {
+                    let (tell, told) = channel();
+                    let is_below = self
+                        .l1
+                        .look_below(&query, request.now_us, move |found| drop(tell.send(found)));
+                    if is_below
+                        && disk.borrow_mut().read()
+                        && let Ok(Some(found)) = told.recv()
+                        && self.l1.promote(lease, &found, request.now_us).is_some()
+                    {
+                        return true;
+                    }
+                }
                 let value = &self.bytes[..request.value_bytes as usize];
                 let fill = Fill {
                     value: Value::Bytes(value),
@@ -244,20 +297,22 @@ impl<'a> Played<'a> {
 }
 
 /// Plays with the budget at which L1 holds as much as the room, see the head of this file.
-fn l1(trace: &Trace, room: u64, objective: Objective, options: &Options) -> Result<Tally, String> {
+/// Returns that budget, too.
+fn l1(trace: &Trace, room: u64, objective: Objective, options: &Options) -> Result<(Tally, usize), String> {
     let mut budget_bytes = if trace.has_sizes { room } else { room * 200 } as f64;
     // Budgets with which it holds no more, and more.
     let (mut low, mut high) = (0.0, f64::INFINITY);
-    let mut nearest: Option<(f64, Tally)> = None;
+    let mut nearest: Option<(f64, Tally, usize)> = None;
     for _ in 0..MOST_TRIES {
-        let (tally, held) = play_l1(trace, budget_bytes as usize, objective, options)?;
+        let played = Played::new(trace, budget_bytes as usize, objective, options, None)?;
+        let (tally, held) = play_l1(trace, &played);
         let ratio = room as f64 / held;
         if ratio < 1.0 {
             high = budget_bytes;
         } else {
             low = budget_bytes;
-            if nearest.as_ref().is_none_or(|&(best, _)| ratio < best) {
-                nearest = Some((ratio, tally));
+            if nearest.as_ref().is_none_or(|&(best, ..)| ratio < best) {
+                nearest = Some((ratio, tally, budget_bytes as usize));
             }
             if ratio < 1.0 + CLOSE {
                 break;
@@ -270,7 +325,7 @@ fn l1(trace: &Trace, room: u64, objective: Objective, options: &Options) -> Resu
         }
     }
     match nearest {
-        Some((_, tally)) => Ok(tally),
+        Some((_, tally, budget_bytes)) => Ok((tally, budget_bytes)),
         None => Err(format!("no budget was found with which L1 holds {room}")),
     }
 }
@@ -279,18 +334,62 @@ fn l1(trace: &Trace, room: u64, objective: Objective, options: &Options) -> Resu
 const CLOSE: f64 = 0.01;
 const MOST_TRIES: usize = 12;
 
-/// Returns what was held on average too, counted as the room is.
-fn play_l1(
+/// Plays with that budget over an L3.
+fn over_l3(
     trace: &Trace,
     budget_bytes: usize,
     objective: Objective,
+    admission: Admission,
     options: &Options,
-) -> Result<(Tally, f64), String> {
-    let played = Played::new(trace, budget_bytes, objective, options)?;
+) -> Result<Tally, String> {
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let disk = Disk::new(dir.path()).map_err(|error| error.to_string())?;
+    // As much of keys and values as the room says, and what a record takes besides.
+    let room = trace.footprint as f64 * options.below.unwrap_or_default() / 100.0;
+    let key_bytes = trace.keys.iter().map(|key| key.len()).sum::<usize>() as f64 / trace.keys.len() as f64;
+    let value_bytes = trace.requests.iter().map(|r| r.value_bytes as f64).sum::<f64>() / trace.requests.len() as f64;
+    let record_bytes = key_bytes + value_bytes + 56.0;
+    let size_bytes = match trace.has_sizes {
+        true => room * record_bytes / (key_bytes + value_bytes),
+        false => room * record_bytes,
+    } as u64;
+    let config = l3::Config {
+        size_bytes,
+        segment_bytes: (size_bytes / 16).clamp(4 << 10, 64 << 20),
+        max_value_bytes: options.max_value,
+        queue_bytes: 64 << 20,
+        admission,
+        sync: l3::Sync::Never,
+        recovery: l3::Recovery::Strict,
+        write_bytes_a_second: None,
+        readers: 1,
+        hash: |_, name| name_hash(name),
+        unix_offset_ms: 1_700_000_000_000,
+    };
+    let opened = L3::open_by_hand(config, Box::new(disk), 1).map_err(|error| error.to_string())?;
+    let played = Played::new(trace, budget_bytes, objective, options, Some(opened))?;
+    let (mut tally, _) = play_l1(trace, &played);
+    if let Some(l3) = played.l1.l3() {
+        let counts = l3.stats().counts;
+        let evicted = counts.writes + counts.kept + counts.refused_admission + counts.refused_too_large;
+        let each = counts.write_bytes as f64 / counts.writes.max(1) as f64;
+        tally.written = Some((
+            counts.medium_bytes,
+            counts.medium_bytes as f64 / (evicted as f64 * each),
+        ));
+    }
+    Ok(tally)
+}
+
+/// Returns what was held on average too, counted as the room is.
+fn play_l1(trace: &Trace, played: &Played<'_>) -> (Tally, f64) {
     let (mut tally, mut held, mut looks) = (Tally::default(), 0.0, 0.0);
     for (i, request) in trace.requests.iter().enumerate() {
         if !played.request(request) && request.is_read {
             tally.miss(request);
+        }
+        if let Some(disk) = &played.disk {
+            disk.borrow_mut().write(request.now_us.max(i as u64));
         }
         // Asking takes all locks, and what is held changes slowly.
         if i % 16 == 0 || i + 1 == trace.requests.len() {
@@ -306,7 +405,7 @@ fn play_l1(
             }
         }
     }
-    Ok((tally, held / looks))
+    (tally, held / looks)
 }
 
 /// What no policy can do without, see the head of this file.
@@ -389,6 +488,15 @@ fn parse_objective(text: &str) -> Result<Objective, String> {
         "requests" => Ok(Objective::Requests),
         "bytes" => Ok(Objective::Bytes),
         _ => Err("must be \"requests\" or \"bytes\"".into()),
+    }
+}
+
+fn parse_admission(text: &str) -> Result<Admission, String> {
+    match text {
+        "all" => Ok(Admission::All),
+        "second-sight" => Ok(Admission::SecondSight),
+        "third-sight" => Ok(Admission::ThirdSight),
+        _ => Err("must be \"all\", \"second-sight\" or \"third-sight\"".into()),
     }
 }
 

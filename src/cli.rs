@@ -5,8 +5,8 @@
 //! it is given, and it never prints or exits itself.
 
 use crate::config::{Config, Origin, Settings, Warning, on_loopback};
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -20,6 +20,12 @@ pub enum Outcome {
     Print(String),
     /// The same, if the files that the configuration names hold what they should.
     Check(Box<Config>, String),
+    /// Look at the files of L3 in this directory, print what is in them, and end.
+    CheckL3 {
+        path: PathBuf,
+        /// Print each entry as a line of JSON, and the summary on standard error.
+        export: bool,
+    },
     /// Print this on standard error and end with this code.
     Exit {
         /// The code: [`EXIT_USAGE`].
@@ -41,6 +47,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: impl Fn(&str) -> Opt
         }
         Err(error) => return refused(error.to_string()),
     };
+    if let Some(Tool::L3Check { path, export }) = flags.tool {
+        return Outcome::CheckL3 { path, export };
+    }
     let mut settings = Settings::default();
     add_file(&mut settings, &flags, &env);
     let warnings = settings.add_environment(env);
@@ -63,8 +72,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: impl Fn(&str) -> Opt
 /// fronts that. Every flag has an environment variable: --l1 is NEARCACHE_L1. Flags win over the environment,
 /// the environment over the file.
 #[derive(Parser)]
-#[command(name = "nearcache", version, max_term_width = 100)]
+#[command(
+    name = "nearcache",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
 struct Flags {
+    #[command(subcommand)]
+    tool: Option<Tool>,
     /// The Redis to front: redis://[[user]:password@]host[:port][/db], rediss:// for TLS,
     /// redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/name[/db],
     /// redis+cluster://[[user]:password@]host[:port][,host[:port]...] or unix:///path
@@ -88,6 +105,12 @@ struct Flags {
     /// Memory for cached entries [default: 256MiB]
     #[arg(long, value_name = "SIZE")]
     l1: Option<String>,
+    /// Keep what L1 evicts in this directory, or off [default: off]
+    #[arg(long, value_name = "PATH|off")]
+    l3: Option<String>,
+    /// What the files of L3 may take [default: 4GiB]
+    #[arg(long, value_name = "SIZE")]
+    l3_size: Option<String>,
     /// error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -103,10 +126,20 @@ struct Flags {
     // Known to the grammar so that they are refused with a reason, and not shown as if they could be used.
     #[arg(long, value_name = "ADDR|off", hide = true)]
     dashboard: Option<String>,
-    #[arg(long, value_name = "PATH", hide = true)]
-    l3: Option<String>,
-    #[arg(long, value_name = "SIZE", hide = true)]
-    l3_size: Option<String>,
+}
+
+/// What the program does besides serving.
+#[derive(Subcommand)]
+enum Tool {
+    /// Verify the files of L3 while no process uses them: code 0 if they are sound, 1 if not
+    #[command(name = "l3-check")]
+    L3Check {
+        /// The directory
+        path: PathBuf,
+        /// Print each entry that would be found as a line of JSON; the summary goes to standard error
+        #[arg(long)]
+        export: bool,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -150,8 +183,8 @@ fn add_flags(settings: &mut Settings, flags: Flags) {
         ("--log-level", "log.level", flags.log_level),
         ("--log-format", "log.format", flags.log_format),
         ("--dashboard", "dashboard", flags.dashboard),
-        ("--l3", "cache.l3", flags.l3),
-        ("--l3-size", "cache.l3_size", flags.l3_size),
+        ("--l3", "l3.path", flags.l3),
+        ("--l3-size", "l3.size", flags.l3_size),
     ] {
         if let Some(value) = value {
             settings.set(key, value, Origin::Flag(flag));

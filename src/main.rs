@@ -1,8 +1,12 @@
 //! Flags and configuration, logs, run, exit code.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use nearcache::cache::l3::check::{Export, check};
+use nearcache::cache::l3::storage::Disk;
 use nearcache::cli::{self, EXIT_USAGE, Outcome};
 use nearcache::config::Config;
 use nearcache::server;
@@ -30,6 +34,7 @@ fn main() -> ExitCode {
             Ok(()) => print(&text),
             Err(why) => refuse(EXIT_USAGE, &cli::describe(&[why])),
         },
+        Outcome::CheckL3 { path, export } => check_l3(&path, export),
         Outcome::Exit { code, text } => refuse(code, &text),
     }
 }
@@ -43,6 +48,7 @@ fn reread() -> Result<Config, String> {
     match read() {
         Outcome::Run(config, _) => Ok(*config),
         Outcome::Exit { text, .. } | Outcome::Print(text) | Outcome::Check(_, text) => Err(text),
+        Outcome::CheckL3 { .. } => Err("the arguments are those of l3-check".to_owned()),
     }
 }
 
@@ -52,6 +58,34 @@ fn give_memory_back_soon() -> Result<(), tikv_jemalloc_ctl::Error> {
     "arenas.dirty_decay_ms\0".name().write(DIRTY_DECAY_MS)?;
     max_background_threads::write(1)?;
     background_thread::write(true)
+}
+
+fn check_l3(path: &Path, export: bool) -> ExitCode {
+    let disk = match Disk::existing(path) {
+        Ok(disk) => disk,
+        Err(error) => return refuse(EXIT_USAGE, &format!("nearcache: {}: {error}\n", path.display())),
+    };
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
+    let export = if export { Export::Entries } else { Export::Nothing };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let report = match check(&disk, now_ms, export, &mut out).and_then(|report| match out.flush() {
+        Ok(()) => Ok(report),
+        Err(error) => Err(format!("nothing more can be written: {error}")),
+    }) {
+        Ok(report) => report,
+        Err(why) => return refuse(EXIT_USAGE, &format!("nearcache: {why}\n")),
+    };
+    drop(out);
+    let code = if report.is_sound() { 0 } else { 1 };
+    match export {
+        Export::Entries => refuse(code, &report.to_string()),
+        Export::Nothing => {
+            print(&report.to_string());
+            ExitCode::from(code)
+        }
+    }
 }
 
 fn print(text: &str) -> ExitCode {

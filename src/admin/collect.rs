@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::health::{Seen, Status};
 use crate::cache::Stats;
+use crate::cache::l3::{L3, State};
 use crate::clock;
 use crate::metrics::expose::{Exposition, Labels};
 use crate::metrics::names::{self, Number};
 use crate::metrics::{Counters, Durations, Tally};
 use crate::proxy::shared::Shared;
-use crate::upstream::breaker::State;
+use crate::upstream::breaker;
 use crate::upstream::sentinel::Sentinels;
 
 pub fn collect(shared: &Shared) -> Exposition {
@@ -17,6 +18,9 @@ pub fn collect(shared: &Shared) -> Exposition {
     let stats = shared.cache.stats();
     layers(&mut out, shared, &stats);
     l1(&mut out, &stats);
+    if let Some(store) = shared.cache.l3() {
+        l3(&mut out, shared, store);
+    }
     for (metric, field) in TOTALS {
         out.add(&metric, &[], total(shared, field));
     }
@@ -62,6 +66,8 @@ const DURATIONS: [(&str, &str, DurationsField); 2] = [
 /// Labels while there are no key classes.
 const IN_L1: &Labels<'static> = &[(names::LAYER, names::L1), (names::CLASS, names::DEFAULT_CLASS)];
 const IN_L2: &Labels<'static> = &[(names::LAYER, names::L2), (names::CLASS, names::DEFAULT_CLASS)];
+
+const IN_L3: &Labels<'static> = &[(names::LAYER, names::L3), (names::CLASS, names::DEFAULT_CLASS)];
 
 /// The `cache_*` family. Every number is one counter or a sum of counters, never a difference: two counters are not read
 /// in one moment, and a total that seems to shrink is taken for a restart.
@@ -116,6 +122,72 @@ fn l1(out: &mut Exposition, stats: &Stats) {
     );
 }
 
+/// Nothing is published of a tier that there is not.
+fn l3(out: &mut Exposition, shared: &Shared, store: &L3) {
+    let stats = store.stats();
+    let counts = stats.counts;
+    out.add(&names::CACHE_HITS, IN_L3, total(shared, |c| &c.l3_hits_total));
+    out.add(&names::CACHE_MISSES, IN_L3, total(shared, |c| &c.l3_misses_total));
+    out.add(
+        &names::CACHE_ERRORS,
+        IN_L3,
+        (counts.read_errors + counts.write_errors) as f64,
+    );
+    out.add(&names::CACHE_SIZE, IN_L3, stats.file_bytes as f64);
+    let stored = [(names::OPERATION, names::SET), (names::LAYER, names::L3)];
+    out.add(&names::CACHE_THROUGHPUT, &stored, counts.writes as f64);
+    out.add(&names::L3_ENTRIES, &[], stats.entries as f64);
+    out.add(&names::L3_SEGMENTS, &[], stats.segments as f64);
+    out.add(&names::L3_INDEX, &[], (stats.index_bytes + stats.sketch_bytes) as f64);
+    out.add(&names::L3_QUEUED, &[], stats.queued_bytes as f64);
+    let state = store.state();
+    for one in State::ALL {
+        out.add(
+            &names::L3_STATE,
+            &[(names::STATE, one.name())],
+            f64::from(u8::from(state == one)),
+        );
+    }
+    for (what, bytes) in [
+        ("evicted", counts.write_bytes),
+        ("moved", counts.reinserted_bytes),
+        ("all", counts.medium_bytes),
+    ] {
+        out.add(&names::L3_WRITTEN, &[(names::OPERATION, what)], bytes as f64);
+    }
+    for (reason, count) in [
+        ("kept", counts.kept),
+        ("admission", counts.refused_admission),
+        ("too_large", counts.refused_too_large),
+        ("queue_full", counts.dropped_queue_full),
+        ("rate", counts.dropped_rate),
+        ("trouble", counts.dropped_trouble),
+        ("voided", counts.overtaken),
+    ] {
+        out.add(&names::L3_DROPPED, &[(names::REASON, reason)], count as f64);
+    }
+    for (outcome, count) in [
+        ("found", counts.hits),
+        ("joined", counts.reads_joined),
+        ("shed", counts.reads_shed),
+    ] {
+        out.add(&names::L3_READS, &[(names::OPERATION, outcome)], count as f64);
+    }
+    for (fault, count) in [
+        ("damaged_record", counts.corrupt_records),
+        ("read", counts.read_errors),
+        ("write", counts.write_errors),
+        ("segment", counts.retired_segments),
+        ("repair", counts.repairs),
+    ] {
+        out.add(&names::L3_FAULTS, &[(names::REASON, fault)], count as f64);
+    }
+    out.add(&names::L3_VOIDS, &[], counts.voids as f64);
+    out.add(&names::L3_EXPIRATIONS, &[], counts.expirations as f64);
+    out.add(&names::L3_TOMBSTONES, &[], counts.tombstones as f64);
+    out.add(&names::L3_RECLAIMED, &[], counts.reclaimed_segments as f64);
+}
+
 fn upstream(out: &mut Exposition, shared: &Shared) {
     let seen = Seen::of(shared);
     let links = seen.links;
@@ -134,7 +206,7 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
     for node in shared.nodes() {
         let (name, breaker) = (node.node(), node.breaker());
         let now = breaker.state();
-        for state in State::ALL {
+        for state in breaker::State::ALL {
             let labels = [(names::NODE, &*name), (names::STATE, state.name())];
             out.add(&names::BREAKER_STATE, &labels, f64::from(u8::from(state == now)));
             out.add(&names::BREAKER_CHANGES, &labels, breaker.changes(state) as f64);

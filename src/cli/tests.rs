@@ -275,7 +275,7 @@ fn problems_of_all_sources_are_told_together() {
             "--l1=4",
             "--port=x",
             "--upstream=redis+cluster://h/1",
-            "--l3=/d",
+            "--dashboard=127.0.0.1:1",
         ],
         &env,
     );
@@ -287,7 +287,7 @@ fn problems_of_all_sources_are_told_together() {
         "--l1: \"4\" needs a unit",
         &format!("{path}:2: cache.bound: must be at least 100ms, found 5ms"),
         "LOG_LEVEL: must be one of",
-        "--l3: the L3 tier: this part of nearcache does not exist yet",
+        "--dashboard: the dashboard: this part of nearcache does not exist yet",
         "8 problems",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
@@ -320,7 +320,7 @@ fn what_is_asked_for_is_printed() {
     assert!(printed(&["--version"]).starts_with("nearcache "));
     let help = printed(&["--help"]);
     assert!(
-        help.contains("--upstream") && !help.contains("--l3") && help.ends_with('\n'),
+        help.contains("--upstream") && !help.contains("--dashboard") && help.ends_with('\n'),
         "{help}"
     );
     assert!(printed(&["--print-config", "--l1=2GiB"]).contains("l1 = \"2GiB\""));

@@ -5,10 +5,10 @@
 //! something to a later part are answered with a warning: silence would let an operator believe in them.
 //! Pure but for the function that is asked for a variable.
 
-use super::Endpoint;
 use super::layers::{Origin, Settings};
 use super::reader::{Reader, parse_flag};
 use super::url::{DEFAULT_PORT, Seat, UpstreamUrl, absent, percent_encode, raw_user_info, split_host_port};
+use super::{Endpoint, OFF};
 use std::fmt;
 
 /// Something an operator should know that does not keep the proxy from starting.
@@ -64,7 +64,7 @@ impl Settings {
             let warnings = if env("NEARCACHE_UPSTREAM").is_some() {
                 &mut unheard
             } else {
-                warnings
+                &mut *warnings
             };
             let url = beside_sentinels(address.as_deref(), &sentinels.join(","), name.trim(), warnings);
             self.set("upstream.url", url, Origin::Environment("SENTINEL_ADDRS"));
@@ -82,12 +82,27 @@ impl Settings {
         if let Some(level) = env("LOG_LEVEL") {
             self.set("log.level", level, Origin::Environment("LOG_LEVEL"));
         }
-        // L1 is the only tier there is: without it nothing is cached, and it needs caching to be on at all.
+        // L3 holds what L1 evicts: without L1 nothing is cached, and it needs caching to be on at all.
         if let Some(value) = env("CACHE_ENABLED") {
             self.set("cache.enabled", value, Origin::Environment("CACHE_ENABLED"));
         }
         if let Some(value) = env("CACHE_L1_ENABLED").filter(|value| parse_flag(value) != Some(true)) {
             self.set("cache.enabled", value, Origin::Environment("CACHE_L1_ENABLED"));
+        }
+        if let Some(path) = env("CACHE_L3_PATH") {
+            self.set("l3.path", path, Origin::Environment("CACHE_L3_PATH"));
+        }
+        if let Some(value) = env("CACHE_L3_ENABLED") {
+            match parse_flag(&value) {
+                Some(true) if env("CACHE_L3_PATH").is_none() && env("NEARCACHE_L3").is_none() => {
+                    warnings.push(Warning(
+                        "CACHE_L3_ENABLED is ignored: CACHE_L3_PATH, the directory, is not set".to_owned(),
+                    ));
+                }
+                Some(true) => {}
+                Some(false) => self.set("l3.path", OFF, Origin::Environment("CACHE_L3_ENABLED")),
+                None => self.problem("CACHE_L3_ENABLED", format!("must be true or false, found \"{value}\"")),
+            }
         }
     }
 
@@ -171,32 +186,22 @@ const OWN: [(&str, &str); 17] = [
     ("NEARCACHE_LOG_LEVEL", "log.level"),
     ("NEARCACHE_LOG_FORMAT", "log.format"),
     ("NEARCACHE_DASHBOARD", "dashboard"),
-    ("NEARCACHE_L3", "cache.l3"),
-    ("NEARCACHE_L3_SIZE", "cache.l3_size"),
+    ("NEARCACHE_L3", "l3.path"),
+    ("NEARCACHE_L3_SIZE", "l3.size"),
 ];
 
 /// Options of the grammar whose part is missing, and what to do instead.
-const ABSENT: [(&str, &str, &str); 3] = [
-    (
-        "dashboard",
-        "the dashboard",
-        "leave it \"off\" and read /metrics at the admin address",
-    ),
-    ("cache.l3", "the L3 tier", "leave it out and give L1 more memory (--l1)"),
-    (
-        "cache.l3_size",
-        "the L3 tier",
-        "leave it out and give L1 more memory (--l1)",
-    ),
-];
+const ABSENT: [(&str, &str, &str); 1] = [(
+    "dashboard",
+    "the dashboard",
+    "leave it \"off\" and read /metrics at the admin address",
+)];
 
 /// Variables without effect, with the truth value that asks for nothing which is missing.
-const WITHOUT_EFFECT: [(&str, Option<bool>); 10] = [
+const WITHOUT_EFFECT: [(&str, Option<bool>); 8] = [
     ("REDIS_MASTER_ADDR", NO_VALUE),
     ("REDIS_SLAVE_ADDRS", NO_VALUE),
     ("CACHE_L2_ENABLED", Some(true)),
-    ("CACHE_L3_ENABLED", Some(false)),
-    ("CACHE_L3_PATH", NO_VALUE),
     ("CACHE_DEFAULT_TTL", NO_VALUE),
     ("CACHE_VM_STATE_TTL", NO_VALUE),
     ("CACHE_VM_METRICS_TTL", NO_VALUE),

@@ -14,6 +14,7 @@ mod cache;
 mod clients;
 mod credentials;
 mod environment;
+mod l3;
 mod layers;
 mod listen;
 mod log;
@@ -30,6 +31,7 @@ pub use cache::{Cache, Consistency, Objective};
 pub use clients::Clients;
 pub use credentials::Password;
 pub use environment::{Warning, on_loopback};
+pub use l3::{Admission, L3, Recovery, Sync};
 pub use layers::{Origin, Problem, Settings};
 pub use listen::ListenAddr;
 pub use log::{Log, LogFormat, LogLevel};
@@ -66,6 +68,8 @@ pub struct Config {
     pub auth: Auth,
     /// What is kept in memory, and for how long.
     pub cache: Cache,
+    /// What is kept on the disk.
+    pub l3: L3,
     /// What is logged, and how.
     pub log: Log,
     /// How the proxy ends.
@@ -85,6 +89,7 @@ impl Default for Config {
             clients: Clients::default(),
             auth: Auth::default(),
             cache: Cache::default(),
+            l3: L3::default(),
             log: Log::default(),
             shutdown: Shutdown::default(),
         }
@@ -126,6 +131,7 @@ impl Config {
             ("clients", self.clients.settings()),
             ("auth", self.auth.settings()),
             ("cache", self.cache.settings()),
+            ("l3", self.l3.settings()),
             ("log", self.log.settings()),
             ("shutdown", self.shutdown.settings()),
         ] {
@@ -149,6 +155,7 @@ impl Config {
             breaker: Breaker::read(reader),
             auth: Auth::read(reader),
             cache: Cache::read(reader),
+            l3: L3::read(reader),
             log: Log::read(reader),
             shutdown: Shutdown::read(reader),
             clients,

@@ -128,6 +128,16 @@ impl Reader {
         }
     }
 
+    /// A size that may be `off`; 0 means the same.
+    pub fn bytes_or_off(&mut self, key: &'static str, default: Option<usize>, min: usize) -> Option<usize> {
+        let is_off = |entry: &Entry| matches!(&entry.value, Value::Text(text) if text == OFF || text == "0");
+        match self.entry(key) {
+            None => default,
+            Some(entry) if is_off(&entry) => None,
+            Some(_) => Some(self.bytes(key, default.unwrap_or(min), min)),
+        }
+    }
+
     pub fn length(&mut self, key: &'static str, default: Duration, min: Duration) -> Duration {
         self.with_unit(key, A_DURATION, parse_duration)
             .and_then(|length| self.in_bounds(key, length, min))

@@ -64,6 +64,9 @@ pub struct Counters {
     pub l1_misses_total: Tally,
     /// Of the misses: reads that waited for somebody else's.
     pub followers_total: Tally,
+    /// Misses that the disk was asked about: answered from there, and sent on.
+    pub l3_hits_total: Tally,
+    pub l3_misses_total: Tally,
     /// Requests answered by the proxy itself.
     pub local_total: Tally,
     /// Requests sent over shared connections (a transaction counts all of its requests).

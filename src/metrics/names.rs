@@ -6,6 +6,7 @@
 pub const LAYER: &str = "cache_layer";
 pub const L1: &str = "l1";
 pub const L2: &str = "l2";
+pub const L3: &str = "l3";
 /// The key class that a sample is about, and the class of every key while there are no others.
 pub const CLASS: &str = "cache_type";
 pub const DEFAULT_CLASS: &str = "default";
@@ -81,6 +82,50 @@ pub const L1_STALE: Number = counter(
 pub const L1_FOLLOWERS: Number = counter(
     "nearcache_l1_followers_total",
     "Misses that waited for another client's read of the same key.",
+);
+
+pub const L3_ENTRIES: Number = gauge("nearcache_l3_entries", "Entries on the disk.");
+pub const L3_SEGMENTS: Number = gauge("nearcache_l3_segments", "Segment files.");
+pub const L3_INDEX: Number = gauge(
+    "nearcache_l3_index_bytes",
+    "Memory of the index of what is on the disk, and of what remembers which keys were missed.",
+);
+pub const L3_QUEUED: Number = gauge("nearcache_l3_queued_bytes", "Evicted entries that wait to be written.");
+pub const L3_STATE: Number = gauge(
+    "nearcache_l3_state",
+    "1 for the state that L3 is in, 0 for the others: working, recovering, in trouble, off after damage.",
+);
+pub const L3_WRITTEN: Number = counter(
+    "nearcache_l3_written_bytes_total",
+    "Bytes written, by what they are: evicted entries, entries moved to a newer segment, everything.",
+);
+pub const L3_DROPPED: Number = counter(
+    "nearcache_l3_dropped_total",
+    "Evicted entries that were not written, by reason.",
+);
+pub const L3_VOIDS: Number = counter(
+    "nearcache_l3_voids_total",
+    "Entries on the disk that a change of their key ended.",
+);
+pub const L3_EXPIRATIONS: Number = counter(
+    "nearcache_l3_expirations_total",
+    "Entries on the disk, or on their way there, whose time had come.",
+);
+pub const L3_TOMBSTONES: Number = counter(
+    "nearcache_l3_tombstones_total",
+    "Records written so that what was voided does not come back after a restart.",
+);
+pub const L3_RECLAIMED: Number = counter(
+    "nearcache_l3_reclaimed_segments_total",
+    "Segments given up to make room for newer ones.",
+);
+pub const L3_READS: Number = counter(
+    "nearcache_l3_reads_total",
+    "Lookups that went to the disk, by what came of it: found, joined another's read, shed because too many waited.",
+);
+pub const L3_FAULTS: Number = counter(
+    "nearcache_l3_faults_total",
+    "What went wrong with the disk: damaged records, refused reads and writes, segments given up, repairs at the start.",
 );
 
 pub const REQUESTS: Number = counter("nearcache_requests_total", "Requests of clients.");

@@ -32,6 +32,11 @@ impl FillGuard {
         }
     }
 
+    /// The lease; `None`: it was ended.
+    pub fn lease(&self) -> Option<LeaseId> {
+        self.lease
+    }
+
     /// The lease, for whoever ends it now and tells the followers himself.
     pub fn end(&mut self) -> Option<LeaseId> {
         self.lease.take()

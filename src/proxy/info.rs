@@ -147,6 +147,28 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
             shared.buffered_bytes.load(Relaxed).to_string(),
         ),
     ];
+    if let Some(l3) = shared.cache.l3() {
+        let stats = l3.stats();
+        let counts = stats.counts;
+        let hits = total(|c| &c.l3_hits_total);
+        facts.extend([
+            ("nearcache_l3_state", l3.state().name().to_owned()),
+            ("nearcache_l3_hits", hits.to_string()),
+            ("nearcache_l3_misses", total(|c| &c.l3_misses_total).to_string()),
+            ("nearcache_l3_entries", stats.entries.to_string()),
+            ("nearcache_l3_segments", stats.segments.to_string()),
+            ("nearcache_l3_file_bytes", stats.file_bytes.to_string()),
+            ("nearcache_l3_index_bytes", stats.index_bytes.to_string()),
+            ("nearcache_l3_queued_bytes", stats.queued_bytes.to_string()),
+            ("nearcache_l3_writes", counts.writes.to_string()),
+            ("nearcache_l3_written_bytes", counts.medium_bytes.to_string()),
+            ("nearcache_l3_voids", counts.voids.to_string()),
+            ("nearcache_l3_expirations", counts.expirations.to_string()),
+            ("nearcache_l3_corrupt_records", counts.corrupt_records.to_string()),
+            ("nearcache_l3_repairs", counts.repairs.to_string()),
+        ]);
+        facts.extend(l3.trouble().map(|trouble| ("nearcache_l3_trouble", trouble)));
+    }
     if let Some(topology) = &shared.topology {
         let topology = topology.borrow();
         let Sentinels {

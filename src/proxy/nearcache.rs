@@ -7,6 +7,7 @@ use super::info;
 use super::local::wrong_arity;
 use super::request::{Request, Step};
 use super::worker::Worker;
+use crate::cache::l3::Origin;
 use crate::cache::{Explained, name_hash};
 use crate::command::slot::slot;
 use crate::resp::{Version, encode};
@@ -16,9 +17,9 @@ const HELP: [&str; 9] = [
     "STATS",
     "    What the proxy has counted, as in the nearcache section of INFO.",
     "EXPLAIN <key>",
-    "    How a read of the key would be answered, and what L1 holds of it.",
+    "    How a read of the key would be answered, and what L1 and L3 hold of it.",
     "INVALIDATE <key> [<key> ...]",
-    "    Drop what L1 holds of these keys, in every database; the number of entries dropped.",
+    "    Drop what L1 and L3 hold of these keys, in every database; the number of entries dropped.",
     "HELP",
     "    Print this help.",
 ];
@@ -105,6 +106,20 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
     ));
     for (i, entry) in entries.iter().enumerate() {
         facts.push((format!("entry.{i}"), describe(worker, entry, slot, now_us)));
+    }
+    if let Some(l3) = worker.shared.cache.l3() {
+        let below = l3.explain(hash);
+        facts.push(("l3.entries".to_owned(), below.len().to_string()));
+        for (i, (segment, origin)) in below.into_iter().enumerate() {
+            let state = match origin {
+                Origin::EarlierLife => "of an earlier life".to_owned(),
+                Origin::ThisLife { link, epoch } if worker.shared.links.epoch(link) == epoch => {
+                    format!("vouched for by link {}", link.index())
+                }
+                Origin::ThisLife { link, .. } => format!("dead (link {} was lost since)", link.index()),
+            };
+            facts.push((format!("l3.entry.{i}"), format!("{state}; segment={segment:016x}")));
+        }
     }
     facts
 }

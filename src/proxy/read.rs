@@ -2,6 +2,7 @@
 //! kept as their payload, from which `STRLEN`, `GETRANGE`, `EXISTS`, `TTL` and `TYPE` are answered as well; every other
 //! read is kept as its reply. Reads of several keys are in [`several`].
 
+pub mod below;
 pub mod hits;
 mod several;
 
@@ -10,13 +11,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::client::{Client, State, write_frame};
+use super::cluster::redirect::routed;
 use super::flight::{FillGuard, Follower};
 use super::local::integer;
 use super::outbox::{Charge, Ready, Source, Touched};
 use super::request::{Reason, Request, Road, Step, forward, pin, send};
 use super::waiter::{Effect, FillKind, Waiter};
 use super::worker::{Link, Trust, Worker};
-use crate::cache::{Asker, Decision, Expiry, LeaseId, Leasing, LinkId, Own, Query, View, ViewValue, name_hash};
+use crate::cache::{Asker, Decision, Expiry, Leasing, LinkId, Own, Query, View, ViewValue, name_hash};
 use crate::command::Cache;
 use crate::resp::convert::Rule;
 use crate::resp::{Version, encode};
@@ -261,7 +263,9 @@ fn single(
         Decision::Joined { flight, link: leader } => {
             counters.l1_misses_total.add(1);
             counters.followers_total.add(1);
-            let source = if leader == link.sink.link {
+            // A read of this worker that is still looked for on the disk may be sent behind what comes next.
+            let is_sent = worker.shared.cache.l3().is_none();
+            let source = if leader == link.sink.link && is_sent {
                 Source::Flight(flight)
             } else {
                 Source::FlightElsewhere(flight)
@@ -271,10 +275,28 @@ fn single(
         }
         Decision::Leased(lease) => {
             counters.l1_misses_total.add(1);
-            let sequence = outbox.expect(Touched::One(hash), Source::Flight(lease.flight()));
-            let version = *version;
+            // What is on the disk is as little for a client with unanswered requests on the key as a hit is.
+            let is_below = asker.own == Own::Clear && below::look(worker, &query, request.now_us);
+            let source = match is_below {
+                true => Source::FlightElsewhere(lease.flight()),
+                false => Source::Flight(lease.flight()),
+            };
+            let sequence = outbox.expect(Touched::One(hash), source);
+            let lead = Lead {
+                client: Rc::clone(client),
+                sequence,
+                version: *version,
+                rule: request.spec.rule(request.args),
+                hash,
+                slot: request.slot,
+                kind,
+                guard: FillGuard::new(worker, lease),
+            };
             drop(state);
-            lead(worker, client, link, request, sought, lease, sequence, version);
+            match is_below {
+                true => below::wait(worker, link, lead, request.raw, name),
+                false => lead.send(worker, link, request.raw, name, request.now_us),
+            }
             Step::DONE
         }
         Decision::Forward if must_wait => Step::Wait,
@@ -296,38 +318,43 @@ fn single(
     }
 }
 
-/// Sends the read and its PTTL; the reply of the second answers the leader and all followers.
-#[expect(clippy::too_many_arguments, reason = "the parts of one miss, used once")]
-fn lead(
-    worker: &Rc<Worker>,
-    client: &Rc<Client>,
-    link: &Rc<Link>,
-    request: &Request<'_>,
-    sought: &Sought<'_>,
-    lease: LeaseId,
+/// Who leads a flight, and how its reply is to be given to him and kept.
+pub struct Lead {
+    client: Rc<Client>,
     sequence: u64,
     version: Version,
-) {
-    worker.counters().shared_total.add(1);
-    let rule = request.spec.rule(request.args);
-    let guard = FillGuard::new(worker, lease);
-    link.send_with(request.now_us, |out, expect| {
-        out.extend_from_slice(request.raw);
-        let effect = Effect::FillRead(lease, sought.hash);
-        expect(Waiter {
-            to: None,
-            version,
-            rule: Rule::General,
-            effect: request.routed(effect, || Bytes::copy_from_slice(request.raw)),
+    rule: Rule,
+    hash: u64,
+    /// Of the cluster.
+    slot: u16,
+    kind: FillKind,
+    guard: FillGuard,
+}
+
+impl Lead {
+    /// Sends the read and its PTTL; the reply of the second answers the leader and all followers.
+    fn send(self, worker: &Worker, link: &Link, raw: &[u8], name: &[u8], now_us: u64) {
+        let Some(lease) = self.guard.lease() else { return };
+        worker.counters().shared_total.add(1);
+        link.send_with(now_us, |out, expect| {
+            out.extend_from_slice(raw);
+            let effect = Effect::FillRead(lease, self.hash);
+            expect(Waiter {
+                to: None,
+                version: self.version,
+                rule: Rule::General,
+                effect: routed(effect, self.slot, now_us, || Bytes::copy_from_slice(raw)),
+            });
+            encode::command(out, [&b"PTTL"[..], name].into_iter());
+            let effect = Effect::FillTtl(self.guard, self.kind);
+            expect(Waiter {
+                to: Some((self.client, self.sequence)),
+                version: self.version,
+                rule: self.rule,
+                effect: routed(effect, self.slot, now_us, Bytes::new),
+            });
         });
-        encode::command(out, [&b"PTTL"[..], sought.name].into_iter());
-        expect(Waiter {
-            to: Some((Rc::clone(client), sequence)),
-            version,
-            rule,
-            effect: request.routed(Effect::FillTtl(guard, sought.kind), Bytes::new),
-        });
-    });
+    }
 }
 
 /// Tries to answer from an entry that some other read has left. True: answered.

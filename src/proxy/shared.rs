@@ -16,6 +16,7 @@ use super::client::ClientMeta;
 use super::flight::Follower;
 use super::pause::Pause;
 use super::pubsub::audience::Audience;
+use crate::cache::l3::Found;
 use crate::cache::{L1, LinkId, Links};
 use crate::clock;
 use crate::config::{Config, Consistency, Credentials, Place, Upstream};
@@ -94,6 +95,11 @@ pub enum Message {
     Answer {
         to: Follower,
         answer: FlightAnswer,
+    },
+    /// The disk has answered the miss that waits in this place.
+    Found {
+        place: usize,
+        found: Option<Box<Found>>,
     },
     /// A client was marked as killed.
     Look {
@@ -242,7 +248,7 @@ impl Shared {
     /// A flush, or a write whose keys nobody knows: nothing older survives.
     pub fn void_everything(&self) {
         self.links.void_everything();
-        self.void_eventual();
+        self.void_copies();
     }
 
     /// A link leads to this node of the cluster.
@@ -257,10 +263,12 @@ impl Shared {
         of_node.for_each(|(_, link)| self.links.void_all(*link));
     }
 
-    /// Entries of the `eventual` consistency do not look at epochs.
-    pub fn void_eventual(&self) {
-        if self.config.cache.consistency == Consistency::Eventual {
-            self.cache.purge_all();
+    /// What the end of an epoch does not reach: entries of the `eventual` consistency, which do not look at it, and what is on
+    /// the disk, which may be asked when no epoch counts any more.
+    pub fn void_copies(&self) {
+        match self.config.cache.consistency {
+            Consistency::Eventual => drop(self.cache.purge_all()),
+            Consistency::Coherent | Consistency::Strong => self.cache.void_all_below(),
         }
     }
 

@@ -21,6 +21,7 @@ use super::flight::Follower;
 use super::outbox::{Ready, Touched};
 use super::pubsub;
 use super::pubsub::hub::Hub;
+use super::read::below;
 use super::replies::LinkSink;
 use super::shared::{FlightAnswer, Message, Shared};
 use super::waiter::{Answer, Effect};
@@ -78,6 +79,8 @@ pub struct Worker {
     /// Scratch for the name hashes of a request.
     pub hashes: RefCell<Vec<u64>>,
     pub variant: RefCell<Vec<u8>>,
+    /// Misses that wait for the disk.
+    pub below: RefCell<below::Waiting>,
 }
 
 /// Which entries of L1 will do.
@@ -124,6 +127,7 @@ impl Worker {
             large_keys: RefCell::new(LruCache::new(NonZeroUsize::MIN.saturating_add(LARGE_KEYS - 1))),
             hashes: RefCell::default(),
             variant: RefCell::default(),
+            below: RefCell::default(),
             shared,
         })
     }
@@ -246,7 +250,7 @@ impl Worker {
     /// The server has forgotten everything that this link read.
     pub fn void_link(&self, link: LinkId) {
         self.shared.links.void_all(link);
-        self.shared.void_eventual();
+        self.shared.void_copies();
     }
 
     /// A read whose reply was too large for a shared connection goes another way next time.

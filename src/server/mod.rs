@@ -2,6 +2,7 @@
 //! private server, what is learned of the upstream, the admin API); each worker has a thread of its own.
 
 mod control;
+mod tiers;
 mod upstream;
 mod worker;
 
@@ -16,12 +17,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::cache::{self, L1, L1Config, Links};
 use crate::cli::EXIT_USAGE;
-use crate::config::{Config, Consistency, LogFormat, Objective, Place, Upstream, Warning};
+use crate::config::{Config, LogFormat, Upstream, Warning};
 use crate::downstream::listener::Listener;
 use crate::proxy::shared::{Message, Shared};
-use crate::upstream::dial::Target;
 use crate::upstream::embedded::{Embedded, Options};
 
 /// What the start would refuse about files that the configuration names.
@@ -145,7 +144,11 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
         Ok(upstream) => upstream,
         Err(why) => return fail(EXIT_USAGE, &why),
     };
-    let mut shared = build(config, upstream.target);
+    let l3 = match tiers::open_l3(&config) {
+        Ok(l3) => l3,
+        Err(why) => return fail(1, &why),
+    };
+    let mut shared = tiers::build(config, upstream.target, l3);
     shared.topology = upstream.sentinel.as_ref().map(|sentinel| sentinel.topology.clone());
     let (cluster, watcher) = upstream.cluster.unzip();
     shared.cluster = cluster.clone();
@@ -206,6 +209,10 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
     for thread in threads {
         let _ = thread.join();
     }
+    // Behind the last eviction: what is queued is written, and the segment sealed.
+    if let Some(l3) = shared.cache.l3() {
+        l3.close();
+    }
     cancel.cancel();
     tasks.close();
     if let Some(supervisor) = supervisor {
@@ -214,51 +221,6 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
     // Listeners remove their socket files on the way out.
     let _ = tokio::time::timeout(Duration::from_secs(1), tasks.wait()).await;
     ExitCode::SUCCESS
-}
-
-fn build(config: Config, target: Target) -> Shared {
-    let micros = |length: Duration| length.as_micros() as u64;
-    // Nobody tells when a key is created in a slot that has gone to another node.
-    let is_cluster = matches!(
-        config.upstream,
-        Upstream::Url {
-            place: Place::Cluster(_),
-            ..
-        }
-    );
-    let longest_absence = if is_cluster {
-        Duration::from_secs(1)
-    } else {
-        Duration::MAX
-    };
-    let links = Arc::new(Links::new(micros(config.cache.bound)));
-    let l1 = L1::new(
-        L1Config {
-            budget_bytes: config.cache.l1_bytes,
-            shards: config.cache.shards,
-            max_value_bytes: config.cache.max_value_bytes,
-            // `None` in the configuration means that absence is not kept.
-            negative_ttl_us: Some(
-                config
-                    .cache
-                    .negative_ttl
-                    .map_or(0, |ttl| micros(ttl.min(longest_absence))),
-            ),
-            max_age_us: config.cache.max_age.map(micros),
-            max_stale_us: config.cache.max_stale.map(micros),
-            consistency: match config.cache.consistency {
-                Consistency::Eventual => cache::Consistency::Eventual,
-                Consistency::Coherent | Consistency::Strong => cache::Consistency::Coherent,
-            },
-            objective: match config.cache.l1_objective {
-                Objective::Requests => cache::Objective::Requests,
-                Objective::Bytes => cache::Objective::Bytes,
-            },
-        },
-        Arc::clone(&links),
-    );
-    let workers = config.worker_threads();
-    Shared::new(config, target, l1, links, workers)
 }
 
 /// One line for each address, for whoever started the process and waits for it.

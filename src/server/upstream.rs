@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Endpoint, Place, Upstream};
+use crate::config::{self, Config, Consistency, Endpoint, Place, Upstream};
 use crate::proxy::shared::{Message, Shared};
 use crate::upstream::breaker;
 use crate::upstream::cluster::Cluster;
@@ -193,8 +193,8 @@ pub async fn follow_cluster(
         }
         cluster.publish(topology);
         nodes.iter().for_each(|node| shared.void_node(*node));
-        if !nodes.is_empty() {
-            shared.void_eventual();
+        if !nodes.is_empty() && shared.config.cache.consistency == Consistency::Eventual {
+            shared.void_copies();
         }
     }
 }

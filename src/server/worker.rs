@@ -8,9 +8,11 @@ use std::thread::JoinHandle;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 
+use crate::clock;
 use crate::downstream::session;
 use crate::net::Stream;
 use crate::proxy::client::{Client, ClientMeta};
+use crate::proxy::read::below;
 use crate::proxy::shared::{Message, NewClient, Shared};
 use crate::proxy::worker::Worker;
 
@@ -48,6 +50,7 @@ async fn run(index: u16, shared: Arc<Shared>) {
             match message {
                 Message::Socket(new) => admit(&worker, new),
                 Message::Answer { to, answer } => worker.take_answer(&to, &answer),
+                Message::Found { place, found } => below::answered(&worker, place, found.as_deref(), clock::now_us()),
                 Message::Look { client } => worker.look(client),
                 Message::Large { hash } => drop(worker.large_keys.borrow_mut().put(hash, ())),
                 Message::NotLarge { hash } => drop(worker.large_keys.borrow_mut().pop(&hash)),

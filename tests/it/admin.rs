@@ -148,7 +148,8 @@ fn json_has_the_same_metrics_as_the_text() {
 #[test]
 fn the_readme_lists_every_metric_and_no_other() {
     let server = Server::start();
-    let proxy = Proxy::start(&server, &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&server, &["--l3", dir.path().to_str().unwrap(), "--l3-size", "16MiB"]);
     let readme = include_str!("../../README.md");
     let rows = readme
         .lines()

@@ -7,6 +7,7 @@
 
 mod check;
 mod cluster;
+mod disk;
 mod mutants;
 mod plan;
 mod rig;
@@ -64,9 +65,10 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
             late,
             joins,
             misses,
+            below,
         } = walked;
         eprintln!(
-            "{name}: {walks} walks, {steps} steps; {hits} hits, {stale} of them stale, {misses} misses, {joins} of them joined; {repeats} reads sent again, {late} requests late"
+            "{name}: {walks} walks, {steps} steps; {hits} hits, {stale} of them stale, {misses} misses, {joins} of them joined, {below} answered by L3; {repeats} reads sent again, {late} requests late"
         );
         assert!(hits > 0 && misses > 0, "{name} never tried L1");
         assert_eq!(
@@ -76,6 +78,7 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
         );
         assert_eq!(late > 0, scenario.request_ms.is_some(), "{name}: {late} requests late");
         assert_eq!(stale > 0, scenario.max_stale_ms.is_some(), "{name}: {stale} stale hits");
+        assert!(!scenario.has_l3 || below > 0, "{name} never tried L3");
     }
 }
 

@@ -20,6 +20,7 @@ mod deadlines;
 mod differential;
 mod embedded;
 mod flights;
+mod l3;
 mod limits;
 mod many_clients;
 mod operation;

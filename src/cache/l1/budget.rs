@@ -8,7 +8,7 @@ use super::{Config, Objective};
 
 /// Bytes that `malloc(request)` takes: jemalloc has no headers, but classes of sizes: 8, multiples of 16 up to 128, then four
 /// between one power of two and the next (jemalloc.3, "SIZE CLASSES").
-pub(super) const fn malloc_bytes(request: usize) -> usize {
+pub(in crate::cache) const fn malloc_bytes(request: usize) -> usize {
     match request {
         0 => 0,
         1..=8 => 8,

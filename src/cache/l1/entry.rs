@@ -197,6 +197,14 @@ impl Payload {
         Head::of(self.block())
     }
 
+    /// The block, and the value if it is not in there.
+    pub fn into_parts(self) -> (Box<[u8]>, Option<Bytes>) {
+        match self {
+            Payload::Small(block) => (block, None),
+            Payload::Large(large) => (large.block, Some(large.value)),
+        }
+    }
+
     /// Bytes of name, variant and value.
     pub fn data_bytes(&self) -> usize {
         let in_block = match self.block() {
@@ -271,6 +279,11 @@ impl<'a> Head<'a> {
 
     pub fn is_absent(&self) -> bool {
         self.kind & ABSENT != 0
+    }
+
+    /// Bytes of name, variant and value, which end the block.
+    pub fn bytes(&self) -> usize {
+        self.name.len() + self.variant.len() + self.rest.len()
     }
 
     fn is_of(&self, of: Identity<'_>) -> bool {

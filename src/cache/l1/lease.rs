@@ -6,7 +6,7 @@
 use hashbrown::HashTable;
 
 use super::entry::Identity;
-use super::{FlightId, LeaseId};
+use super::{Asker, FlightId, LeaseId};
 use crate::cache::link::{LinkId, Links};
 
 pub(super) struct Leases<F> {
@@ -35,6 +35,8 @@ pub(super) struct Lease<F> {
     pub is_got: bool,
     /// No event has voided it.
     pub is_unvoided: bool,
+    /// The latest of the floors of all who wait for it.
+    pub floor_us: u64,
     pub followers: Vec<F>,
 }
 
@@ -98,7 +100,7 @@ impl<F> Leases<F> {
     }
 
     /// A new lease. The caller has seen that none stands.
-    pub fn take(&mut self, of: Identity<'_>, link: LinkId, epoch: u32, sent_us: u64) -> LeaseId {
+    pub fn take(&mut self, of: Identity<'_>, a: &Asker, epoch: u32) -> LeaseId {
         self.count += 1;
         let id = self.count << SHARD_BITS | u64::from(self.shard);
         let lease = Lease {
@@ -107,11 +109,12 @@ impl<F> Leases<F> {
             db: of.db,
             name_len: of.name.len(),
             block: [of.name, of.variant].concat().into_boxed_slice(),
-            link,
+            link: a.link,
             epoch,
-            sent_us,
+            sent_us: a.now_us,
             is_got: false,
             is_unvoided: true,
+            floor_us: a.floor_us,
             followers: Vec::new(),
         };
         let at = match self.free.pop() {
@@ -130,6 +133,11 @@ impl<F> Leases<F> {
             place: at,
             shard: self.shard,
         }
+    }
+
+    /// A lease that has not ended, voided or not.
+    pub fn get(&self, lease: LeaseId) -> Option<&Lease<F>> {
+        place(&self.places, lease.place).filter(|l| l.id == lease.id)
     }
 
     pub fn got(&mut self, lease: LeaseId) {

@@ -13,6 +13,7 @@
 //!
 //! What it does not promise: that a flight ends. The caller completes or abandons each lease, on every path.
 
+mod below;
 mod budget;
 mod entry;
 mod eviction;
@@ -24,17 +25,17 @@ mod rules;
 mod shard;
 mod slab;
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam::utils::CachePadded;
-use foldhash::SharedSeed;
-use foldhash::fast::SeedableRandomState;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::l3::L3;
 use super::link::{LinkId, Links};
+use super::name::name_hash;
+pub(super) use budget::malloc_bytes;
 use budget::{Limits, MAX_SHARDS};
 use entry::{Body, Identity, LARGE_BYTES};
 pub use explain::{Explained, Stats};
@@ -231,33 +232,28 @@ pub enum Value<'a> {
 /// Entries under one name; a further one displaces the oldest.
 pub const MAX_REPLIES_A_KEY: usize = 64;
 
-/// The hash of a name, by a seed that each process draws for itself.
-#[inline]
-pub fn name_hash(name: &[u8]) -> u64 {
-    SeedableRandomState::with_seed(0, SharedSeed::global_random()).hash_one(Name(name))
-}
-
-/// The bytes alone, without the length that slices put before themselves.
-struct Name<'a>(&'a [u8]);
-
-impl std::hash::Hash for Name<'_> {
-    #[inline]
-    fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
-        hasher.write(self.0);
-    }
-}
-
 impl<F> L1<F> {
     pub fn new(config: Config, links: Arc<Links>) -> L1<F> {
+        L1::over(config, links, None)
+    }
+
+    /// The same with a tier below it, which gets what is evicted and is told of all that is voided.
+    pub fn over(config: Config, links: Arc<Links>, l3: Option<Arc<L3>>) -> L1<F> {
         let count = budget::shard_count(&config);
         let limits = Limits::new(&config, config.budget_bytes, count);
         let shards = (0..count)
-            .map(|number| CachePadded::new(Mutex::new(Shard::new(number as u8, limits))))
+            .map(|number| {
+                let mut shard = Shard::new(number as u8, limits);
+                if l3.is_some() {
+                    shard.keep_evicted();
+                }
+                CachePadded::new(Mutex::new(shard))
+            })
             .collect();
         L1 {
             shards,
             budget_bytes: AtomicUsize::new(config.budget_bytes),
-            rules: Rules { links, config },
+            rules: Rules { links, config, l3 },
             sweeping: AtomicUsize::new(0),
         }
     }
@@ -289,6 +285,7 @@ impl<F> L1<F> {
                 return Decision::Forward;
             }
             lease.followers.push(follower());
+            lease.floor_us = lease.floor_us.max(a.floor_us);
             return Decision::Joined {
                 flight: lease.flight(),
                 link: lease.link,
@@ -297,7 +294,7 @@ impl<F> L1<F> {
         if leasing == Leasing::Denied || a.link == LinkId::PINNED {
             return Decision::Forward;
         }
-        Decision::Leased(shard.leases.take(of, a.link, self.rules.links.epoch(a.link), a.now_us))
+        Decision::Leased(shard.leases.take(of, a, self.rules.links.epoch(a.link)))
     }
 
     /// A hit or nothing. `on_hit` runs under the lock.
@@ -376,7 +373,7 @@ impl<F> L1<F> {
         {
             return None;
         }
-        Some(shard.leases.take(of, a.link, self.rules.links.epoch(a.link), a.now_us))
+        Some(shard.leases.take(of, a, self.rules.links.epoch(a.link)))
     }
 
     /// The reply to the lease's read was parsed: from now on a push of its link is newer than that reply, and voids it.
@@ -404,11 +401,13 @@ impl<F> L1<F> {
         } else if let Some((body, pttl_ms, most_us, is_plain)) = fill
             && let Some(lifetime) = expiry::lifetime(&self.rules.config, lease.sent_us, now_us, &body, pttl_ms, most_us)
         {
-            shard.insert(&lease, body, is_plain, &lifetime);
+            shard.insert(lease.identity(), (lease.link, lease.epoch), body, is_plain, &lifetime);
         }
         // Whether or not it was inserted, this reply is shown: to what other links know of the name, through other commands
         // or from before this lease was voided, it is as new as any reply that passes by L1. The insert is this link's own.
         shard.passed_by(lease.link, lease.hash);
+        self.void_below(lease.hash);
+        self.spill(shard);
         lease.followers
     }
 
@@ -427,26 +426,35 @@ impl<F> L1<F> {
 
     /// A push on `link` says that the name changed. To be called before the next frame of that stream is looked at.
     pub fn push(&self, link: LinkId, hash: u64) {
-        self.shard(hash).push(link, hash);
+        let mut shard = self.shard(hash);
+        shard.push(link, hash);
+        self.void_below(hash);
     }
 
     /// A reply to a read of the name, on `link`, is about to be shown without coming from L1.
     pub fn passed_by(&self, link: LinkId, hash: u64) {
-        self.shard(hash).passed_by(link, hash);
+        let mut shard = self.shard(hash);
+        shard.passed_by(link, hash);
+        self.void_below(hash);
     }
 
     /// A write of the name, on `link`, was answered. To be called before the client sees that answer.
     pub fn acked(&self, link: LinkId, hash: u64) {
-        self.shard(hash).acked(link, hash);
+        let mut shard = self.shard(hash);
+        shard.acked(link, hash);
+        self.void_below(hash);
     }
 
     /// An operator removes a name. Returns how many entries went.
     pub fn purge(&self, hash: u64) -> usize {
-        self.shard(hash).purge(hash)
+        let mut shard = self.shard(hash);
+        let dropped = shard.purge(hash);
+        dropped + self.void_below(hash)
     }
 
     /// An operator removes everything that is there when the call begins. Returns how many entries went.
     pub fn purge_all(&self) -> usize {
+        let _gate = self.rules.l3.as_ref().map(|l3| l3.shut());
         let mut dropped = 0;
         for shard in &self.shards {
             let mut from = 0;
@@ -507,7 +515,9 @@ impl<F> L1<F> {
         let mut left = most;
         for shard in &self.shards {
             while left > 0 {
-                let spent = shard.lock().shrink(left.min(SLOTS_A_LOCK));
+                let mut shard = shard.lock();
+                let spent = shard.shrink(left.min(SLOTS_A_LOCK));
+                self.spill(shard);
                 left = left.saturating_sub(spent);
                 if spent == 0 {
                     break;

@@ -9,11 +9,13 @@ use super::entry::Slot;
 use super::expiry::is_over;
 use super::lease::Lease;
 use super::{Asker, Config, Consistency, Own};
+use crate::cache::l3::L3;
 use crate::cache::link::{LinkId, Links, Vouched};
 
 pub(super) struct Rules {
     pub links: Arc<Links>,
     pub config: Config,
+    pub l3: Option<Arc<L3>>,
 }
 
 /// What an entry is good for, leaving aside who asks.

@@ -36,6 +36,9 @@ struct Store {
     payload_bytes: usize,
     data_bytes: usize,
     counters: Counters,
+    /// Evicted in this critical section, to be handed on behind it; stays empty where nobody takes it.
+    evicted: Vec<Slot>,
+    is_spilling: bool,
 }
 
 /// Since the start.
@@ -105,6 +108,8 @@ impl<F> Shard<F> {
             payload_bytes: 0,
             data_bytes: 0,
             counters: Counters::default(),
+            evicted: Vec::new(),
+            is_spilling: false,
         };
         Shard {
             index: Index::new(limits.share_bytes),
@@ -192,9 +197,15 @@ impl<F> Shard<F> {
         }
     }
 
-    /// Stores the reply for which `lease` was taken, in place of an older one. False: it is too large.
-    pub fn insert(&mut self, lease: &Lease<F>, body: Body<'_>, is_plain: bool, lifetime: &Lifetime) -> bool {
-        let of = lease.identity();
+    /// Stores a reply, in place of an older one. False: it is too large.
+    pub fn insert(
+        &mut self,
+        of: Identity<'_>,
+        (link, epoch): (LinkId, u32),
+        body: Body<'_>,
+        is_plain: bool,
+        lifetime: &Lifetime,
+    ) -> bool {
         if body.len() > self.limits.max_value_bytes {
             self.store.counters.refused_too_large += 1;
             return false;
@@ -220,11 +231,11 @@ impl<F> Shard<F> {
         let slot = Slot {
             payload,
             tag: of.tag(),
-            epoch: lease.epoch,
+            epoch,
             chain: NIL,
             newer: NIL,
             older: NIL,
-            stamp: Stamp::new(lifetime, lease.link, queue, frequency),
+            stamp: Stamp::new(lifetime, link, queue, frequency),
         };
         if !self.link(slot) {
             return false;
@@ -324,6 +335,16 @@ impl<F> Shard<F> {
             next = (slot.chain != NIL).then_some(slot.chain);
         }
         all
+    }
+
+    /// From now on what is evicted waits to be taken, at the end of each critical section.
+    pub fn keep_evicted(&mut self) {
+        self.store.is_spilling = true;
+    }
+
+    /// What was evicted since the last time.
+    pub fn take_evicted(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.store.evicted)
     }
 
     pub fn entries(&self) -> usize {
@@ -560,6 +581,9 @@ impl Store {
         self.payload_bytes -= slot.payload.weight();
         self.data_bytes -= slot.payload.data_bytes();
         debug_assert!(slot.stamp.queue() != Queue::None);
+        if self.is_spilling && why == End::Evicted {
+            self.evicted.push(slot);
+        }
     }
 }
 

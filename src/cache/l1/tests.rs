@@ -1,3 +1,4 @@
+mod below;
 mod budget;
 mod entries;
 mod events;

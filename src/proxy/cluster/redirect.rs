@@ -74,10 +74,16 @@ impl Request<'_> {
     /// The effect of a request of this slot, whose bytes are `raw`; as it is where there is no cluster.
     #[inline]
     pub fn routed(&self, effect: Effect, raw: impl FnOnce() -> Bytes) -> Effect {
-        match self.slot {
-            super::NO_SLOT => effect,
-            slot => Routed::new(effect, raw(), slot, self.now_us).effect(),
-        }
+        routed(effect, self.slot, self.now_us, raw)
+    }
+}
+
+/// The effect of a request of this slot, which is sent now.
+#[inline]
+pub fn routed(effect: Effect, slot: u16, now_us: u64, raw: impl FnOnce() -> Bytes) -> Effect {
+    match slot {
+        super::NO_SLOT => effect,
+        slot => Routed::new(effect, raw(), slot, now_us).effect(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use nearcache::cache::l3::{Found, KeyEnd, Origin};
 use nearcache::cache::{
     Asker, Decision, Expiry, Fill, L1, Leasing, LinkId, Own, Query, Value, View, ViewValue, name_hash,
 };
@@ -17,7 +18,8 @@ use nearcache::upstream::connection::{Failure, Frame, Sink};
 
 use super::check::Checked;
 use super::plan::{
-    ALL, CORE, FLOOR, FLUSH, LOSS, MGET_MIXED, Op, PINNED, SILENCE, STALE, STALE_TIME, Scenario, TIME_WIDE, TWO_KEYS,
+    ALL, CORE, CORE_L3, FLOOR, FLOOR_L3, FLUSH, FLUSH_L3, LOSS, LOSS_WHILE_READ_L3, MGET_MIXED, Op, PINNED, PINNED_L3,
+    SILENCE, STALE, STALE_TIME, Scenario, TIME_WIDE, TIME_WIDE_L3, TWO_KEYS,
 };
 use super::rig::Rig;
 use super::server::{Out, What};
@@ -98,6 +100,14 @@ pub enum Mutant {
     StaleOvertakesOwn,
     /// A write of unknown outcome leaves the stale entry.
     UnknownWriteKeepsStale,
+    /// What the disk has answered is shown though it was voided meanwhile.
+    FoundThoughVoided,
+    /// Or though its filler was lost.
+    FoundOfAnyEpoch,
+    /// It is kept as what the asker's connection filled.
+    FoundAsOwn,
+    /// It never expires.
+    FoundForEver,
 }
 
 /// Every real mutant, and where it is looked for.
@@ -138,6 +148,20 @@ pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::StaleSurvivesReturn, &STALE),
     (Mutant::StaleOvertakesOwn, &STALE),
     (Mutant::UnknownWriteKeepsStale, &STALE),
+    (Mutant::FoundThoughVoided, &CORE_L3),
+    (Mutant::FoundOfAnyEpoch, &LOSS_WHILE_READ_L3),
+    (Mutant::FoundAsOwn, &CORE_L3),
+    (Mutant::FoundForEver, &TIME_WIDE_L3),
+    // Over a tier on the disk the old mistakes are still ones.
+    (Mutant::IgnorePush, &CORE_L3),
+    (Mutant::NoPassedBy, &CORE_L3),
+    (Mutant::NoAckVoid, &CORE_L3),
+    (Mutant::LateAckVoid, &CORE_L3),
+    (Mutant::NoFlushVoid, &FLUSH_L3),
+    (Mutant::IgnoreNullPush, &FLUSH_L3),
+    (Mutant::NoWaitForFlight, &CORE_L3),
+    (Mutant::NoFloor, &FLOOR_L3),
+    (Mutant::PinnedPassesNothing, &PINNED_L3),
 ];
 
 /// Something that a mutant does later than it should.
@@ -534,6 +558,31 @@ impl Rig {
             self.now_us,
         );
         assert!(followers.is_empty());
+    }
+
+    // ---- the disk
+
+    /// What the disk has answered, before it is judged.
+    pub fn mutant_finds(&self, w: usize, found: &mut Found) {
+        let own = self.tracked[w].link.sink.link;
+        let links = &self.shared.links;
+        match (self.mutant, found.origin) {
+            (Some(Mutant::FoundThoughVoided), _) => {
+                if let Some(l3) = self.cache().l3() {
+                    found.mark = l3.mark(found.hash as u32);
+                }
+            }
+            (Some(Mutant::FoundOfAnyEpoch), Origin::ThisLife { link, .. }) => {
+                let epoch = links.epoch(link);
+                found.origin = Origin::ThisLife { link, epoch };
+            }
+            (Some(Mutant::FoundAsOwn), _) => {
+                let epoch = links.epoch(own);
+                found.origin = Origin::ThisLife { link: own, epoch };
+            }
+            (Some(Mutant::FoundForEver), _) => (found.expires_us, found.key_end) = (None, KeyEnd::Never),
+            _ => {}
+        }
     }
 
     // ---- loss

@@ -50,6 +50,8 @@ pub struct Budget {
     pub spurious: usize,
     pub probe: usize,
     pub sweep: usize,
+    /// L1 is emptied by eviction.
+    pub squeeze: usize,
 }
 
 /// A connection that may break.
@@ -78,6 +80,8 @@ pub struct Scenario {
     pub max_stale_ms: Option<u64>,
     /// After which time a request is answered with an error; its reply may come all the same.
     pub request_ms: Option<u64>,
+    /// What L1 evicts goes to the disk.
+    pub has_l3: bool,
 }
 
 /// Unanswered commands of one session.
@@ -101,6 +105,7 @@ const NOTHING: Budget = Budget {
     spurious: 0,
     probe: 0,
     sweep: 0,
+    squeeze: 0,
 };
 
 const fn scenario(
@@ -121,6 +126,7 @@ const fn scenario(
         may_refuse: false,
         max_stale_ms: None,
         request_ms: None,
+        has_l3: false,
     }
 }
 
@@ -416,6 +422,7 @@ pub const ALL: Scenario = Scenario {
             spurious: 1,
             probe: 2,
             sweep: 1,
+            squeeze: 0,
         },
     )
 };
@@ -526,6 +533,53 @@ pub const ALL_HEALTHY: Scenario = scenario(
     },
 );
 
+/// The same over a tier on the disk, into which L1 is emptied again and again.
+const fn over_l3(name: &'static str, scenario: Scenario) -> Scenario {
+    Scenario {
+        name,
+        has_l3: true,
+        budget: Budget {
+            squeeze: 6,
+            ..scenario.budget
+        },
+        ..scenario
+    }
+}
+
+pub const CORE_L3: Scenario = over_l3("core-l3", CORE);
+pub const THREE_L3: Scenario = over_l3("three-l3", THREE);
+pub const PINNED_L3: Scenario = over_l3("pinned-l3", PINNED);
+pub const TWO_KEYS_L3: Scenario = over_l3("twokeys-l3", TWO_KEYS);
+pub const COMMANDS_L3: Scenario = over_l3("commands-l3", COMMANDS);
+pub const HASHES_L3: Scenario = over_l3("hashes-l3", HASHES);
+pub const FLUSH_L3: Scenario = over_l3("flush-l3", FLUSH);
+pub const HIDDEN_L3: Scenario = over_l3("hidden-l3", HIDDEN);
+pub const FLOOR_L3: Scenario = over_l3("floor-l3", FLOOR);
+pub const LOSS_L3: Scenario = over_l3("loss-l3", LOSS);
+/// One connection fills, is lost while the disk is asked for what it filled, and comes back.
+pub const LOSS_WHILE_READ_L3: Scenario = over_l3(
+    "loss-while-read-l3",
+    Scenario {
+        kill: &[Whose::Worker(0)],
+        ..scenario(
+            "",
+            &[plan(0, 6, &[(Get, 0), (Bypass, 1)]), plan(1, 6, &[(Get, 0)])],
+            &[(Set, 0)],
+            Budget {
+                foreign: 1,
+                kill: 1,
+                ..NOTHING
+            },
+        )
+    },
+);
+pub const TIME_L3: Scenario = over_l3("time-l3", TIME);
+pub const SILENCE_L3: Scenario = over_l3("silence-l3", SILENCE);
+pub const TIME_WIDE_L3: Scenario = over_l3("time-wide-l3", TIME_WIDE);
+pub const TIME_LOSS_L3: Scenario = over_l3("time-loss-l3", TIME_LOSS);
+pub const ALL_L3: Scenario = over_l3("all-l3", ALL);
+pub const ALL_HEALTHY_L3: Scenario = over_l3("all-healthy-l3", ALL_HEALTHY);
+
 pub const SCENARIOS: &[&Scenario] = &[
     &CORE,
     &THREE,
@@ -552,6 +606,23 @@ pub const SCENARIOS: &[&Scenario] = &[
     &LATE,
     &STALE_ALL,
     &ALL_HEALTHY,
+    &CORE_L3,
+    &THREE_L3,
+    &PINNED_L3,
+    &TWO_KEYS_L3,
+    &COMMANDS_L3,
+    &HASHES_L3,
+    &FLUSH_L3,
+    &HIDDEN_L3,
+    &FLOOR_L3,
+    &LOSS_L3,
+    &LOSS_WHILE_READ_L3,
+    &TIME_L3,
+    &SILENCE_L3,
+    &TIME_WIDE_L3,
+    &TIME_LOSS_L3,
+    &ALL_L3,
+    &ALL_HEALTHY_L3,
 ];
 
 impl Scenario {

@@ -8,11 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nearcache::cache::l3::{Found, Hand, L3};
 use nearcache::cache::{self, L1, L1Config, LinkId, Links};
 use nearcache::config::{Config, Endpoint};
 use nearcache::proxy::Follower;
 use nearcache::proxy::client::{Access, Client, ClientMeta};
 use nearcache::proxy::pinned::{Forwarding, Frame, Pinned, Relay};
+use nearcache::proxy::read::below;
 use nearcache::proxy::request::{self, Step};
 use nearcache::proxy::shared::{FlightAnswer, Message, Shared};
 use nearcache::proxy::worker::{Link, Worker};
@@ -26,6 +28,7 @@ use nearcache::upstream::dial::{self, Target, TrackingState};
 use nearcache::upstream::facts::Facts;
 
 use super::check::{self, Checked, Expected, Judge, Shown};
+use super::disk;
 use super::mutants::{Late, Mutant};
 use super::plan::{Op, Scenario, requests};
 use super::server::{KEYS, Server};
@@ -54,6 +57,8 @@ pub struct Rig {
     pub late: VecDeque<Late>,
     /// Where a mutant has the effects of pinned replies go to.
     pub nowhere: Option<Rc<Worker>>,
+    /// What the threads of the tier on the disk would do, where there is one.
+    pub disk: Option<Hand>,
     facts: Arc<Facts>,
 }
 
@@ -62,10 +67,15 @@ pub struct Tracked {
     pub link: Rc<Link>,
     pub input: Input,
     pub is_up: bool,
-    /// Answers of other workers' flights on their way here.
-    pub inbox: VecDeque<(Follower, FlightAnswer)>,
+    /// Answers of other workers' flights and of the disk on their way here.
+    pub inbox: VecDeque<Inbound>,
     /// The value that the newest read of a fill brought, for mutants.
     pub filled: Option<(u64, Vec<u8>)>,
+}
+
+pub enum Inbound {
+    Answer(Follower, FlightAnswer),
+    Found(usize, Option<Box<Found>>),
 }
 
 /// A worker's shared connection for scripts.
@@ -105,13 +115,17 @@ impl Rig {
     pub fn new(scenario: &'static Scenario, mutant: Option<Mutant>, random: &mut fastrand::Rng) -> Rig {
         let workers = scenario.workers();
         let shards = random.usize(0..2) + 1;
-        let shared = shared(scenario, workers, shards);
+        let (l3, disk) = match scenario.has_l3 {
+            true => Some(disk::open(START_US)).unzip(),
+            false => (None, None),
+        };
+        let shared = shared(scenario, workers, shards, l3);
         let names = [b"k0".to_vec(), b"k1".to_vec()];
         let first = [Some(1), if random.bool() { Some(2) } else { None }];
         let mut server = Server::new(2 * workers + scenario.sessions.len(), names, first, START_US);
         server.joins_pushes = mutant == Some(Mutant::FirstKeyOnly) || random.u8(0..4) == 0;
         let nowhere =
-            (mutant == Some(Mutant::PinnedPassesNothing)).then(|| Worker::new(0, self::shared(scenario, 1, 1)));
+            (mutant == Some(Mutant::PinnedPassesNothing)).then(|| Worker::new(0, self::shared(scenario, 1, 1, None)));
         let facts = shared.facts();
         let workers: Vec<Rc<Worker>> = (0..workers)
             .map(|w| Worker::new(w as u16, Arc::clone(&shared)))
@@ -148,6 +162,7 @@ impl Rig {
             next_token: 3,
             late: VecDeque::new(),
             nowhere,
+            disk,
             facts,
         };
         (0..rig.tracked.len()).for_each(|w| {
@@ -356,8 +371,10 @@ impl Rig {
                 }
             }
             while let Some(message) = self.shared.inboxes[w].pop() {
-                if let Message::Answer { to, answer } = message {
-                    tracked.inbox.push_back((to, answer));
+                match message {
+                    Message::Answer { to, answer } => tracked.inbox.push_back(Inbound::Answer(to, answer)),
+                    Message::Found { place, found } => tracked.inbox.push_back(Inbound::Found(place, found)),
+                    _ => {}
                 }
             }
         }
@@ -365,11 +382,34 @@ impl Rig {
 
     /// A worker takes one message.
     pub fn take_message(&mut self, w: usize) -> Checked {
-        if let Some((to, answer)) = self.tracked[w].inbox.pop_front() {
-            self.workers[w].take_answer(&to, &answer);
-            self.workers[w].wake_touched();
+        match self.tracked[w].inbox.pop_front() {
+            Some(Inbound::Answer(to, answer)) => self.workers[w].take_answer(&to, &answer),
+            Some(Inbound::Found(place, mut found)) => {
+                if let Some(found) = &mut found {
+                    self.mutant_finds(w, found);
+                }
+                below::answered(&self.workers[w], place, found.as_deref(), self.now_us);
+            }
+            None => {}
         }
+        self.workers[w].wake_touched();
         self.show_all(w)
+    }
+
+    /// All of L1 is evicted.
+    pub fn squeeze(&mut self) {
+        let cache = &self.shared.cache;
+        cache.set_budget(0);
+        cache.sweep(self.now_us, 1000);
+        cache.set_budget(L1_BYTES);
+    }
+
+    /// The disk serves one read.
+    pub fn read_disk(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.read();
+        }
+        self.carry();
     }
 
     fn show_all(&mut self, w: usize) -> Checked {
@@ -548,6 +588,10 @@ impl Rig {
 
     /// Requests hold their worker, which holds their connection.
     pub fn dismantle(self) {
+        for worker in &self.workers {
+            let waiting = std::mem::take(&mut *worker.below.borrow_mut());
+            drop(waiting);
+        }
         let tracked = self.tracked.iter().map(|tracked| &tracked.link);
         for link in tracked.chain(self.scripts.iter().map(|scripts| &scripts.link)) {
             while let Some(waiter) = link.next_waiter() {
@@ -606,7 +650,9 @@ impl Session {
     }
 }
 
-fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
+const L1_BYTES: usize = 1 << 20;
+
+fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>) -> Arc<Shared> {
     let mut config = Config {
         workers,
         ..Config::default()
@@ -621,7 +667,7 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
     };
     let links = Arc::new(Links::new(scenario.bound_ms * 1000));
     let l1 = L1Config {
-        budget_bytes: 1 << 20,
+        budget_bytes: L1_BYTES,
         shards: Some(shards),
         max_value_bytes: 1 << 10,
         negative_ttl_us: None,
@@ -639,7 +685,7 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize) -> Arc<Shared> {
     Arc::new(Shared::new(
         config,
         target,
-        L1::new(l1, Arc::clone(&links)),
+        L1::over(l1, Arc::clone(&links), l3.map(Arc::new)),
         links,
         workers,
     ))

@@ -42,6 +42,9 @@ enum Action {
     Spurious(usize),
     Probe(usize),
     Sweep,
+    Squeeze,
+    WriteDisk,
+    ReadDisk,
 }
 
 impl Action {
@@ -60,6 +63,8 @@ impl Action {
                 | Orphan
                 | DropOrphans
                 | Late
+                | WriteDisk
+                | ReadDisk
         )
     }
 }
@@ -82,6 +87,8 @@ pub struct Walked {
     pub repeats: u64,
     pub joins: u64,
     pub misses: u64,
+    /// Answered by L3.
+    pub below: u64,
 }
 
 /// Walks until something is wrong. The count is of the seeds that were tried.
@@ -141,6 +148,7 @@ fn one(
             walked.stale += counters.l1_stale_total.value();
             walked.joins += counters.followers_total.value();
             walked.misses += counters.l1_misses_total.value();
+            walked.below += counters.l3_hits_total.value();
         }
         walk.rig.dismantle();
         result
@@ -276,6 +284,17 @@ impl Walk<'_> {
         if budget.sweep > 0 {
             actions.push(Action::Sweep);
         }
+        if let (Some(disk), Some(l3)) = (&rig.disk, rig.shared.cache.l3()) {
+            if budget.squeeze > 0 && rig.shared.cache.stats().entries > 0 {
+                actions.push(Action::Squeeze);
+            }
+            if l3.stats().queued_bytes > 0 {
+                actions.push(Action::WriteDisk);
+            }
+            if disk.has_read() {
+                actions.push(Action::ReadDisk);
+            }
+        }
         for k in 0..KEYS {
             if budget.purge > 0 {
                 actions.push(Action::Purge(k));
@@ -396,6 +415,21 @@ impl Walk<'_> {
             Action::Sweep => {
                 self.budget.sweep -= 1;
                 self.rig.shared.cache.sweep(self.rig.now_us, 1000);
+                Ok(())
+            }
+            Action::Squeeze => {
+                self.budget.squeeze -= 1;
+                self.rig.squeeze();
+                Ok(())
+            }
+            Action::WriteDisk => {
+                if let Some(disk) = &mut self.rig.disk {
+                    disk.write(self.rig.now_us);
+                }
+                Ok(())
+            }
+            Action::ReadDisk => {
+                self.rig.read_disk();
                 Ok(())
             }
         }

@@ -22,6 +22,7 @@ fn rig() -> (Shard<()>, Rules) {
         Rules {
             links: Arc::new(Links::new(1000)),
             config,
+            l3: None,
         },
     )
 }
@@ -33,11 +34,9 @@ fn fill(shard: &mut Shard<()>, rules: &Rules, hash: u64, name: &[u8], value: &[u
         name,
         variant: b"",
     };
-    let id = shard.leases.take(of, LinkId::PINNED, 0, 1);
-    let lease = shard.leases.end(id).unwrap();
     let body = Body::Small(value);
     let times = lifetime(&rules.config, 1, 2, &body, -1, None).unwrap();
-    assert!(shard.insert(&lease, body, false, &times));
+    assert!(shard.insert(of, (LinkId::PINNED, 0), body, false, &times));
 }
 
 /// Every chain leads to exactly the occupied slots, and the bytes add up.

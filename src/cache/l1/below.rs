@@ -1,0 +1,173 @@
+//! What L1 has to do with the tier below it: evicted entries go there, come back under a lease, and are voided there in the
+//! critical section in which they are voided here.
+//!
+//! Because of that last rule a mark that is taken in a critical section of a name's shard is of the state of both: whatever voids
+//! the name afterwards changes it, whatever did before has taken the entry away.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::MutexGuard;
+
+use super::entry::{Body, END_OF_TIME_MS, Slot};
+use super::expiry::{Lifetime, is_over};
+use super::shard::Shard;
+use super::{Consistency, Expiry, L1, LeaseId, Query, ViewValue};
+use crate::cache::l3::{Found, KeyEnd, L3, Mark, Origin, Spill};
+use crate::cache::name::name_hash;
+
+impl<F> L1<F> {
+    pub fn l3(&self) -> Option<&Arc<L3>> {
+        self.rules.l3.as_ref()
+    }
+
+    /// A read was leased: looks below for what it asks for. False: it is surely not there, and `done` is not called.
+    #[inline]
+    pub fn look_below(&self, q: &Query<'_>, now_us: u64, done: impl FnOnce(Option<Found>) + Send + 'static) -> bool {
+        let Some(l3) = &self.rules.l3 else { return false };
+        l3.missed(q.hash);
+        // What nobody may be shown is not worth a read of the medium.
+        let will_do = |origin| match (self.rules.config.consistency, origin) {
+            (Consistency::Eventual, _) => true,
+            (Consistency::Coherent, Origin::EarlierLife) => false,
+            (Consistency::Coherent, Origin::ThisLife { link, epoch }) => self.rules.links.epoch(link) == epoch,
+        };
+        l3.lookup(q, now_us, will_do, done)
+    }
+
+    /// What was found below for a lease. If it may be shown, by the rules of a hit and at this moment, it is inserted as what its
+    /// filler brought, the lease ends and its followers are returned. Otherwise nothing has changed, and the read is to be sent.
+    pub fn promote(&self, lease: LeaseId, found: &Found, now_us: u64) -> Option<Vec<F>> {
+        let l3 = self.rules.l3.as_ref()?;
+        let lifetime = lifetime_of(found);
+        let mut shard = self.shard_numbered(lease.shard);
+        let standing = shard
+            .leases
+            .get(lease)
+            .filter(|lease| lease.stands(&self.rules.links))?;
+        if l3.mark(found.hash as u32) != found.mark || is_over(lifetime.deadline_ms, now_us) {
+            return None;
+        }
+        let filler = match (self.rules.config.consistency, found.origin) {
+            (Consistency::Coherent, Origin::ThisLife { link, epoch }) => {
+                let vouched = self.rules.links.vouched(link);
+                let is_true = vouched.epoch == epoch
+                    && vouched.fresh_until_us > now_us
+                    && vouched.answered_us > standing.floor_us;
+                is_true.then_some((link, epoch))?
+            }
+            // Nobody has watched it.
+            (Consistency::Coherent, Origin::EarlierLife) => return None,
+            (Consistency::Eventual, Origin::ThisLife { link, epoch }) => (link, epoch),
+            (Consistency::Eventual, Origin::EarlierLife) => (standing.link, standing.epoch),
+        };
+        let body = match found.is_absent {
+            true => Body::Absent(&found.value),
+            // A value of its own: what was read has more in it.
+            false if self.is_kept_by_reference(&found.value) => Body::Large(Bytes::copy_from_slice(&found.value)),
+            false => Body::Small(&found.value),
+        };
+        let lease = shard.leases.end(lease)?;
+        shard.insert(lease.identity(), filler, body, found.is_plain, &lifetime);
+        self.spill(shard);
+        Some(lease.followers)
+    }
+
+    /// Everything may have changed, and the epochs that this ends are over already.
+    pub fn void_all_below(&self) {
+        if let Some(l3) = &self.rules.l3 {
+            l3.void_all();
+        }
+    }
+
+    /// To be called in the critical section in which L1 drops the name.
+    #[inline]
+    pub(super) fn void_below(&self, hash: u64) -> usize {
+        match &self.rules.l3 {
+            Some(l3) => l3.void(hash),
+            None => 0,
+        }
+    }
+
+    /// Ends a critical section, and hands on what was evicted in it.
+    #[inline]
+    pub(super) fn spill(&self, shard: MutexGuard<'_, Shard<F>>) {
+        if let Some(l3) = &self.rules.l3 {
+            self.hand_on(l3, shard);
+        }
+    }
+
+    fn hand_on(&self, l3: &L3, mut shard: MutexGuard<'_, Shard<F>>) {
+        let evicted = shard.take_evicted();
+        if evicted.is_empty() {
+            return;
+        }
+        let marks: Vec<Option<Mark>> = evicted
+            .iter()
+            .map(|slot| {
+                let mark = l3.mark(slot.tag);
+                // A flush ends the epochs first and voids what is below then. So either the epoch is over, or the mark is old.
+                let is_current = self.rules.config.consistency == Consistency::Eventual
+                    || self.rules.links.epoch(slot.stamp.link()) == slot.epoch;
+                is_current.then_some(mark)
+            })
+            .collect();
+        drop(shard);
+        for (slot, mark) in evicted.into_iter().zip(marks) {
+            if let Some(mark) = mark {
+                l3.spill(spill_of(slot, mark));
+            }
+        }
+    }
+}
+
+fn spill_of(slot: Slot, mark: Mark) -> Spill {
+    let view = slot.view(false);
+    let (is_absent, is_plain) = (matches!(view.value, ViewValue::Absent(_)), view.is_plain);
+    let key_end = match view.expiry {
+        Expiry::Never => KeyEnd::Never,
+        Expiry::At(_) => KeyEnd::WithRecord,
+        Expiry::Unknown => KeyEnd::Unknown,
+    };
+    let (filled_us, origin) = (
+        view.inserted_us,
+        Origin::ThisLife {
+            link: view.link,
+            epoch: slot.epoch,
+        },
+    );
+    let deadline_us = slot.stamp.deadline_us();
+    let head = slot.payload.head();
+    let (hash, db) = (name_hash(head.name), head.db);
+    let (name_len, variant_len, bytes) = (head.name.len(), head.variant.len(), head.bytes());
+    let (block, value) = slot.payload.into_parts();
+    Spill {
+        hash,
+        db,
+        start: block.len() - bytes,
+        name_len,
+        variant_len,
+        block,
+        value,
+        is_absent,
+        is_plain,
+        key_end,
+        filled_us,
+        deadline_us,
+        origin,
+        mark,
+    }
+}
+
+fn lifetime_of(found: &Found) -> Lifetime {
+    let deadline_ms = found.expires_us.map_or(END_OF_TIME_MS, |us| us / 1000);
+    Lifetime {
+        deadline_ms,
+        inserted_ms: found.filled_us.div_ceil(1000),
+        expiry: match found.key_end {
+            KeyEnd::Never => Expiry::Never,
+            KeyEnd::WithRecord => Expiry::At(deadline_ms * 1000),
+            KeyEnd::Unknown => Expiry::Unknown,
+        },
+    }
+}

@@ -1,0 +1,298 @@
+//! Looking at a store that no process uses: whether it is sound, what is in it, and all of it as lines of JSON. Changes no
+//! segment.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Write};
+
+use serde_json::{Map, Value, json};
+
+use super::format::{self, Damage, HEADER_BYTES, Header, KeyEnd, Kind, Record};
+use super::recovery::{self, Scan};
+use super::storage::{Storage, read_up_to};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub segments: Vec<SegmentReport>,
+    /// Entries that would be found, those that have expired, and those that are voided or have a newer one.
+    pub alive: usize,
+    pub expired: usize,
+    pub dead: usize,
+    pub alive_value_bytes: u64,
+}
+
+#[derive(Debug)]
+pub struct SegmentReport {
+    pub file: String,
+    pub bytes: u64,
+    pub created_ms: u64,
+    pub is_sealed: bool,
+    pub entries: usize,
+    pub tombstones: usize,
+    /// Offsets and what is wrong there; the first of each stretch.
+    pub damage: Vec<(u64, String)>,
+}
+
+/// What to print besides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Export {
+    Nothing,
+    /// A line of JSON for each entry that would be found.
+    Entries,
+}
+
+/// Why nothing can be said.
+pub type Refusal = String;
+
+/// Reads everything. What is exported goes to `out` as it is found.
+///
+/// # Errors
+/// The store is in use, cannot be accessed, or has a version that this program does not know; or `out` takes nothing.
+pub fn check(storage: &dyn Storage, now_ms: u64, export: Export, out: &mut dyn Write) -> Result<Report, Refusal> {
+    let place = storage.place();
+    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    // Elsewhere a directory that cannot be written can still be looked at.
+    let _lock = match storage.lock() {
+        Err(error) if in_use(&error) => return Err(format!("{place} is in use by another process")),
+        lock => lock.ok(),
+    };
+    let names = storage
+        .list()
+        .map_err(|error| format!("{place} cannot be read: {error}"))?;
+    let mut sequences: Vec<u64> = names.iter().filter_map(|name| format::sequence_in(name)).collect();
+    sequences.sort_unstable();
+    let mut report = Report::default();
+    let mut log = Log::default();
+    for &sequence in &sequences {
+        let segment = look(storage, sequence, &mut log)?;
+        report.segments.push(segment);
+    }
+    report.dead = log.entries - log.latest.values().map(Vec::len).sum::<usize>();
+    for place in log.latest.into_values().flatten() {
+        match place.expires_ms <= now_ms {
+            true => report.expired += 1,
+            false => {
+                report.alive += 1;
+                report.alive_value_bytes += place.value_bytes;
+                if export == Export::Entries {
+                    export_one(storage, &place, out)?;
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// What the log comes to: of each name's hash the newest entry of each identity.
+#[derive(Default)]
+struct Log {
+    latest: HashMap<u64, Vec<Place>>,
+    entries: usize,
+}
+
+struct Place {
+    sequence: u64,
+    offset: u64,
+    length: usize,
+    nonce: u64,
+    expires_ms: u64,
+    value_bytes: u64,
+    identity: (u16, Box<[u8]>, Box<[u8]>),
+}
+
+fn look(storage: &dyn Storage, sequence: u64, log: &mut Log) -> Result<SegmentReport, Refusal> {
+    let name = format::file_name(sequence);
+    let mut report = SegmentReport {
+        file: name.clone(),
+        bytes: 0,
+        created_ms: 0,
+        is_sealed: false,
+        entries: 0,
+        tombstones: 0,
+        damage: Vec::new(),
+    };
+    let read = storage.open(&name).and_then(|file| {
+        let bytes = file.bytes()?;
+        let mut all = vec![0; bytes.min(2 * format::MAX_SEGMENT_BYTES) as usize];
+        let read = read_up_to(&*file, &mut all, 0)?;
+        all.truncate(read);
+        Ok((file, bytes, all))
+    });
+    let (file, bytes, all) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            report.damage.push((0, error.to_string()));
+            return Ok(report);
+        }
+    };
+    report.bytes = bytes;
+    let header = match Header::decode(&all) {
+        Ok(header) => header,
+        Err(damage @ Damage::Version(_)) => return Err(format!("{name}: {damage}")),
+        Err(damage) => {
+            report.damage.push((0, damage.to_string()));
+            return Ok(report);
+        }
+    };
+    report.created_ms = header.created_ms;
+    let footer = recovery::footer(&*file, header.nonce, bytes);
+    let records_end = match &footer {
+        Some((trailer, _)) => trailer.rows_at,
+        None => bytes,
+    };
+    report.is_sealed = footer.is_some();
+    let scan = scan(&all, header.nonce, records_end, &mut report.damage);
+    for row in &scan.rows {
+        let at = row.offset as usize;
+        if let Ok(record) = Record::decode(&all[at..], header.nonce) {
+            report.entries += usize::from(record.kind == Kind::Entry);
+            report.tombstones += usize::from(record.kind != Kind::Entry);
+            log.note(sequence, at, header.nonce, &record);
+        }
+    }
+    if let Some((_, rows)) = &footer
+        && *rows != scan.rows
+    {
+        let reason = "the footer does not name the records that are there".to_owned();
+        report.damage.push((records_end, reason));
+    }
+    Ok(report)
+}
+
+/// All sound records before `end`, and each stretch of something else.
+fn scan(all: &[u8], nonce: u64, end: u64, damage: &mut Vec<(u64, String)>) -> Scan {
+    let end = (end as usize).min(all.len());
+    let mut scan = Scan {
+        rows: Vec::new(),
+        end: HEADER_BYTES as u64,
+        damage: None,
+    };
+    let (mut at, mut is_damaged) = (HEADER_BYTES, false);
+    while at < end {
+        match Record::decode(&all[at..end], nonce) {
+            Ok(record) => {
+                scan.rows.push(record.row(at as u32));
+                at += format::padded(record.length());
+                is_damaged = false;
+            }
+            Err(reason) => {
+                if !is_damaged {
+                    damage.push((at as u64, reason.to_string()));
+                }
+                is_damaged = true;
+                at += format::ALIGN;
+            }
+        }
+    }
+    scan
+}
+
+impl Log {
+    fn note(&mut self, sequence: u64, offset: usize, nonce: u64, record: &Record<'_>) {
+        match record.kind {
+            Kind::TombstoneOfAll => self.latest.clear(),
+            Kind::Tombstone => drop(self.latest.remove(&record.hash)),
+            Kind::Entry => {
+                self.entries += 1;
+                let identity = (record.db, record.name.into(), record.variant.into());
+                let of_name = self.latest.entry(record.hash).or_default();
+                of_name.retain(|place| place.identity != identity);
+                of_name.push(Place {
+                    sequence,
+                    offset: offset as u64,
+                    length: record.length(),
+                    nonce,
+                    expires_ms: record.expires_ms,
+                    value_bytes: record.value.len() as u64,
+                    identity,
+                });
+            }
+        }
+    }
+}
+
+fn export_one(storage: &dyn Storage, place: &Place, out: &mut dyn Write) -> Result<(), Refusal> {
+    let name = format::file_name(place.sequence);
+    let mut bytes = vec![0; place.length];
+    let read = storage
+        .open(&name)
+        .and_then(|file| read_up_to(&*file, &mut bytes, place.offset))
+        .map_err(|error| format!("{name} can no longer be read: {error}"))?;
+    let record =
+        Record::decode(&bytes[..read], place.nonce).map_err(|damage| format!("{name} changes meanwhile: {damage}"))?;
+    let mut line = Map::new();
+    put_bytes(&mut line, "key", record.name);
+    line.insert("db".to_owned(), json!(record.db));
+    if !record.variant.is_empty() {
+        line.insert("variant_hex".to_owned(), json!(hex(record.variant)));
+    }
+    put_bytes(&mut line, "value", record.value);
+    if record.is_absent {
+        line.insert("absent".to_owned(), json!(true));
+    }
+    line.insert("filled_ms".to_owned(), json!(record.filled_ms));
+    if record.expires_ms != format::NEVER {
+        line.insert("expires_ms".to_owned(), json!(record.expires_ms));
+        line.insert(
+            "expires_with_key".to_owned(),
+            json!(record.key_end == KeyEnd::WithRecord),
+        );
+    }
+    line.insert("segment".to_owned(), json!(name));
+    line.insert("offset".to_owned(), json!(place.offset));
+    writeln!(out, "{}", Value::Object(line)).map_err(|error| format!("nothing more can be written: {error}"))
+}
+
+/// As text where it is text; else under another name, in hexadecimal digits.
+fn put_bytes(line: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => line.insert(name.to_owned(), json!(text)),
+        Err(_) => line.insert(format!("{name}_hex"), json!(hex(bytes))),
+    };
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Report {
+    pub fn is_sound(&self) -> bool {
+        self.segments.iter().all(|segment| segment.damage.is_empty())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            writeln!(
+                f,
+                "{}: {}, {} bytes, {} entries, {} tombstones",
+                segment.file,
+                if segment.is_sealed { "sealed" } else { "not sealed" },
+                segment.bytes,
+                segment.entries,
+                segment.tombstones,
+            )?;
+            for (offset, reason) in &segment.damage {
+                writeln!(f, "  damage at offset {offset}: {reason}")?;
+            }
+        }
+        let damaged = self.segments.iter().map(|segment| segment.damage.len()).sum::<usize>();
+        writeln!(
+            f,
+            "{} segments, {} bytes; entries: {} alive ({} bytes of values), {} expired, {} voided or replaced; damage: {}",
+            self.segments.len(),
+            self.segments.iter().map(|segment| segment.bytes).sum::<u64>(),
+            self.alive,
+            self.alive_value_bytes,
+            self.expired,
+            self.dead,
+            match damaged {
+                0 => "none".to_owned(),
+                1 => "in one place".to_owned(),
+                many => format!("in {many} places"),
+            },
+        )
+    }
+}

@@ -1,0 +1,130 @@
+use super::*;
+
+fn record() -> Record<'static> {
+    Record {
+        kind: Kind::Entry,
+        is_absent: false,
+        is_plain: true,
+        key_end: KeyEnd::WithRecord,
+        class: 0,
+        hash: 0x1234_5678_9abc_def0,
+        filled_ms: 1_700_000_000_000,
+        expires_ms: 1_700_000_060_001,
+        db: 3,
+        name: b"a name",
+        variant: b"a variant",
+        value: b"the value, which is somewhat longer than a line of this is",
+    }
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let mut bytes = Vec::new();
+    record().encode(7, &mut bytes).unwrap();
+    assert_eq!(bytes.len() % ALIGN, 0);
+    bytes.extend_from_slice(b"more");
+    assert_eq!(Record::decode(&bytes, 7), Ok(record()));
+    assert_eq!(Record::decode(&bytes, 8), Err(Damage::Checksum));
+    let header = Header {
+        sequence: 1,
+        created_ms: 2,
+        nonce: 3,
+        seed: 4,
+        probe: 5,
+    };
+    assert_eq!(Header::decode(&header.encode()), Ok(header));
+    let rows = [
+        record().row(64),
+        Record::tombstone(9).row(256),
+        Record::tombstone_of_all().row(304),
+    ];
+    let footer = encode_footer(&rows, 352, 3);
+    let (body, end) = footer.split_at(footer.len() - TRAILER_BYTES);
+    let trailer = Trailer::decode(end, 3, 352 + footer.len() as u64).unwrap();
+    assert_eq!((trailer.rows, trailer.tombstones, trailer.rows_at), (3, 2, 352));
+    assert_eq!(trailer.rows(body, 3).unwrap().collect::<Vec<_>>(), rows);
+    assert_eq!(rows[0].expires_s, 1_700_000_061, "rounded up");
+}
+
+#[test]
+fn the_bytes_of_a_record_are_those_of_the_specification() {
+    let mut bytes = Vec::new();
+    Record::tombstone(0x0102_0304_0506_0708).encode(0, &mut bytes).unwrap();
+    assert_eq!(bytes.len(), 48);
+    assert_eq!(bytes[8..16], [48, 0, 0, 0, 2, 0, 0, 0]);
+    assert_eq!(bytes[16..24], [8, 7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(bytes[32..40], [255; 8]);
+}
+
+#[test]
+fn any_flipped_bit_but_in_the_padding_is_seen() {
+    let mut good = Vec::new();
+    record().encode(7, &mut good).unwrap();
+    for bit in 0..record().length() * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(Record::decode(&bad, 7).is_err(), "bit {bit}");
+    }
+    for bit in record().length() * 8..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(Record::decode(&bad, 7), Ok(record()));
+    }
+    let rows = [record().row(64)];
+    let footer = encode_footer(&rows, 224, 3);
+    let bytes = 224 + footer.len() as u64;
+    for bit in 0..footer.len() * 8 {
+        let mut bad = footer.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        let (body, end) = bad.split_at(bad.len() - TRAILER_BYTES);
+        let is_refused = match Trailer::decode(end, 3, bytes) {
+            Ok(trailer) => trailer.rows(body, 3).is_err(),
+            Err(_) => true,
+        };
+        assert!(is_refused, "bit {bit}");
+    }
+}
+
+#[test]
+fn a_version_that_is_not_known_is_refused_by_its_number() {
+    let mut header = Header {
+        sequence: 1,
+        created_ms: 2,
+        nonce: 3,
+        seed: 4,
+        probe: 5,
+    }
+    .encode();
+    for bit in 0..HEADER_BYTES * 8 {
+        let mut bad = header;
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(Header::decode(&bad).is_err(), "bit {bit}");
+    }
+    header[8] = 2;
+    assert_eq!(Header::decode(&header), Err(Damage::Version(2)));
+}
+
+#[test]
+fn a_record_with_a_flag_that_is_not_known_is_refused() {
+    let mut bytes = Vec::new();
+    record().encode(7, &mut bytes).unwrap();
+    bytes[13] |= 0x40;
+    let sum = xxh3_64_with_seed(&bytes[8..record().length()], 7);
+    bytes[..8].copy_from_slice(&sum.to_le_bytes());
+    assert_eq!(Record::decode(&bytes, 7), Err(Damage::Field));
+}
+
+#[test]
+fn names_are_those_of_segments_or_not() {
+    assert_eq!(sequence_in(&file_name(0xabc)), Some(0xabc));
+    for other in [
+        "lock",
+        "0.seg",
+        "000000000000000g.seg",
+        "0000000000000ABC.seg",
+        "0000000000000abc.seg.bak",
+        "",
+    ] {
+        assert_eq!(sequence_in(other), None, "{other}");
+    }
+}

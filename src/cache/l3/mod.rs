@@ -1,0 +1,557 @@
+//! L3: what L1 evicted and is worth keeping, in segment files that survive restarts and crashes.
+//!
+//! Workers hand in evicted entries ([`L3::spill`]), ask ([`L3::lookup`]) and tell what changed ([`L3::void`]); none of these
+//! does I/O. One thread writes, frees and recovers ([`writer`]); a few read ([`reader`]). What a file looks like is said in
+//! [`format`]. Times are microseconds of the process's clock; on the disk they are those of the Unix clock, converted by the
+//! difference at the start, so that within one life a clock that is set does not move a deadline.
+//!
+//! What it promises:
+//! - a record that fails its checksum, or is another key's, is never returned;
+//! - what was voided is not found again in this life, wherever it was at that moment: on the disk, in the queue, in a batch or
+//!   in a reader's hands ([`Found::mark`] is asked again by whoever shows it);
+//! - what is of an earlier life says so ([`Origin`]); whether that will do, and whether the link of this life still vouches, the
+//!   caller decides;
+//! - what was voided does not come back by a restart either, once its tombstone is written, some tens of milliseconds later: a
+//!   killed process loses younger tombstones only. A machine that loses power loses what was not synced: with
+//!   [`Sync::Interval`] what is younger than that, with [`Sync::EachSegment`] what is in the last segment, with [`Sync::Never`]
+//!   anything. A value that comes back so is of an earlier life;
+//! - the files take no more than the configured size and one segment;
+//! - an error of the medium costs entries, not the process.
+
+pub mod check;
+pub mod format;
+pub mod storage;
+
+mod admission;
+mod by_hand;
+mod index;
+mod marks;
+mod queue;
+mod reader;
+mod reclaim;
+mod recovery;
+mod segments;
+mod writer;
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+
+use crossbeam::queue::SegQueue;
+use crossbeam::sync::{Parker, Unparker};
+use parking_lot::Mutex;
+
+use super::l1::Query;
+pub use admission::Admission;
+use admission::Sketch;
+pub use by_hand::Hand;
+pub use format::KeyEnd;
+pub use index::Origin;
+use index::{Index, Part};
+pub use marks::Mark;
+use marks::Marks;
+use queue::Queue;
+pub use queue::Spill;
+pub use reader::Found;
+use reader::Reads;
+pub use recovery::Repair;
+use segments::{Segment, Segments};
+use storage::Storage;
+
+/// What L3 is built with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Of all files, one segment left aside. At least four segments.
+    pub size_bytes: u64,
+    /// At most [`format::MAX_SEGMENT_BYTES`], at least 4 KiB.
+    pub segment_bytes: u64,
+    /// Larger values are not kept; nor what takes more than a quarter of a segment.
+    pub max_value_bytes: usize,
+    /// What may wait to be written.
+    pub queue_bytes: usize,
+    pub admission: Admission,
+    pub sync: Sync,
+    pub recovery: Recovery,
+    /// What is written of spills in a second; `None`: whatever comes.
+    pub write_bytes_a_second: Option<u64>,
+    /// Threads that read.
+    pub readers: usize,
+    /// The hash of a name under a seed: the caller's hashes are made with [`L3::seed`].
+    pub hash: fn(u64, &[u8]) -> u64,
+    /// Milliseconds of the Unix clock at 0 µs of the process's.
+    pub unix_offset_ms: u64,
+}
+
+/// When what was written is made to survive a loss of power.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sync {
+    Never,
+    /// Each segment when it is full, and what was written after so many microseconds.
+    Interval(u64),
+    /// Each segment when it is full.
+    EachSegment,
+}
+
+/// What is done about damage that is found at the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recovery {
+    /// Nothing is repaired; the store stays off and the files stay as they are.
+    Strict,
+    /// What a crash does to the end of the last segment is cut off. Of other damage nobody knows which tombstones it took:
+    /// what is older is dropped with it.
+    TolerateTornTail,
+    /// All records whose checksums fit are kept, those beyond damage and older ones, too. A voided value may be among them.
+    Salvage,
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Another process has it.
+    Locked(String),
+    /// A segment of a version that this program does not know. Nothing was changed.
+    Version {
+        file: String,
+        damage: format::Damage,
+    },
+    Io(String, io::Error),
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            OpenError::Locked(place) => write!(
+                f,
+                "{place} is in use by another process: each process needs a directory of its own"
+            ),
+            OpenError::Version { file, damage } => write!(
+                f,
+                "the segment {file} cannot be used: {damage}; run that version, or move the file away"
+            ),
+            OpenError::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Totals. Counters count since the start.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Stats {
+    pub entries: usize,
+    pub segments: usize,
+    pub file_bytes: u64,
+    pub index_bytes: usize,
+    /// What remembers which keys were asked for, for admission.
+    pub sketch_bytes: usize,
+    pub queued_bytes: usize,
+    pub counts: Counts,
+}
+
+/// How the store does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Working,
+    /// It still reads what an earlier life left; nothing of that is shown yet.
+    Recovering,
+    /// The medium refused something and has not worked since.
+    Trouble,
+    /// Strict recovery found damage.
+    Off,
+}
+
+impl State {
+    pub const ALL: [State; 4] = [State::Working, State::Recovering, State::Trouble, State::Off];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Working => "working",
+            State::Recovering => "recovering",
+            State::Trouble => "trouble",
+            State::Off => "off",
+        }
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What happened since the start.
+        #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+        pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
+
+        #[derive(Default)]
+        pub(crate) struct Counters { $($name: AtomicU64,)* }
+
+        impl Counters {
+            fn read(&self) -> Counts {
+                Counts { $($name: self.$name.load(Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    hits,
+    misses,
+    /// Entries and their bytes that were written, tombstones left aside.
+    writes,
+    write_bytes,
+    /// All bytes, with tombstones, headers, footers and what was reinserted.
+    medium_bytes,
+    /// Entries that were on the disk as they are.
+    kept,
+    /// Evicted entries that were not asked for often enough.
+    refused_admission,
+    refused_too_large,
+    dropped_queue_full,
+    dropped_rate,
+    /// The medium took nothing at that time.
+    dropped_trouble,
+    /// Voided between eviction and publication.
+    overtaken,
+    voids,
+    tombstones,
+    expirations,
+    reclaimed_segments,
+    reinserted,
+    reinserted_bytes,
+    /// Reads that were not tried because too many waited.
+    reads_shed,
+    /// Reads that another one of the same record answered.
+    reads_joined,
+    corrupt_records,
+    read_errors,
+    write_errors,
+    retired_segments,
+    repairs,
+}
+
+/// What all threads share.
+pub(crate) struct Store {
+    config: Config,
+    storage: Box<dyn Storage>,
+    seed: u64,
+    probe: u64,
+    index: Index,
+    segments: Segments,
+    sketch: Sketch,
+    marks: Marks,
+    queue: Queue,
+    counters: Counters,
+    /// What was in the index when everything was voided; the writer counts it.
+    forgotten: SegQueue<Part>,
+    is_recovering: AtomicBool,
+    is_off: AtomicBool,
+    is_closing: AtomicBool,
+    /// How many have it shut.
+    shut: AtomicUsize,
+    /// Names that were voided while rows were still being read. `None`: all are read. Outer to the parts of the index.
+    voided: Mutex<Option<Voided>>,
+    trouble: Mutex<Option<String>>,
+    repairs: Mutex<Vec<Repair>>,
+    wake: Unparker,
+    /// Ends with the store.
+    _lock: Box<dyn Send + std::marker::Sync>,
+}
+
+#[derive(Default)]
+struct Voided {
+    names: HashSet<u64>,
+    is_all: bool,
+}
+
+/// Names that are remembered while the store recovers; beyond that nothing of an earlier life is believed.
+const MOST_VOIDED: usize = 1 << 20;
+
+/// Spills that wait: the writer is woken for so many bytes, and comes by itself for less.
+const WAKE_BYTES: usize = 256 << 10;
+
+/// See [`L3::shut`].
+pub struct Shut<'a>(&'a Store);
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        self.0.void_all();
+        self.0.shut.fetch_sub(1, SeqCst);
+    }
+}
+
+pub struct L3 {
+    store: Arc<Store>,
+    reads: Reads,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl L3 {
+    /// Opens the store and starts its threads. It answers at once; what an earlier life left is read meanwhile.
+    ///
+    /// # Errors
+    /// In use, of another version, or not accessible at all.
+    pub fn open(config: Config, storage: Box<dyn Storage>) -> Result<L3, OpenError> {
+        let parker = Parker::new();
+        let (store, found) = recovery::open(config, storage, parker.unparker().clone())?;
+        let store = Arc::new(store);
+        let thread = {
+            let store = Arc::clone(&store);
+            std::thread::Builder::new()
+                .name("l3-writer".to_owned())
+                .spawn(move || writer::run(&store, found, &parker))
+                .map_err(|error| OpenError::Io("the writer's thread does not start".to_owned(), error))?
+        };
+        let reads = Reads::start(&store)?;
+        Ok(L3 {
+            store,
+            reads,
+            writer: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Opens the store without threads: whatever they would do is done by the caller, step by step, with the time in his hands.
+    ///
+    /// # Errors
+    /// As [`L3::open`].
+    pub fn open_by_hand(config: Config, storage: Box<dyn Storage>, now_us: u64) -> Result<(L3, Hand), OpenError> {
+        let (store, found) = recovery::open(config, storage, Parker::new().unparker().clone())?;
+        let store = Arc::new(store);
+        let (reads, queue) = Reads::queue(&store);
+        let hand = Hand::new(&store, found, queue, now_us);
+        let writer = Mutex::new(None);
+        Ok((L3 { store, reads, writer }, hand))
+    }
+
+    /// By which the names on the disk are hashed: [`Query::hash`] and all other hashes given to this store must be, too.
+    pub fn seed(&self) -> u64 {
+        self.store.seed
+    }
+
+    /// Whether anything that happened since voided the name; `tag` is the low half of its hash.
+    #[inline]
+    pub fn mark(&self, tag: u32) -> Mark {
+        self.store.marks.of(tag)
+    }
+
+    /// Takes an entry that L1 evicted. It is dropped if it is not worth a write or does not fit into the queue.
+    pub fn spill(&self, spill: Spill) {
+        self.store.spill(spill);
+    }
+
+    /// L1 had no use for the name; counted for admission, whether or not anybody looks here.
+    pub fn missed(&self, hash: u64) {
+        self.store.sketch.count(hash);
+    }
+
+    /// Looks for an entry whose origin will do. False: it is surely not here, and `done` is not called. Otherwise `done` is
+    /// called on another thread, once, with the entry or without.
+    pub fn lookup(
+        &self,
+        q: &Query<'_>,
+        now_us: u64,
+        will_do: impl Fn(Origin) -> bool,
+        done: impl FnOnce(Option<Found>) + Send + 'static,
+    ) -> bool {
+        self.reads.lookup(&self.store, q, now_us, will_do, done)
+    }
+
+    /// The name changed, or somebody was shown what is not on the disk. To be called in the critical section in which L1 is
+    /// told: what is between here and L1, either way, is decided there by its mark. Returns how many entries went.
+    pub fn void(&self, hash: u64) -> usize {
+        self.store.void(hash)
+    }
+
+    /// Everything may have changed.
+    pub fn void_all(&self) {
+        self.store.void_all();
+    }
+
+    /// Voids everything, and until the returned value is dropped takes nothing and gives nothing: for as long as L1 is
+    /// emptied part by part.
+    pub fn shut(&self) -> Shut<'_> {
+        self.store.shut.fetch_add(1, SeqCst);
+        self.store.void_all();
+        Shut(&self.store)
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.store.stats()
+    }
+
+    pub fn state(&self) -> State {
+        if self.store.is_off.load(Relaxed) {
+            State::Off
+        } else if self.store.is_recovering.load(Relaxed) {
+            State::Recovering
+        } else if self.store.trouble.lock().is_some() {
+            State::Trouble
+        } else {
+            State::Working
+        }
+    }
+
+    /// What is there under a name, for an operator: sequence of the segment and origin of each entry.
+    pub fn explain(&self, hash: u64) -> Vec<(u64, Origin)> {
+        self.store.explain(hash)
+    }
+
+    /// The last error of the medium; `None`: there was none since it last worked.
+    pub fn trouble(&self) -> Option<String> {
+        self.store.trouble.lock().clone()
+    }
+
+    /// What recovery repaired, the first hundred.
+    pub fn repairs(&self) -> Vec<Repair> {
+        self.store.repairs.lock().clone()
+    }
+
+    /// Writes what is queued, seals the active segment and ends the threads.
+    pub fn close(&self) {
+        self.store.is_closing.store(true, SeqCst);
+        self.store.wake.unpark();
+        if let Some(thread) = self.writer.lock().take() {
+            let _ = thread.join();
+        }
+        self.reads.close();
+    }
+}
+
+impl Drop for L3 {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Store {
+    fn spill(&self, spill: Spill) {
+        let counters = &self.counters;
+        if self.is_off.load(Relaxed) || self.is_closing.load(Relaxed) || self.shut.load(SeqCst) > 0 {
+            return;
+        }
+        let identity = format::identity_tag(spill.db, spill.variant());
+        let there = self.index.part(spill.hash).peek(spill.hash, identity);
+        match there {
+            // Nothing voided it since it was written, so it is the same value: it came from here, or was spilled before.
+            Some(row) if row.origin() == spill.origin || row.origin() == Origin::EarlierLife => {
+                counters.kept.fetch_add(1, Relaxed);
+                return;
+            }
+            // Another value: whoever brought it to L1 did not say so. Neither is believed.
+            Some(_) => {
+                counters.overtaken.fetch_add(1, Relaxed);
+                self.void(spill.hash);
+                return;
+            }
+            None => {}
+        }
+        if !self.sketch.admits(spill.hash) {
+            counters.refused_admission.fetch_add(1, Relaxed);
+            return;
+        }
+        let length = format::RECORD_HEAD_BYTES + spill.name().len() + spill.variant().len() + spill.value().len();
+        if spill.value().len() > self.config.max_value_bytes || length as u64 > self.config.segment_bytes / 4 {
+            counters.refused_too_large.fetch_add(1, Relaxed);
+            return;
+        }
+        match self.queue.push(spill) {
+            Some(queued) if queued >= WAKE_BYTES => self.wake.unpark(),
+            Some(_) => {}
+            None => {
+                counters.dropped_queue_full.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    fn void(&self, hash: u64) -> usize {
+        // The mark first: whoever publishes a copy either sees it changed, or has put a row where it is found below.
+        self.marks.void(hash as u32);
+        let mut is_due = false;
+        if self.is_recovering.load(SeqCst)
+            && let Some(voided) = &mut *self.voided.lock()
+        {
+            // What is on the disk is not known yet.
+            is_due = true;
+            if voided.names.len() < MOST_VOIDED {
+                voided.names.insert(hash);
+            } else {
+                voided.is_all = true;
+            }
+        }
+        let mut is_last = false;
+        let gone = {
+            let mut part = self.index.part(hash);
+            part.remove(hash, |_| true, |place| is_last |= self.segments.died(place.slot))
+        };
+        if gone > 0 {
+            self.counters.voids.fetch_add(gone as u64, Relaxed);
+        }
+        if (gone > 0 || is_due) && !self.queue.push_tombstone(hash) {
+            self.void_all();
+        }
+        if is_last {
+            self.wake.unpark();
+        }
+        gone
+    }
+
+    fn void_all(&self) {
+        self.marks.void_all();
+        if let Some(voided) = &mut *self.voided.lock() {
+            voided.is_all = true;
+        }
+        self.forget_all();
+        self.queue.push_all();
+        self.wake.unpark();
+    }
+
+    /// Empties the index; the writer does the rest.
+    fn forget_all(&self) {
+        for part in self.index.clear() {
+            self.counters.voids.fetch_add(part.rows() as u64, Relaxed);
+            self.forgotten.push(part);
+        }
+    }
+
+    fn explain(&self, hash: u64) -> Vec<(u64, Origin)> {
+        let rows: Vec<_> = self.index.part(hash).of_name(hash).copied().collect();
+        rows.iter()
+            .filter_map(|row| {
+                let segment = self.segments.get(row.place().slot)?;
+                Some((segment.header.sequence, row.origin()))
+            })
+            .collect()
+    }
+
+    fn stats(&self) -> Stats {
+        let all = self.segments.all();
+        Stats {
+            entries: self.index.len(),
+            segments: all.len(),
+            file_bytes: all.iter().map(|segment| segment.bytes.load(Relaxed)).sum(),
+            index_bytes: self.index.bytes(),
+            sketch_bytes: self.sketch.bytes(),
+            queued_bytes: self.queue.queued_bytes(),
+            counts: self.counters.read(),
+        }
+    }
+
+    /// Something went wrong: for the log, once until it works again, and for whoever asks.
+    fn alarm(&self, text: String) {
+        let mut trouble = self.trouble.lock();
+        if trouble.is_none() {
+            tracing::error!(place = self.storage.place(), "L3: {text}");
+        }
+        *trouble = Some(text);
+    }
+
+    fn all_clear(&self) {
+        if self.trouble.lock().take().is_some() {
+            tracing::info!(place = self.storage.place(), "L3: the medium works again");
+        }
+    }
+
+    fn unix_ms(&self, us: u64) -> u64 {
+        self.config.unix_offset_ms.saturating_add(us / 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,331 @@
+//! Reading: a few threads that block where workers must not, one read for everybody who wants the same record.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+
+use super::format::{self, Damage, KeyEnd, Record};
+use super::index::{Place, Row};
+use super::storage::read_up_to;
+use super::{Mark, OpenError, Origin, Segment, Store};
+use crate::cache::l1::Query;
+
+/// An entry as it was on the disk. Times are microseconds of the process's clock.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Of the name.
+    pub hash: u64,
+    pub value: Bytes,
+    pub is_absent: bool,
+    pub is_plain: bool,
+    pub key_end: KeyEnd,
+    /// How long ago it was filled.
+    pub age_us: u64,
+    /// When that was; 0: before this process.
+    pub filled_us: u64,
+    /// `None`: the copy does not expire.
+    pub expires_us: Option<u64>,
+    pub origin: Origin,
+    /// Of before the index was asked: if the name has another one when this is to be shown, it was voided.
+    pub mark: Mark,
+}
+
+type Done = Box<dyn FnOnce(Option<Found>) + Send>;
+
+struct Waiting {
+    row: Row,
+    mark: Mark,
+    hash: u64,
+    db: u16,
+    name: Box<[u8]>,
+    variant: Box<[u8]>,
+    done: Done,
+}
+
+struct Read {
+    place: Place,
+    now_us: u64,
+}
+
+pub(super) struct Reads {
+    sender: Mutex<Option<Sender<Read>>>,
+    /// Who waits for each record; the read is queued or under way.
+    waiting: Arc<Mutex<HashMap<Place, Vec<Waiting>>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The reads that wait.
+#[derive(Clone)]
+pub(super) struct ReadQueue {
+    store: Arc<Store>,
+    receiver: Receiver<Read>,
+    waiting: Arc<Mutex<HashMap<Place, Vec<Waiting>>>>,
+}
+
+impl ReadQueue {
+    /// Serves the next read, and waits for it if need be. False: there will be none.
+    fn serve_next(&self) -> bool {
+        let Ok(read) = self.receiver.recv() else { return false };
+        serve(&self.store, &self.waiting, &read);
+        true
+    }
+
+    /// Whether a read waits.
+    pub fn is_waiting(&self) -> bool {
+        !self.receiver.is_empty()
+    }
+
+    /// The same without waiting.
+    pub fn serve_one(&self) -> bool {
+        let Ok(read) = self.receiver.try_recv() else {
+            return false;
+        };
+        serve(&self.store, &self.waiting, &read);
+        true
+    }
+}
+
+/// Reads that may wait for each thread; a medium that is this far behind is slower than asking the upstream.
+const QUEUED_A_READER: usize = 64;
+
+impl Reads {
+    pub fn start(store: &Arc<Store>) -> Result<Reads, OpenError> {
+        let (reads, queue) = Reads::queue(store);
+        for number in 0..store.config.readers.max(1) {
+            let queue = queue.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("l3-reader-{number}"))
+                .spawn(move || while queue.serve_next() {})
+                .map_err(|error| OpenError::Io("a reader's thread does not start".to_owned(), error))?;
+            reads.threads.lock().push(thread);
+        }
+        Ok(reads)
+    }
+
+    /// Without threads: who has the queue serves it.
+    pub fn queue(store: &Arc<Store>) -> (Reads, ReadQueue) {
+        let (sender, receiver) = bounded::<Read>(store.config.readers.max(1) * QUEUED_A_READER);
+        let waiting: Arc<Mutex<HashMap<Place, Vec<Waiting>>>> = Arc::default();
+        let queue = ReadQueue {
+            store: Arc::clone(store),
+            receiver,
+            waiting: Arc::clone(&waiting),
+        };
+        let reads = Reads {
+            sender: Mutex::new(Some(sender)),
+            waiting,
+            threads: Mutex::default(),
+        };
+        (reads, queue)
+    }
+
+    pub fn lookup(
+        &self,
+        store: &Store,
+        q: &Query<'_>,
+        now_us: u64,
+        will_do: impl Fn(Origin) -> bool,
+        done: impl FnOnce(Option<Found>) + Send + 'static,
+    ) -> bool {
+        let Some((row, mark, db)) = store.probe(q).filter(|(row, ..)| will_do(row.origin())) else {
+            store.counters.misses.fetch_add(1, Relaxed);
+            return false;
+        };
+        let place = row.place();
+        let waiter = Waiting {
+            row,
+            mark,
+            hash: q.hash,
+            db,
+            name: q.name.into(),
+            variant: q.variant.into(),
+            done: Box::new(done),
+        };
+        let mut waiting = self.waiting.lock();
+        if let Some(others) = waiting.get_mut(&place) {
+            others.push(waiter);
+            store.counters.reads_joined.fetch_add(1, Relaxed);
+            return true;
+        }
+        let sent = match &*self.sender.lock() {
+            Some(sender) => sender.try_send(Read { place, now_us }),
+            None => Err(TrySendError::Disconnected(Read { place, now_us })),
+        };
+        if sent.is_err() {
+            store.counters.reads_shed.fetch_add(1, Relaxed);
+            return false;
+        }
+        waiting.insert(place, vec![waiter]);
+        true
+    }
+
+    pub fn close(&self) {
+        drop(self.sender.lock().take());
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One read of the medium, for all who wait for it.
+fn serve(store: &Store, waiting: &Mutex<HashMap<Place, Vec<Waiting>>>, read: &Read) {
+    let bytes = store.load(read.place);
+    // Whoever asks from here on starts a read of his own.
+    let all = waiting.lock().remove(&read.place).unwrap_or_default();
+    for waiter in all {
+        let wanted = Wanted {
+            hash: waiter.hash,
+            db: waiter.db,
+            name: &waiter.name,
+            variant: &waiter.variant,
+            mark: waiter.mark,
+        };
+        let found = bytes
+            .as_ref()
+            .and_then(|(segment, bytes)| store.judge(&waiter.row, segment, bytes, &wanted, read.now_us));
+        (waiter.done)(found);
+    }
+}
+
+struct Wanted<'a> {
+    hash: u64,
+    db: u16,
+    name: &'a [u8],
+    variant: &'a [u8],
+    mark: Mark,
+}
+
+impl Store {
+    /// Whether there may be an entry, by memory alone.
+    fn probe(&self, q: &Query<'_>) -> Option<(Row, Mark, u16)> {
+        if self.is_off.load(Relaxed) {
+            return None;
+        }
+        let db = u16::try_from(q.db).ok()?;
+        let mark = self.marks.of(q.hash as u32);
+        let row = self
+            .index
+            .part(q.hash)
+            .find(q.hash, format::identity_tag(db, q.variant))?;
+        let is_hidden = row.origin() == Origin::EarlierLife && self.is_recovering.load(SeqCst);
+        (!is_hidden).then_some((row, mark, db))
+    }
+
+    /// Looks for an entry and waits for the medium.
+    #[cfg(test)]
+    pub fn read(&self, q: &Query<'_>, now_us: u64) -> Option<Found> {
+        let (row, mark, db) = self.probe(q)?;
+        let (segment, bytes) = self.load(row.place())?;
+        let wanted = Wanted {
+            hash: q.hash,
+            db,
+            name: q.name,
+            variant: q.variant,
+            mark,
+        };
+        self.judge(&row, &segment, &bytes, &wanted, now_us)
+    }
+
+    /// The bytes at a place, and what follows them. `None`: the segment is gone, or the medium refuses.
+    pub(super) fn load(&self, place: Place) -> Option<(Arc<Segment>, Bytes)> {
+        let segment = self.segments.get(place.slot)?;
+        let mut bytes = vec![0; place.bytes()];
+        match read_up_to(&*segment.file, &mut bytes, place.offset()) {
+            Ok(read) => {
+                bytes.truncate(read);
+                Some((segment, Bytes::from(bytes)))
+            }
+            Err(error) => {
+                self.counters.read_errors.fetch_add(1, Relaxed);
+                self.alarm(format!(
+                    "{} cannot be read at offset {}: {error}",
+                    segment.name(),
+                    place.offset()
+                ));
+                // The writer takes it out of service once there are too many.
+                segment.errors.fetch_add(1, Relaxed);
+                None
+            }
+        }
+    }
+
+    fn judge(&self, row: &Row, segment: &Segment, bytes: &Bytes, wanted: &Wanted<'_>, now_us: u64) -> Option<Found> {
+        let place = row.place();
+        let record = match Record::decode(bytes, segment.header.nonce) {
+            Ok(record) => record,
+            Err(damage) => {
+                self.corrupt(segment, place, wanted.hash, damage);
+                return None;
+            }
+        };
+        let is_it = record.kind == format::Kind::Entry
+            && record.db == wanted.db
+            && record.name == wanted.name
+            && record.variant == wanted.variant;
+        if !is_it {
+            self.counters.misses.fetch_add(1, Relaxed);
+            return None;
+        }
+        let now_ms = self.unix_ms(now_us);
+        if record.expires_ms <= now_ms {
+            if self.drop_row(wanted.hash, place) {
+                self.counters.expirations.fetch_add(1, Relaxed);
+            }
+            self.counters.misses.fetch_add(1, Relaxed);
+            return None;
+        }
+        self.counters.hits.fetch_add(1, Relaxed);
+        let to_us = |ms: u64| ms.saturating_sub(self.config.unix_offset_ms).saturating_mul(1000);
+        Some(Found {
+            hash: wanted.hash,
+            value: bytes.slice_ref(record.value),
+            is_absent: record.is_absent,
+            is_plain: record.is_plain,
+            key_end: record.key_end,
+            age_us: now_ms.saturating_sub(record.filled_ms).saturating_mul(1000),
+            filled_us: to_us(record.filled_ms),
+            expires_us: (record.expires_ms != format::NEVER).then(|| to_us(record.expires_ms)),
+            origin: row.origin(),
+            mark: wanted.mark,
+        })
+    }
+
+    /// What is at the place is not what was written; unless another segment has the slot now.
+    pub(super) fn corrupt(&self, segment: &Segment, place: Place, hash: u64, damage: Damage) {
+        let is_current = self
+            .segments
+            .get(place.slot)
+            .is_some_and(|now| std::ptr::eq(&*now, segment));
+        if is_current && self.drop_row(hash, place) {
+            self.counters.corrupt_records.fetch_add(1, Relaxed);
+            tracing::warn!(
+                file = segment.name(),
+                offset = place.offset(),
+                reason = %damage,
+                "L3: a record was damaged on the medium and is dropped"
+            );
+        }
+    }
+
+    /// Drops the row of a place. False: it was gone.
+    pub(super) fn drop_row(&self, hash: u64, place: Place) -> bool {
+        let mut part = self.index.part(hash);
+        let died = |place: Place| {
+            self.segments.died(place.slot);
+        };
+        part.remove(hash, |row| row.place() == place, died) > 0
+    }
+
+    /// Drops all rows of a name.
+    pub(super) fn drop_name(&self, hash: u64) {
+        let died = |place: Place| {
+            self.segments.died(place.slot);
+        };
+        self.index.part(hash).remove(hash, |_| true, died);
+    }
+}

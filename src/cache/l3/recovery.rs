@@ -1,0 +1,416 @@
+//! From files to the index: what an earlier life left. Runs on the writer's thread before it writes anything, while workers
+//! already void, spill into the queue, and are told that nothing is here.
+//!
+//! Segments are read oldest first, so that what is later in the log undoes what is earlier; nothing is shown before all are
+//! read. Of a sealed segment only the footer is read. What is done about damage is [`Recovery`]'s to say, and each repair is
+//! logged with file, offset and reason.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+
+use crossbeam::queue::SegQueue;
+use crossbeam::sync::Unparker;
+use parking_lot::Mutex;
+
+use super::format::{self, ALIGN, Damage, HEADER_BYTES, Header, Kind, Record, TRAILER_BYTES, Trailer};
+use super::index::{Index, Place, Row};
+use super::segments::{Segment, Segments};
+use super::storage::{SegmentFile, Storage, read_up_to};
+use super::{Config, Counters, Marks, OpenError, Origin, Queue, Recovery, Sketch, Store, Voided};
+
+/// One thing that was not as it should be, and what was done about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Repair {
+    pub file: String,
+    pub offset: u64,
+    pub reason: String,
+}
+
+/// What the directory holds, before it is read.
+pub(super) struct Leftovers {
+    found: BTreeMap<u64, Leftover>,
+    pub next_sequence: u64,
+}
+
+struct Leftover {
+    file: Option<Box<dyn SegmentFile>>,
+    header: Result<Header, String>,
+    /// Not even the header arrived on the medium: nothing behind it was ever made durable.
+    is_blank: bool,
+    bytes: u64,
+}
+
+const MOST_REPAIRS: usize = 100;
+/// What an entry and its key take on average; decides how large the sketch is, and nothing else.
+const TYPICAL_RECORD_BYTES: u64 = 512;
+
+/// Takes the directory and reads the header of each segment. Changes nothing in it.
+pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) -> Result<(Store, Leftovers), OpenError> {
+    let place = storage.place();
+    let refused = |what: &str| {
+        let what = format!("{place} cannot be {what}");
+        move |error| OpenError::Io(what, error)
+    };
+    let lock = storage.lock().map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => OpenError::Locked(place.clone()),
+        _ => refused("locked")(error),
+    })?;
+    let mut found = BTreeMap::new();
+    for name in storage.list().map_err(refused("read"))? {
+        let Some(sequence) = format::sequence_in(&name) else {
+            continue;
+        };
+        let leftover = Leftover::look(&*storage, &name, sequence).map_err(|damage| OpenError::Version {
+            file: format!("{place}/{name}"),
+            damage,
+        })?;
+        found.insert(sequence, leftover);
+    }
+    let newest = found.values().rev().find_map(|leftover| leftover.header.as_ref().ok());
+    let seed = newest.map_or_else(|| fastrand::u64(..), |header| header.seed);
+    let leftovers = Leftovers {
+        next_sequence: found.keys().next_back().map_or(1, |last| last + 1),
+        found,
+    };
+    let store = Store {
+        seed,
+        probe: (config.hash)(seed, format::PROBE),
+        index: Index::new(),
+        segments: Segments::new(),
+        sketch: Sketch::new(config.admission, (config.size_bytes / TYPICAL_RECORD_BYTES) as usize),
+        marks: Marks::new(),
+        queue: Queue::new(config.queue_bytes),
+        counters: Counters::default(),
+        forgotten: SegQueue::new(),
+        is_recovering: AtomicBool::new(true),
+        is_off: AtomicBool::new(false),
+        is_closing: AtomicBool::new(false),
+        shut: AtomicUsize::new(0),
+        voided: Mutex::new(Some(Voided::default())),
+        trouble: Mutex::new(None),
+        repairs: Mutex::new(Vec::new()),
+        wake,
+        config,
+        storage,
+        _lock: lock,
+    };
+    Ok((store, leftovers))
+}
+
+impl Leftover {
+    /// `Err`: a version that is not known.
+    fn look(storage: &dyn Storage, name: &str, sequence: u64) -> Result<Leftover, Damage> {
+        let mut head = [0; HEADER_BYTES];
+        let opened = storage.open(name).and_then(|file| {
+            let (bytes, read) = (file.bytes()?, read_up_to(&*file, &mut head, 0)?);
+            Ok((file, bytes, read))
+        });
+        let (file, bytes, read) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                return Ok(Leftover {
+                    file: None,
+                    header: Err(error.to_string()),
+                    is_blank: false,
+                    bytes: 0,
+                });
+            }
+        };
+        let header = match Header::decode(&head[..read]) {
+            Err(Damage::Version(version)) => return Err(Damage::Version(version)),
+            Ok(header) if header.sequence != sequence => Err("its sequence is not that of its name".to_owned()),
+            Ok(header) => Ok(header),
+            Err(damage) => Err(damage.to_string()),
+        };
+        Ok(Leftover {
+            file: Some(file),
+            header,
+            is_blank: head == [0; HEADER_BYTES] || read < HEADER_BYTES,
+            bytes,
+        })
+    }
+}
+
+/// Reads all that was found into the index and lets it be seen.
+pub(super) fn run(store: &Store, leftovers: Leftovers, now_us: u64) {
+    let last = leftovers.found.keys().next_back().copied();
+    let now_ms = store.unix_ms(now_us);
+    for (sequence, leftover) in leftovers.found {
+        let Recovering::Goes = recover(store, sequence, leftover, Some(sequence) == last, now_ms) else {
+            store.is_off.store(true, SeqCst);
+            store.forget_all();
+            break;
+        };
+    }
+    let mut voided = store.voided.lock();
+    if let Some(voided) = voided.take() {
+        if voided.is_all {
+            store.forget_all();
+        }
+        for hash in voided.names {
+            store.drop_name(hash);
+        }
+    }
+    // Under the lock: a void either was in what has just been applied, or finds the rows.
+    store.is_recovering.store(false, SeqCst);
+}
+
+enum Recovering {
+    Goes,
+    /// There is damage, and the configuration wants none repaired.
+    Stops,
+}
+
+fn recover(store: &Store, sequence: u64, leftover: Leftover, is_last: bool, now_ms: u64) -> Recovering {
+    let recovery = store.config.recovery;
+    let name = format::file_name(sequence);
+    let header = leftover.header.and_then(|header| {
+        if header.seed == store.seed && header.probe == store.probe {
+            Ok(header)
+        } else {
+            Err("its names are hashed in another way".to_owned())
+        }
+    });
+    let (header, file) = match (header, leftover.file) {
+        (Ok(header), Some(file)) => (header, file),
+        (header, file) => {
+            let reason = header.err().unwrap_or_default();
+            note(store, &name, 0, format!("{reason}: the segment is not used"));
+            if recovery == Recovery::Strict {
+                return Recovering::Stops;
+            }
+            let nothing = Header {
+                sequence,
+                created_ms: 0,
+                nonce: 0,
+                seed: 0,
+                probe: 0,
+            };
+            give_up(store, nothing, file, leftover.bytes, is_last && leftover.is_blank);
+            return Recovering::Goes;
+        }
+    };
+    let nonce = header.nonce;
+    if let Some((trailer, rows)) = footer(&*file, nonce, leftover.bytes) {
+        if let Some(segment) = add(store, header, file, leftover.bytes) {
+            segment.records_end.store(trailer.rows_at, Relaxed);
+            segment.is_sealed.store(true, Relaxed);
+            rows.iter().for_each(|row| apply(store, &segment, row, now_ms));
+        }
+        return Recovering::Goes;
+    }
+    let scan = match scan(&*file, nonce, leftover.bytes, recovery == Recovery::Salvage) {
+        Ok(scan) => scan,
+        Err(error) => {
+            note(store, &name, 0, format!("{error}: the segment is not used"));
+            if recovery == Recovery::Strict {
+                return Recovering::Stops;
+            }
+            give_up(store, header, Some(file), leftover.bytes, false);
+            return Recovering::Goes;
+        }
+    };
+    // Behind all of its records there is what takes exactly as much as their footer: a flipped bit, and nothing is lost.
+    let is_whole = scan.end + format::footer_bytes(scan.rows.len()) as u64 == leftover.bytes;
+    let is_cut = scan.end < leftover.bytes;
+    if let Some((offset, damage)) = scan.damage
+        && is_cut
+    {
+        let what = match (is_whole, recovery) {
+            (true, _) => "the footer is not used",
+            (false, Recovery::Salvage) => "what is sound behind it is kept",
+            (false, _) if is_last => "the torn tail is cut off",
+            (false, _) => "the segment and older ones are not used: tombstones may be lost",
+        };
+        note(store, &name, offset, format!("{damage}: {what}"));
+        if recovery == Recovery::Strict {
+            return Recovering::Stops;
+        }
+    }
+    if !is_whole && !is_last && recovery != Recovery::Salvage {
+        if !is_cut {
+            note(
+                store,
+                &name,
+                scan.end,
+                "it was never sealed: it and older ones are not used".to_owned(),
+            );
+            if recovery == Recovery::Strict {
+                return Recovering::Stops;
+            }
+        }
+        give_up(store, header, Some(file), leftover.bytes, false);
+        return Recovering::Goes;
+    }
+    let Some(segment) = add(store, header, file, leftover.bytes) else {
+        return Recovering::Goes;
+    };
+    segment.records_end.store(scan.end, Relaxed);
+    scan.rows.iter().for_each(|row| apply(store, &segment, row, now_ms));
+    if recovery != Recovery::Salvage || !is_cut || is_whole {
+        seal(store, &segment, &scan);
+    }
+    Recovering::Goes
+}
+
+/// Cuts off what is behind the records and gives the segment the footer that it never got.
+fn seal(store: &Store, segment: &Segment, scan: &Scan) {
+    if scan.rows.is_empty() || store.config.recovery == Recovery::Strict {
+        return;
+    }
+    let footer = format::encode_footer(&scan.rows, scan.end, segment.header.nonce);
+    let sealed = segment
+        .file
+        .truncate(scan.end)
+        .and_then(|()| segment.file.write_all_at(&footer, scan.end))
+        .and_then(|()| segment.file.sync());
+    match sealed {
+        Ok(()) => {
+            segment.bytes.store(scan.end + footer.len() as u64, Relaxed);
+            segment.is_sealed.store(true, Relaxed);
+        }
+        Err(error) => {
+            store.counters.write_errors.fetch_add(1, Relaxed);
+            store.alarm(format!("{} could not be sealed: {error}", segment.name()));
+        }
+    }
+}
+
+/// A segment that nothing is taken from. Unless it may never have held a tombstone, what is older goes, too: the file stays
+/// until all older ones are removed.
+fn give_up(store: &Store, header: Header, file: Option<Box<dyn SegmentFile>>, bytes: u64, is_harmless: bool) {
+    let file = file.unwrap_or_else(|| Box::new(Unreadable));
+    if let Some(segment) = add(store, header, file, bytes)
+        && !is_harmless
+    {
+        segment.tombstones.store(1, Relaxed);
+    }
+    if !is_harmless && store.config.recovery != Recovery::Salvage {
+        store.forget_all();
+    }
+}
+
+fn add(store: &Store, header: Header, file: Box<dyn SegmentFile>, bytes: u64) -> Option<Arc<Segment>> {
+    store
+        .segments
+        .add(header.sequence, |slot| Segment::new(header, slot, file, bytes))
+}
+
+fn apply(store: &Store, segment: &Segment, row: &format::Row, now_ms: u64) {
+    segment.note(row);
+    match row.kind {
+        Kind::Entry => {
+            if row.expires_s != u32::MAX && u64::from(row.expires_s) * 1000 <= now_ms {
+                return;
+            }
+            let place = Place::new(segment.slot, row.offset.into(), row.length as usize);
+            let entry = Row::new(row.hash, row.identity, place, Origin::EarlierLife);
+            store.segments.born(segment.slot);
+            if let Some(old) = store.index.part(row.hash).insert(row.hash, entry) {
+                store.segments.died(old.slot);
+            }
+        }
+        Kind::Tombstone => {
+            store.drop_name(row.hash);
+        }
+        Kind::TombstoneOfAll => store.forget_all(),
+    }
+}
+
+/// Trailer and rows of a sealed segment. `None`: it has no footer, or not a sound one.
+pub(super) fn footer(file: &dyn SegmentFile, nonce: u64, bytes: u64) -> Option<(Trailer, Vec<format::Row>)> {
+    let mut end = [0; TRAILER_BYTES];
+    let read = read_up_to(file, &mut end, bytes.checked_sub(TRAILER_BYTES as u64)?).ok()?;
+    let trailer = Trailer::decode(&end[..read], nonce, bytes).ok()?;
+    let mut rows = vec![0; trailer.rows as usize * format::ROW_BYTES];
+    let read = read_up_to(file, &mut rows, trailer.rows_at).ok()?;
+    let rows = trailer.rows(&rows[..read], nonce).ok()?.collect();
+    Some((trailer, rows))
+}
+
+/// What a walk over the records found.
+pub(super) struct Scan {
+    pub rows: Vec<format::Row>,
+    /// Behind the last sound record.
+    pub end: u64,
+    /// The first offset with something else than a record.
+    pub damage: Option<(u64, Damage)>,
+}
+
+/// Walks over the records from the first on, to the first damage, or with `is_salvage` to the end of the file.
+pub(super) fn scan(file: &dyn SegmentFile, nonce: u64, bytes: u64, is_salvage: bool) -> std::io::Result<Scan> {
+    // A segment is small enough to be read at once; a file that is far too large is none.
+    let most = bytes.min(2 * format::MAX_SEGMENT_BYTES) as usize;
+    let mut all = vec![0; most];
+    let read = read_up_to(file, &mut all, 0)?;
+    all.truncate(read);
+    let mut scan = Scan {
+        rows: Vec::new(),
+        end: HEADER_BYTES as u64,
+        damage: None,
+    };
+    let mut at = HEADER_BYTES;
+    while at < all.len() {
+        match Record::decode(&all[at..], nonce) {
+            Ok(record) => {
+                scan.rows.push(record.row(at as u32));
+                at += format::padded(record.length());
+                scan.end = at as u64;
+            }
+            Err(damage) => {
+                scan.damage.get_or_insert((at as u64, damage));
+                if !is_salvage {
+                    break;
+                }
+                at += ALIGN;
+            }
+        }
+    }
+    Ok(scan)
+}
+
+fn note(store: &Store, file: &str, offset: u64, reason: String) {
+    store.counters.repairs.fetch_add(1, Relaxed);
+    match store.config.recovery {
+        Recovery::Strict => {
+            store.alarm(format!(
+                "{file} is damaged at offset {offset}: {reason}; strict recovery repairs nothing"
+            ));
+        }
+        _ => tracing::warn!(file, offset, reason, "L3: damage was found at the start"),
+    }
+    let mut repairs = store.repairs.lock();
+    if repairs.len() < MOST_REPAIRS {
+        repairs.push(Repair {
+            file: file.to_owned(),
+            offset,
+            reason,
+        });
+    }
+}
+
+/// Stands for a file that could not even be opened.
+struct Unreadable;
+
+impl SegmentFile for Unreadable {
+    fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn read_at(&self, _: &mut [u8], _: u64) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn truncate(&self, _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    fn bytes(&self) -> std::io::Result<u64> {
+        Ok(0)
+    }
+}

@@ -1,0 +1,285 @@
+//! Bits that flip and files that are not what they were: nothing that was never written is shown, and by default nothing that
+//! was voided comes back.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Proptest, TestRunner};
+
+use super::*;
+
+/// A store of several segments, with voided and replaced values in it, as a kill leaves it; and what counts.
+fn grown(seed: u64) -> (Simulated, Run) {
+    let medium = Simulated::default();
+    let (store, next) = open(config(), &medium, 1);
+    let mut run = Run::new(seed, 40);
+    run.is_flushing = false;
+    {
+        let mut writer = writer(&store, next);
+        for _ in 0..130 {
+            run.step(&store, &mut writer);
+        }
+        settle(&mut writer, &mut run.now_us);
+    }
+    let image = medium.killed();
+    assert!(image.names().len() >= 3);
+    (image, run)
+}
+
+fn reopened(image: &Simulated, recovery: Recovery, now_us: u64) -> Arc<Store> {
+    open(Config { recovery, ..config() }, image, now_us).0
+}
+
+/// Every value that is found was written for that name at some time.
+fn check_written(store: &Store, run: &Run) {
+    for name in 0..run.names {
+        let name = format!("name{name}");
+        if let Some(found) = value(store, &name, run.now_us) {
+            let is_written = (1..=run.version).any(|version| version_of(&name, version) == found);
+            assert!(is_written, "{name} has a value that was never written");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_never_served_and_revives_nothing() {
+    let (image, run) = grown(1);
+    for name in image.names() {
+        let good = image.content(&name);
+        for at in 0..good.len() {
+            let bad = image.killed();
+            let mut bytes = good.clone();
+            bytes[at] ^= 1 << (at % 8);
+            bad.put(&name, bytes);
+            let recovery = match at % 8 {
+                7 => Recovery::Salvage,
+                _ => Recovery::TolerateTornTail,
+            };
+            let Ok((store, leftovers)) = try_open(Config { recovery, ..config() }, &bad) else {
+                // A bit of the version.
+                assert!((8..12).contains(&at), "{name} at {at}");
+                continue;
+            };
+            recovery::run(&store, leftovers, run.now_us);
+            match recovery {
+                Recovery::Salvage => check_written(&store, &run),
+                // The last segment's end may be cut off, with tombstones in it, as after a crash.
+                _ if image.names().last() == Some(&name) => check_written(&store, &run),
+                _ => run.check_all(&store),
+            }
+        }
+    }
+}
+
+#[test]
+fn strict_recovery_changes_nothing_and_stays_off() {
+    let (image, run) = grown(2);
+    let name = image.names()[0].clone();
+    let mut bytes = image.content(&name);
+    bytes[100] ^= 1;
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    image.put(&name, bytes.clone());
+    let (store, next) = open(
+        Config {
+            recovery: Recovery::Strict,
+            ..config()
+        },
+        &image,
+        run.now_us,
+    );
+    let mut writer = writer(&store, next);
+    put(&store, "new", b"value");
+    void(&store, "name1");
+    for step in 1..10 {
+        writer.turn(run.now_us + step * 100_000);
+    }
+    let stats = store.stats();
+    assert!(store.is_off.load(SeqCst) && stats.entries == 0);
+    assert!(store.trouble.lock().as_ref().unwrap().contains("strict"));
+    let repair = &store.repairs.lock()[0];
+    assert_eq!((repair.file.as_str(), repair.offset), (name.as_str(), 64));
+    assert_eq!(image.content(&name), bytes);
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_noted_and_sealed() {
+    let (image, run) = grown(3);
+    let name = image.names().last().unwrap().clone();
+    let mut bytes = image.content(&name);
+    bytes.truncate(bytes.len() - 20);
+    image.put(&name, bytes);
+    {
+        let store = reopened(&image, Recovery::TolerateTornTail, run.now_us);
+        let repairs = store.repairs.lock();
+        assert_eq!(repairs.len(), 1, "{repairs:?}");
+        assert_eq!(repairs[0].file, name);
+        assert!(
+            repairs[0].offset > 64 && repairs[0].reason.contains("torn tail"),
+            "{repairs:?}"
+        );
+    }
+    let store = reopened(&image, Recovery::Strict, run.now_us);
+    assert_eq!(store.stats().counts.repairs, 0, "it is sound now");
+    assert!(store.stats().entries > 0);
+}
+
+#[test]
+fn damage_in_the_middle_costs_what_is_older_unless_it_is_salvaged() {
+    let (image, run) = grown(4);
+    let names = image.names();
+    let name = names[names.len() - 2].clone();
+    let mut bytes = image.content(&name);
+    // The first record's checksum, and the footer.
+    bytes[64] ^= 1;
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    image.put(&name, bytes);
+    let tolerant = reopened(&image.killed(), Recovery::TolerateTornTail, run.now_us);
+    let salvaging = reopened(&image.killed(), Recovery::Salvage, run.now_us);
+    run.check_all(&tolerant);
+    check_written(&salvaging, &run);
+    assert!(salvaging.stats().entries > tolerant.stats().entries);
+    assert!(tolerant.stats().counts.repairs > 0 && salvaging.stats().counts.repairs > 0);
+}
+
+#[test]
+fn a_version_that_is_not_known_is_refused_and_left_alone() {
+    let (image, _) = grown(5);
+    let name = image.names()[1].clone();
+    let mut bytes = image.content(&name);
+    bytes[8] = 2;
+    image.put(&name, bytes);
+    let before = image.names();
+    for recovery in [Recovery::Strict, Recovery::TolerateTornTail, Recovery::Salvage] {
+        let Err(error) = try_open(Config { recovery, ..config() }, &image) else {
+            panic!("it was guessed")
+        };
+        let text = error.to_string();
+        assert!(text.contains(&name) && text.contains("version 2"), "{text}");
+    }
+    assert_eq!(image.names(), before);
+}
+
+#[test]
+fn names_that_are_hashed_in_another_way_are_not_used() {
+    let (image, run) = grown(6);
+    let (store, next) = open(
+        Config {
+            hash: |seed, name| hash(seed ^ 1, name),
+            ..config()
+        },
+        &image,
+        run.now_us,
+    );
+    assert_eq!(store.stats().entries, 0);
+    let mut writer = writer(&store, next);
+    let mut now_us = run.now_us;
+    settle(&mut writer, &mut now_us);
+    writer.turn(now_us + 30_000);
+    assert_eq!(image.names(), Vec::<String>::new(), "nobody can use them again");
+}
+
+/// What may happen to a file.
+#[derive(Clone, Debug)]
+enum Change {
+    Flip(f64, u8),
+    Cut(f64),
+    Zero(f64, u16),
+    Repeat(f64, f64, u16),
+    Random(f64, u16, u64),
+    Remove,
+    Swap,
+}
+
+fn change() -> impl Strategy<Value = (u8, Change)> {
+    let part = || 0.0..1.0f64;
+    let change = prop_oneof![
+        (part(), any::<u8>()).prop_map(|(at, bits)| Change::Flip(at, bits)),
+        part().prop_map(Change::Cut),
+        (part(), 1..2000u16).prop_map(|(at, len)| Change::Zero(at, len)),
+        (part(), part(), 1..2000u16).prop_map(|(from, to, len)| Change::Repeat(from, to, len)),
+        (part(), 1..200u16, any::<u64>()).prop_map(|(at, len, seed)| Change::Random(at, len, seed)),
+        Just(Change::Remove),
+        Just(Change::Swap),
+    ];
+    (any::<u8>(), change)
+}
+
+fn apply(image: &Simulated, which: u8, change: &Change) {
+    let names = image.names();
+    let Some(name) = names.get(usize::from(which) % names.len().max(1)) else {
+        return;
+    };
+    let mut bytes = image.content(name);
+    let place = |part: f64| (part * bytes.len() as f64) as usize;
+    match *change {
+        Change::Flip(at, bits) => {
+            let at = place(at);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= bits;
+            }
+        }
+        Change::Cut(at) => bytes.truncate(place(at)),
+        Change::Zero(at, len) => {
+            let at = place(at);
+            bytes.iter_mut().skip(at).take(len.into()).for_each(|byte| *byte = 0);
+        }
+        Change::Repeat(from, to, len) => {
+            let (from, to) = (place(from), place(to));
+            let copied: Vec<u8> = bytes[from..].iter().take(len.into()).copied().collect();
+            bytes.splice(to..to, copied);
+        }
+        Change::Random(at, len, seed) => {
+            let at = place(at);
+            let mut random = fastrand::Rng::with_seed(seed);
+            bytes
+                .iter_mut()
+                .skip(at)
+                .take(len.into())
+                .for_each(|byte| *byte = random.u8(..));
+        }
+        Change::Remove => return storage::Storage::remove(image, name).unwrap(),
+        Change::Swap => {
+            let other = names[usize::from(which / 7) % names.len()].clone();
+            let theirs = image.content(&other);
+            image.put(&other, bytes);
+            return image.put(name, theirs);
+        }
+    }
+    image.put(name, bytes);
+}
+
+#[test]
+fn whatever_the_files_are_recovery_ends_and_shows_only_what_was_written() {
+    let (image, run) = grown(7);
+    let mut runner = TestRunner::new_with_rng(
+        Proptest {
+            cases: 1500,
+            failure_persistence: None,
+            ..Proptest::default()
+        },
+        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+    );
+    let strategy = (prop::collection::vec(change(), 1..6), 0..3u8);
+    runner
+        .run(&strategy, |(changes, recovery)| {
+            let bad = image.killed();
+            changes.iter().for_each(|(which, change)| apply(&bad, *which, change));
+            let recovery = [Recovery::Strict, Recovery::TolerateTornTail, Recovery::Salvage][usize::from(recovery)];
+            let Ok((store, leftovers)) = try_open(Config { recovery, ..config() }, &bad) else {
+                return Ok(());
+            };
+            let next = leftovers.next_sequence;
+            recovery::run(&store, leftovers, run.now_us);
+            check_written(&store, &run);
+            // And it goes on.
+            let mut writer = writer(&store, next);
+            let mut now_us = run.now_us;
+            void(&store, "name1");
+            put(&store, "name1", b"new");
+            settle(&mut writer, &mut now_us);
+            let is_on = !store.is_off.load(SeqCst);
+            prop_assert_eq!(value(&store, "name1", now_us).is_some(), is_on);
+            Ok(())
+        })
+        .unwrap();
+}

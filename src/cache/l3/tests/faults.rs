@@ -1,0 +1,132 @@
+//! Calls that fail: in one life, whatever fails, nothing wrong is shown; and when the medium works again, so does the store.
+
+use super::*;
+use crate::cache::l3::storage::simulated::Fault;
+
+fn run(seed: u64, size_bytes: u64, sync: Sync, fail: Option<(u64, u64, Fault)>) -> u64 {
+    let medium = Simulated::default();
+    let config = Config {
+        size_bytes,
+        sync,
+        ..config()
+    };
+    let (store, next) = open(config.clone(), &medium, 1);
+    if let Some((from, until, fault)) = fail {
+        medium.fail(from, until, fault);
+    }
+    let mut run = Run::new(seed, 24);
+    {
+        let mut writer = writer(&store, next);
+        for _ in 0..300 {
+            run.step(&store, &mut writer);
+        }
+        let calls = medium.calls();
+        medium.heal();
+        // Past the longest pause between tries.
+        for _ in 0..40 {
+            run.now_us += 5_000_000;
+            writer.turn(run.now_us);
+        }
+        run.check_all(&store);
+        // It works again.
+        void(&store, "name0");
+        put(&store, "name0", b"after all");
+        settle(&mut writer, &mut run.now_us);
+        assert_eq!(
+            value(&store, "name0", run.now_us).as_deref(),
+            Some(&b"after all"[..]),
+            "{fail:?}"
+        );
+        assert!(store.trouble.lock().is_none() || fail.is_some());
+        void(&store, "name0");
+        run.current.remove("name0");
+        settle(&mut writer, &mut run.now_us);
+        if fail.is_none() {
+            assert_eq!(store.stats().counts.write_errors, 0);
+            // Nothing is lost without a reason.
+            for (name, &version) in &run.current {
+                if size_bytes >= 1 << 20 {
+                    assert_eq!(value(&store, name, run.now_us), Some(version_of(name, version)));
+                }
+            }
+        }
+        drop(writer);
+        let image = medium.killed();
+        let (store, _) = open(config, &image, run.now_us);
+        run.check_all(&store);
+        calls
+    }
+}
+
+#[test]
+fn any_call_may_fail_without_anything_wrong_being_shown() {
+    let plain = |seed| run(seed, 1 << 20, Sync::EachSegment, None);
+    for (seed, size_bytes, sync) in [
+        (1, 1 << 20, Sync::EachSegment),
+        (2, 20 << 10, Sync::Interval(10_000)),
+        (3, 20 << 10, Sync::Never),
+    ] {
+        let calls = run(seed, size_bytes, sync, None);
+        assert!(calls > 30, "{calls}");
+        for call in 0..calls {
+            for fault in [Fault::NoSpace, Fault::InputOutput] {
+                run(seed, size_bytes, sync, Some((call, call + 1, fault)));
+                run(seed, size_bytes, sync, Some((call, call + 20, fault)));
+                run(seed, size_bytes, sync, Some((call, u64::MAX, fault)));
+            }
+        }
+    }
+    plain(4);
+}
+
+#[test]
+fn a_full_disk_is_told_of_and_used_again_when_there_is_room() {
+    let medium = Simulated::default();
+    let (store, next) = open(config(), &medium, 1);
+    let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+    (0..50).for_each(|i| put(&store, &format!("name{i}"), &[b'v'; 200]));
+    settle(&mut writer, &mut now_us);
+    medium.limit(medium.bytes() + 1000);
+    for i in 50..150 {
+        put(&store, &format!("name{i}"), &[b'v'; 200]);
+        now_us += 25_000;
+        writer.turn(now_us);
+    }
+    let counts = store.stats().counts;
+    assert!(counts.write_errors > 0 && counts.dropped_trouble > 50, "{counts:?}");
+    assert!(counts.write_errors < 10, "it is not tried all the time: {counts:?}");
+    assert!(store.trouble.lock().as_ref().unwrap().contains("could not be"));
+    assert_eq!(store.stats().queued_bytes, 0, "nothing piles up");
+    for i in 0..50 {
+        assert!(
+            value(&store, &format!("name{i}"), now_us).is_some(),
+            "what was there stays: {i}"
+        );
+    }
+    medium.heal();
+    now_us += 31_000_000;
+    (150..200).for_each(|i| put(&store, &format!("name{i}"), &[b'v'; 200]));
+    settle(&mut writer, &mut now_us);
+    assert!(value(&store, "name199", now_us).is_some());
+    assert_eq!(*store.trouble.lock(), None);
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_retired() {
+    let medium = Simulated::default();
+    let (store, next) = open(config(), &medium, 1);
+    let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+    (0..50).for_each(|i| put(&store, &format!("name{i}"), &[b'v'; 200]));
+    settle(&mut writer, &mut now_us);
+    medium.fail(0, u64::MAX, Fault::InputOutput);
+    for _ in 0..20 {
+        assert_eq!(value(&store, "name0", now_us), None);
+    }
+    medium.heal();
+    now_us += 30_000;
+    writer.turn(now_us);
+    let stats = store.stats();
+    assert_eq!((stats.counts.read_errors, stats.counts.retired_segments), (20, 1));
+    assert_eq!(value(&store, "name0", now_us), None);
+    assert!(value(&store, "name49", now_us).is_some(), "the others stay");
+}

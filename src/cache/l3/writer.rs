@@ -1,0 +1,499 @@
+//! The writer: one thread that recovers, writes, syncs and frees. It takes what is queued in batches, so that many spills
+//! share one write and one sync.
+//!
+//! A record counts only once it is published: its row enters the index after its bytes were written, under the lock of its
+//! part, if its mark has not changed. What was written and is not published gets a tombstone.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+
+use crossbeam::sync::Parker;
+
+use super::format::{self, HEADER_BYTES, Header, Record};
+use super::index::{Place, Row};
+use super::recovery::{self, Leftovers};
+use super::segments::Segment;
+use super::{Mark, Origin, Spill, Store, Sync};
+use crate::clock;
+
+/// Bytes written at once, at most a record more.
+const BATCH_BYTES: usize = 1 << 20;
+/// How long a few spills wait for others. A tombstone is on its way to the disk after that.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often segments are looked at that nothing may be alive in.
+const FREE_EVERY_US: u64 = 20_000;
+/// From an error to the next try, doubled each time.
+const FIRST_RETRY_US: u64 = 500_000;
+const LAST_RETRY_US: u64 = 30_000_000;
+
+/// The thread's life.
+pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, parker: &Parker) {
+    let mut writer = Writer::new(store, leftovers.next_sequence);
+    recovery::run(store, leftovers, clock::now_us());
+    loop {
+        let is_closing = store.is_closing.load(SeqCst);
+        let is_busy = writer.turn(clock::now_us());
+        if is_closing && !is_busy {
+            writer.close();
+            return;
+        }
+        if !is_busy {
+            parker.park_timeout(PAUSE);
+        }
+    }
+}
+
+pub(super) struct Writer {
+    pub store: Arc<Store>,
+    pub active: Option<Active>,
+    next_sequence: u64,
+    /// Names whose records must not come back, besides those that are queued.
+    pub tombstones: Vec<u64>,
+    is_all_due: bool,
+    /// Something was written since the last sync.
+    is_unsynced: bool,
+    synced_us: u64,
+    freed_us: u64,
+    retry_at_us: u64,
+    retry_us: u64,
+    /// Bytes that may be written now, and when that was computed.
+    allowance: f64,
+    allowed_us: u64,
+    random: fastrand::Rng,
+}
+
+/// The segment that is being written.
+pub(super) struct Active {
+    pub segment: Arc<Segment>,
+    rows: Vec<format::Row>,
+    /// Where the buffer goes.
+    end: u64,
+    buffer: Vec<u8>,
+    batch: Vec<Unpublished>,
+}
+
+/// A record in the buffer.
+struct Unpublished {
+    hash: u64,
+    identity: u16,
+    place: Place,
+    what: What,
+}
+
+enum What {
+    New {
+        origin: Origin,
+        mark: Mark,
+    },
+    /// A record of this place, moved.
+    Moved {
+        from: Place,
+    },
+    Tombstone,
+    TombstoneOfAll,
+}
+
+impl Writer {
+    pub fn new(store: &Arc<Store>, next_sequence: u64) -> Writer {
+        Writer {
+            store: Arc::clone(store),
+            active: None,
+            next_sequence,
+            tombstones: Vec::new(),
+            is_all_due: false,
+            is_unsynced: false,
+            synced_us: 0,
+            freed_us: 0,
+            retry_at_us: 0,
+            retry_us: FIRST_RETRY_US,
+            allowance: 0.0,
+            allowed_us: 0,
+            random: fastrand::Rng::new(),
+        }
+    }
+
+    /// Does what is due. False: there was nothing to write.
+    pub fn turn(&mut self, now_us: u64) -> bool {
+        if self.store.is_off.load(Relaxed) {
+            while self.store.queue.pop().is_some() || self.store.queue.pop_tombstone().is_some() {}
+            return false;
+        }
+        self.bury_forgotten();
+        self.refill_allowance(now_us);
+        let is_busy = self.write_batch(now_us);
+        self.sync_if_due(now_us);
+        if now_us >= self.freed_us.saturating_add(FREE_EVERY_US) {
+            self.freed_us = now_us;
+            self.free_dead(now_us);
+        }
+        is_busy
+    }
+
+    /// A turn in which something happens between the write of a batch and its publication.
+    #[cfg(test)]
+    pub fn turn_interrupted(&mut self, now_us: u64, interrupt: impl FnOnce()) {
+        while let Some(spill) = self.store.queue.pop() {
+            self.spill(&spill, now_us);
+        }
+        interrupt();
+        self.flush(now_us);
+    }
+
+    /// Seals what was written.
+    pub fn close(&mut self) {
+        if self.active.is_some() {
+            self.flush(0);
+            self.seal(0);
+        }
+    }
+
+    fn write_batch(&mut self, now_us: u64) -> bool {
+        let store = Arc::clone(&self.store);
+        if store.queue.is_idle() && self.tombstones.is_empty() && !self.is_all_due {
+            return false;
+        }
+        // Nothing else may be written before it that it must not undo.
+        self.is_all_due |= store.queue.pop_all();
+        if self.is_all_due {
+            if !self.append(&Record::tombstone_of_all(), What::TombstoneOfAll, now_us) {
+                self.drop_spills();
+                return false;
+            }
+            self.is_all_due = false;
+        }
+        let mut took = 0;
+        while let Some(hash) = self.tombstones.pop().or_else(|| store.queue.pop_tombstone()) {
+            if !self.append(&Record::tombstone(hash), What::Tombstone, now_us) {
+                self.bury(hash);
+                self.drop_spills();
+                return false;
+            }
+            took += 1;
+            if took >= BATCH_BYTES / format::RECORD_HEAD_BYTES {
+                break;
+            }
+        }
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES
+            && let Some(spill) = store.queue.pop()
+        {
+            bytes += self.spill(&spill, now_us);
+        }
+        self.flush(now_us);
+        true
+    }
+
+    fn spill(&mut self, spill: &Spill, now_us: u64) -> usize {
+        let store = Arc::clone(&self.store);
+        let counters = &store.counters;
+        if store.marks.of(spill.hash as u32) != spill.mark {
+            counters.overtaken.fetch_add(1, Relaxed);
+            return 0;
+        }
+        let record = Record {
+            kind: format::Kind::Entry,
+            is_absent: spill.is_absent,
+            is_plain: spill.is_plain,
+            key_end: spill.key_end,
+            class: 0,
+            hash: spill.hash,
+            filled_ms: store.unix_ms(spill.filled_us),
+            expires_ms: spill.deadline_us.map_or(format::NEVER, |us| store.unix_ms(us)),
+            db: spill.db,
+            name: spill.name(),
+            variant: spill.variant(),
+            value: spill.value(),
+        };
+        if record.expires_ms <= store.unix_ms(now_us) {
+            counters.expirations.fetch_add(1, Relaxed);
+            return 0;
+        }
+        let bytes = format::padded(record.length());
+        if store.config.write_bytes_a_second.is_some() && self.allowance < bytes as f64 {
+            counters.dropped_rate.fetch_add(1, Relaxed);
+            return 0;
+        }
+        let what = What::New {
+            origin: spill.origin,
+            mark: spill.mark,
+        };
+        if !self.append(&record, what, now_us) {
+            counters.dropped_trouble.fetch_add(1, Relaxed);
+            return 0;
+        }
+        self.allowance -= bytes as f64;
+        counters.writes.fetch_add(1, Relaxed);
+        counters.write_bytes.fetch_add(bytes as u64, Relaxed);
+        bytes
+    }
+
+    /// Puts a record into the buffer of the active segment, or of the next one if it is full. False: nothing can be written now.
+    fn append(&mut self, record: &Record<'_>, what: What, now_us: u64) -> bool {
+        if let Some(active) = &self.active
+            && !active.has_room(record, self.store.config.segment_bytes)
+        {
+            self.flush(now_us);
+            self.seal(now_us);
+        }
+        if self.active.is_none() && !self.begin(now_us) {
+            return false;
+        }
+        let Some(active) = &mut self.active else { return false };
+        // After a reclaim the new segment may have less room than a large record needs: then it stays out.
+        active.has_room(record, self.store.config.segment_bytes) && active.append(record, what)
+    }
+
+    /// Writes a moved record. False: there is no room, or no segment.
+    pub fn append_moved(&mut self, record: &Record<'_>, from: Place) -> bool {
+        let Some(active) = &mut self.active else { return false };
+        active.has_room(record, self.store.config.segment_bytes) && active.append(record, What::Moved { from })
+    }
+
+    /// Writes the buffer and publishes what is in it.
+    pub fn flush(&mut self, now_us: u64) {
+        let Some(active) = &mut self.active else { return };
+        if active.buffer.is_empty() {
+            return;
+        }
+        let segment = Arc::clone(&active.segment);
+        let written = segment.file.write_all_at(&active.buffer, active.end);
+        let batch = std::mem::take(&mut active.batch);
+        if let Err(error) = written {
+            // What arrived of it must not be found after a restart.
+            let _ = segment.file.truncate(active.end);
+            for record in &batch {
+                match record.what {
+                    What::TombstoneOfAll => self.is_all_due = true,
+                    _ => self.bury(record.hash),
+                }
+            }
+            self.failed("written", &segment.name(), &error, now_us);
+            return;
+        }
+        active.end += active.buffer.len() as u64;
+        self.store
+            .counters
+            .medium_bytes
+            .fetch_add(active.buffer.len() as u64, Relaxed);
+        active.buffer.clear();
+        segment.bytes.store(active.end, Relaxed);
+        segment.records_end.store(active.end, Relaxed);
+        self.is_unsynced = true;
+        self.retry_us = FIRST_RETRY_US;
+        self.store.all_clear();
+        for record in batch {
+            self.publish(&record);
+        }
+    }
+
+    fn publish(&mut self, record: &Unpublished) {
+        let store = Arc::clone(&self.store);
+        let counters = &store.counters;
+        match record.what {
+            What::Tombstone | What::TombstoneOfAll => {
+                counters.tombstones.fetch_add(1, Relaxed);
+            }
+            What::New { origin, mark } => {
+                let mut part = store.index.part(record.hash);
+                if store.marks.of(record.hash as u32) != mark {
+                    drop(part);
+                    counters.overtaken.fetch_add(1, Relaxed);
+                    self.bury(record.hash);
+                    return;
+                }
+                let row = Row::new(record.hash, record.identity, record.place, origin);
+                store.segments.born(record.place.slot);
+                if let Some(old) = part.insert(record.hash, row) {
+                    store.segments.died(old.slot);
+                }
+            }
+            What::Moved { from } => {
+                let is_moved = store.index.part(record.hash).relocate(record.hash, from, record.place);
+                if is_moved {
+                    store.segments.born(record.place.slot);
+                    store.segments.died(from.slot);
+                    counters.reinserted.fetch_add(1, Relaxed);
+                } else {
+                    self.bury(record.hash);
+                }
+            }
+        }
+    }
+
+    /// Begins a segment and makes room for it. False: not now.
+    fn begin(&mut self, now_us: u64) -> bool {
+        if now_us < self.retry_at_us {
+            return false;
+        }
+        let store = Arc::clone(&self.store);
+        let header = Header {
+            sequence: self.next_sequence,
+            created_ms: store.unix_ms(now_us),
+            nonce: self.random.u64(..),
+            seed: store.seed,
+            probe: store.probe,
+        };
+        let name = format::file_name(header.sequence);
+        let made = store.storage.create(&name).and_then(|file| {
+            file.write_all_at(&header.encode(), 0)?;
+            if store.config.sync != Sync::Never {
+                store.storage.sync_names()?;
+            }
+            Ok(file)
+        });
+        // Whether or not there is a file of that name now: it is not tried again.
+        self.next_sequence += 1;
+        let file = match made {
+            Ok(file) => file,
+            Err(error) => {
+                let _ = store.storage.remove(&name);
+                self.failed("made", &name, &error, now_us);
+                return false;
+            }
+        };
+        let added = store.segments.add(header.sequence, |slot| {
+            let segment = Segment::new(header, slot, file, HEADER_BYTES as u64);
+            segment.is_active.store(true, Relaxed);
+            segment
+        });
+        let Some(segment) = added else {
+            let _ = store.storage.remove(&name);
+            self.failed("made", &name, &io::Error::other("there are too many segments"), now_us);
+            return false;
+        };
+        store.counters.medium_bytes.fetch_add(HEADER_BYTES as u64, Relaxed);
+        self.active = Some(Active {
+            segment,
+            rows: Vec::new(),
+            end: HEADER_BYTES as u64,
+            buffer: Vec::new(),
+            batch: Vec::new(),
+        });
+        self.make_room(now_us);
+        // Moving records into it may have failed.
+        self.active.is_some()
+    }
+
+    /// Gives the active segment its footer; from then on it is as durable as the policy says.
+    fn seal(&mut self, now_us: u64) {
+        let Some(active) = self.active.take() else { return };
+        let segment = &active.segment;
+        segment.is_active.store(false, Relaxed);
+        let footer = format::encode_footer(&active.rows, active.end, segment.header.nonce);
+        let sealed = segment.file.write_all_at(&footer, active.end).and_then(|()| {
+            segment.bytes.store(active.end + footer.len() as u64, Relaxed);
+            match self.store.config.sync {
+                Sync::Never => Ok(()),
+                Sync::Interval(_) | Sync::EachSegment => segment.file.sync(),
+            }
+        });
+        self.is_unsynced = false;
+        match sealed {
+            Ok(()) => {
+                segment.is_sealed.store(true, Relaxed);
+                self.store.counters.medium_bytes.fetch_add(footer.len() as u64, Relaxed);
+            }
+            Err(error) => {
+                // Without a footer it is read record by record, and then must not end in half of one.
+                let _ = segment.file.truncate(active.end);
+                self.failed("sealed", &segment.name(), &error, now_us);
+            }
+        }
+    }
+
+    fn sync_if_due(&mut self, now_us: u64) {
+        let Sync::Interval(interval_us) = self.store.config.sync else {
+            return;
+        };
+        if !self.is_unsynced || now_us < self.synced_us.saturating_add(interval_us) {
+            return;
+        }
+        let Some(active) = &self.active else { return };
+        let segment = Arc::clone(&active.segment);
+        self.synced_us = now_us;
+        self.is_unsynced = false;
+        if let Err(error) = segment.file.sync() {
+            self.failed("synced", &segment.name(), &error, now_us);
+        }
+    }
+
+    /// The active segment, if there is one, takes nothing any more; what is in it stays readable. It is tried again later.
+    fn failed(&mut self, what: &str, name: &str, error: &io::Error, now_us: u64) {
+        self.store.counters.write_errors.fetch_add(1, Relaxed);
+        self.store.alarm(format!("{name} could not be {what}: {error}"));
+        if let Some(active) = self.active.take() {
+            active.segment.is_active.store(false, Relaxed);
+            self.store.counters.retired_segments.fetch_add(1, Relaxed);
+            for record in active.batch {
+                match record.what {
+                    What::TombstoneOfAll => self.is_all_due = true,
+                    _ => self.bury(record.hash),
+                }
+            }
+        }
+        self.retry_at_us = now_us.saturating_add(self.retry_us);
+        self.retry_us = (self.retry_us * 2).min(LAST_RETRY_US);
+    }
+
+    /// A tombstone is due for a name. If too many are, one for everything is.
+    fn bury(&mut self, hash: u64) {
+        if self.tombstones.len() < MOST_TOMBSTONES {
+            self.tombstones.push(hash);
+        } else {
+            self.tombstones.clear();
+            self.store.void_all();
+        }
+    }
+
+    /// While nothing can be written, spills do not wait: what L1 evicts meanwhile would only be older.
+    fn drop_spills(&self) {
+        while self.store.queue.pop().is_some() {
+            self.store.counters.dropped_trouble.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn bury_forgotten(&self) {
+        while let Some(part) = self.store.forgotten.pop() {
+            for place in part.places() {
+                self.store.segments.died(place.slot);
+            }
+        }
+    }
+
+    fn refill_allowance(&mut self, now_us: u64) {
+        if let Some(rate) = self.store.config.write_bytes_a_second {
+            let passed_us = now_us.saturating_sub(self.allowed_us);
+            // A second's worth can be saved up.
+            self.allowance = (self.allowance + rate as f64 * passed_us as f64 / 1e6).min(rate as f64);
+            self.allowed_us = now_us;
+        }
+    }
+}
+
+const MOST_TOMBSTONES: usize = 1 << 20;
+
+impl Active {
+    fn has_room(&self, record: &Record<'_>, segment_bytes: u64) -> bool {
+        let records = self.buffer.len() + format::padded(record.length());
+        self.end + (records + format::footer_bytes(self.rows.len() + 1)) as u64 <= segment_bytes
+    }
+
+    fn append(&mut self, record: &Record<'_>, what: What) -> bool {
+        let offset = self.end + self.buffer.len() as u64;
+        if record.encode(self.segment.header.nonce, &mut self.buffer).is_none() {
+            return false;
+        }
+        let row = record.row(offset as u32);
+        self.segment.note(&row);
+        self.rows.push(row);
+        self.batch.push(Unpublished {
+            hash: record.hash,
+            identity: row.identity,
+            place: Place::new(self.segment.slot, offset, record.length()),
+            what,
+        });
+        true
+    }
+}

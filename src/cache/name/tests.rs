@@ -1,0 +1,12 @@
+use super::*;
+
+#[test]
+fn the_first_hash_draws_the_seed_and_a_seed_gives_the_same_hashes_everywhere() {
+    let first = name_hash(b"whatever comes first draws the seed");
+    assert!(!seed_names(7), "too late");
+    assert_eq!(name_hash(b"whatever comes first draws the seed"), first);
+    for name in [&b"a"[..], b"a name that is longer than any block of sixteen bytes"] {
+        assert_eq!(name_hash_by(7, name), name_hash_by(7, name));
+        assert_ne!(name_hash_by(7, name), name_hash_by(8, name));
+    }
+}

@@ -1,0 +1,165 @@
+//! What is kept on the disk.
+//!
+//! Read once at start; immutable afterwards.
+
+use super::reader::{Reader, print_bytes, print_length};
+use super::{OFF, Printed, integer};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The settings of L3.
+#[derive(Clone, Debug, PartialEq)]
+pub struct L3 {
+    /// The directory of the segments; `None` (default) = there is no L3.
+    pub path: Option<PathBuf>,
+    /// What the files may take, one segment left aside; default 4 GiB, minimum 16 MiB.
+    pub size_bytes: usize,
+    /// A larger value is not written; default 1 MiB, minimum 1 B, at most an eighth of a segment.
+    pub max_value_bytes: usize,
+    /// What may wait to be written; default 16 MiB, minimum 1 MiB.
+    pub queue_bytes: usize,
+    /// How often a key must have been missed in L1; default [`Admission::SecondSight`].
+    pub admission: Admission,
+    /// When what was written is made to survive a loss of power; default [`Sync::Interval`].
+    pub sync: Sync,
+    /// For [`Sync::Interval`]; default 1 s, minimum 10 ms.
+    pub sync_interval: Duration,
+    /// What is written of values in a second; `None` (default) = whatever comes; minimum 64 KiB.
+    pub write_rate_bytes: Option<usize>,
+    /// What is done about damage; default [`Recovery::TolerateTornTail`].
+    pub recovery: Recovery,
+    /// Threads that read; default 2, 1 to 64.
+    pub readers: usize,
+}
+
+/// How often a key must have been missed in L1 before its value is worth a write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Admission {
+    All,
+    #[default]
+    SecondSight,
+    ThirdSight,
+}
+
+/// When what was written is synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sync {
+    Never,
+    #[default]
+    Interval,
+    EachSegment,
+}
+
+/// What is done about damage that is found at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recovery {
+    Strict,
+    #[default]
+    TolerateTornTail,
+    Salvage,
+}
+
+impl Default for L3 {
+    fn default() -> Self {
+        Self {
+            path: None,
+            size_bytes: 4 << 30,
+            max_value_bytes: 1 << 20,
+            queue_bytes: 16 << 20,
+            admission: Admission::default(),
+            sync: Sync::default(),
+            sync_interval: Duration::from_secs(1),
+            write_rate_bytes: None,
+            recovery: Recovery::default(),
+            readers: 2,
+        }
+    }
+}
+
+impl L3 {
+    /// A sixteenth of the size, at least 1 MiB and at most 64 MiB.
+    #[must_use]
+    pub fn segment_bytes(&self) -> usize {
+        (self.size_bytes / 16).clamp(1 << 20, 64 << 20)
+    }
+
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let default = Self::default();
+        let l3 = Self {
+            path: reader.text("l3.path").filter(|path| path != OFF).map(PathBuf::from),
+            size_bytes: reader.bytes("l3.size", default.size_bytes, 16 << 20),
+            max_value_bytes: reader.bytes("l3.max_value", default.max_value_bytes, 1),
+            queue_bytes: reader.bytes("l3.queue", default.queue_bytes, 1 << 20),
+            admission: reader.choice("l3.admission", default.admission, &ADMISSIONS),
+            sync: reader.choice("l3.sync", default.sync, &SYNCS),
+            sync_interval: reader.length("l3.sync_interval", default.sync_interval, Duration::from_millis(10)),
+            write_rate_bytes: reader.bytes_or_off("l3.write_rate", default.write_rate_bytes, 64 << 10),
+            recovery: reader.choice("l3.recovery", default.recovery, &RECOVERIES),
+            readers: reader.number("l3.readers", default.readers, 1, 64),
+        };
+        if l3.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            reader.problem("l3.path", "must not be empty; \"off\" means that there is no L3");
+        }
+        let is_set = reader.origin("l3.max_value").is_some();
+        if is_set && l3.max_value_bytes > l3.segment_bytes() / 8 {
+            let most = crate::units::Bytes(l3.segment_bytes() as u64 / 8);
+            reader.problem(
+                "l3.max_value",
+                format!("must not be more than {most}, a 128th of l3.size or 8MiB"),
+            );
+        }
+        l3.bounded()
+    }
+
+    /// A small size has small segments, which bound the default.
+    fn bounded(mut self) -> Self {
+        self.max_value_bytes = self.max_value_bytes.min(self.segment_bytes() / 8);
+        self
+    }
+
+    pub(super) fn settings(&self) -> Vec<Printed> {
+        let path = self
+            .path
+            .as_ref()
+            .map_or_else(|| OFF.to_owned(), |path| path.display().to_string());
+        vec![
+            ("path", path.into()),
+            ("size", print_bytes(self.size_bytes)),
+            ("max_value", print_bytes(self.max_value_bytes)),
+            ("queue", print_bytes(self.queue_bytes)),
+            ("admission", name(&ADMISSIONS, self.admission).into()),
+            ("sync", name(&SYNCS, self.sync).into()),
+            ("sync_interval", print_length(self.sync_interval)),
+            (
+                "write_rate",
+                self.write_rate_bytes.map_or_else(|| OFF.into(), print_bytes),
+            ),
+            ("recovery", name(&RECOVERIES, self.recovery).into()),
+            ("readers", integer(self.readers)),
+        ]
+    }
+}
+
+/// Under which name a choice is written.
+fn name<T: PartialEq>(choices: &[(&'static str, T)], value: T) -> &'static str {
+    choices
+        .iter()
+        .find(|(_, choice)| *choice == value)
+        .map_or("", |&(name, _)| name)
+}
+
+const ADMISSIONS: [(&str, Admission); 3] = [
+    ("all", Admission::All),
+    ("second-sight", Admission::SecondSight),
+    ("third-sight", Admission::ThirdSight),
+];
+const SYNCS: [(&str, Sync); 3] = [
+    ("never", Sync::Never),
+    ("interval", Sync::Interval),
+    ("each-segment", Sync::EachSegment),
+];
+const RECOVERIES: [(&str, Recovery); 3] = [
+    ("strict", Recovery::Strict),
+    ("tolerate-torn-tail", Recovery::TolerateTornTail),
+    ("salvage", Recovery::Salvage),
+];

@@ -1,0 +1,125 @@
+//! Misses of L1 that are looked for on the disk first. The lease is taken, the client's place in the order of its replies and
+//! that of its followers are held, and nothing is sent; a message from a reader of the disk then ends it: the entry is shown and
+//! kept, by the rules of a hit at that moment, or the read goes upstream as any miss does.
+//!
+//! Later requests of these clients on the key wait meanwhile: they could be sent before the read.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slab::Slab;
+
+use super::Lead;
+use crate::cache::Query;
+use crate::cache::l3::Found;
+use crate::proxy::client::write_frame;
+use crate::proxy::shared::Message;
+use crate::proxy::waiter::{Answer, FillKind};
+use crate::proxy::worker::{Link, Worker};
+use crate::resp::{Version, encode};
+use crate::upstream::connection::SHARED_FRAME_BYTES;
+
+/// Reads that wait for the disk; bounded by what L3 takes, a few hundred.
+pub type Waiting = Slab<Wait>;
+
+pub struct Wait {
+    lead: Lead,
+    link: Rc<Link>,
+    /// The request as it would go on the wire, and the name that it reads.
+    raw: Box<[u8]>,
+    name: Box<[u8]>,
+}
+
+/// Has the disk asked for a read that is about to wait. False: there is nothing.
+pub(super) fn look(worker: &Worker, query: &Query<'_>, now_us: u64) -> bool {
+    let cache = &worker.shared.cache;
+    if cache.l3().is_none() {
+        return false;
+    }
+    let place = worker.below.borrow().vacant_key();
+    let (shared, index) = (Arc::clone(&worker.shared), usize::from(worker.index));
+    cache.look_below(query, now_us, move |found| {
+        let found = found.map(Box::new);
+        shared.inboxes[index].send(Message::Found { place, found });
+    })
+}
+
+/// The read waits, in the place that `look` gave away.
+pub(super) fn wait(worker: &Worker, link: &Rc<Link>, lead: Lead, raw: &[u8], name: &[u8]) {
+    worker.below.borrow_mut().insert(Wait {
+        lead,
+        link: Rc::clone(link),
+        raw: raw.into(),
+        name: name.into(),
+    });
+}
+
+/// The disk has answered.
+pub fn answered(worker: &Rc<Worker>, place: usize, found: Option<&Found>, now_us: u64) {
+    let Some(wait) = worker.below.borrow_mut().try_remove(place) else {
+        return;
+    };
+    match found {
+        Some(found) => shown_or_sent(worker, wait, found, now_us),
+        None => send(worker, wait, now_us),
+    }
+}
+
+fn shown_or_sent(worker: &Rc<Worker>, mut wait: Wait, found: &Found, now_us: u64) {
+    let lead = &mut wait.lead;
+    let promoted = lead
+        .guard
+        .lease()
+        .and_then(|lease| worker.shared.cache.promote(lease, found, now_us));
+    let Some(followers) = promoted else {
+        return send(worker, wait, now_us);
+    };
+    lead.guard.end();
+    worker.counters().l3_hits_total.add(1);
+    let frame = frame_of(found, lead.kind);
+    let shared = (frame.len() >= SHARED_FRAME_BYTES).then_some(&frame);
+    let answer = Answer::Frame {
+        bytes: &frame,
+        shared,
+        version: lead.version,
+        rule: &lead.rule,
+    };
+    lead.client.answer(lead.sequence, answer, &worker.touched);
+    if !followers.is_empty() {
+        worker.answer_followers(&followers, |ready, version| {
+            write_frame(ready, &frame, shared, version, &lead.rule);
+        });
+    }
+}
+
+/// As the miss that it is.
+fn send(worker: &Rc<Worker>, mut wait: Wait, now_us: u64) {
+    worker.counters().l3_misses_total.add(1);
+    let Err(failure) = wait.link.availability() else {
+        return wait.lead.send(worker, &wait.link, &wait.raw, &wait.name, now_us);
+    };
+    worker.counters().l2_errors_total.add(1);
+    let error = worker.unavailable_on(&wait.link.sink, &failure);
+    let lead = &mut wait.lead;
+    if let Some(lease) = lead.guard.end() {
+        worker.fail_followers(&worker.shared.cache.abandon(lease), &error);
+    }
+    lead.client
+        .answer(lead.sequence, Answer::Error(&error), &worker.touched);
+}
+
+/// The reply of the upstream, in RESP3, that the entry was made from.
+fn frame_of(found: &Found, kind: FillKind) -> Bytes {
+    match kind {
+        FillKind::Reply { .. } => found.value.clone(),
+        FillKind::Payload => {
+            let mut frame = Vec::with_capacity(found.value.len() + 32);
+            match found.is_absent {
+                true => encode::null(&mut frame, Version::Resp3),
+                false => encode::bulk(&mut frame, &found.value),
+            }
+            frame.into()
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The tiers, as the configuration wants them.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::cache::l3::{self, L3};
+use crate::cache::{self, L1, L1Config, Links, name_hash_by, seed_names};
+use crate::clock;
+use crate::config::{Admission, Config, Consistency, Objective, Place, Recovery, Sync, Upstream};
+use crate::proxy::shared::Shared;
+use crate::upstream::dial::Target;
+
+/// Opens the store on the disk, if there is to be one. Before any name is hashed: its seed becomes that of the process.
+///
+/// # Errors
+/// What is wrong with the directory, and the option that names it.
+pub fn open_l3(config: &Config) -> Result<Option<Arc<L3>>, String> {
+    let Some(path) = &config.l3.path else { return Ok(None) };
+    if !config.cache.is_used() {
+        tracing::warn!("l3.path has no effect: nothing is cached (cache.enabled, cache.consistency)");
+        return Ok(None);
+    }
+    let disk = l3::storage::Disk::new(path).map_err(|error| format!("l3.path: {}: {error}", path.display()))?;
+    let opened = L3::open(l3_config(config), Box::new(disk)).map_err(|error| format!("l3.path: {error}"))?;
+    if !seed_names(opened.seed()) {
+        return Err("l3.path: names were hashed before the store was opened".to_owned());
+    }
+    tracing::info!(path = %path.display(), "L3 is open");
+    Ok(Some(Arc::new(opened)))
+}
+
+fn l3_config(config: &Config) -> l3::Config {
+    let settings = &config.l3;
+    let unix_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
+    l3::Config {
+        size_bytes: settings.size_bytes as u64,
+        segment_bytes: settings.segment_bytes() as u64,
+        max_value_bytes: settings.max_value_bytes,
+        queue_bytes: settings.queue_bytes,
+        admission: match settings.admission {
+            Admission::All => l3::Admission::All,
+            Admission::SecondSight => l3::Admission::SecondSight,
+            Admission::ThirdSight => l3::Admission::ThirdSight,
+        },
+        sync: match settings.sync {
+            Sync::Never => l3::Sync::Never,
+            Sync::Interval => l3::Sync::Interval(micros(settings.sync_interval)),
+            Sync::EachSegment => l3::Sync::EachSegment,
+        },
+        recovery: match settings.recovery {
+            Recovery::Strict => l3::Recovery::Strict,
+            Recovery::TolerateTornTail => l3::Recovery::TolerateTornTail,
+            Recovery::Salvage => l3::Recovery::Salvage,
+        },
+        write_bytes_a_second: settings.write_rate_bytes.map(|bytes| bytes as u64),
+        readers: settings.readers,
+        hash: name_hash_by,
+        unix_offset_ms: unix_ms.saturating_sub(clock::now_us() / 1000),
+    }
+}
+
+pub fn build(config: Config, target: Target, l3: Option<Arc<L3>>) -> Shared {
+    // Nobody tells when a key is created in a slot that has gone to another node.
+    let is_cluster = matches!(
+        config.upstream,
+        Upstream::Url {
+            place: Place::Cluster(_),
+            ..
+        }
+    );
+    let longest_absence = if is_cluster {
+        Duration::from_secs(1)
+    } else {
+        Duration::MAX
+    };
+    let links = Arc::new(Links::new(micros(config.cache.bound)));
+    let l1 = L1::over(
+        L1Config {
+            budget_bytes: config.cache.l1_bytes,
+            shards: config.cache.shards,
+            max_value_bytes: config.cache.max_value_bytes,
+            // `None` in the configuration means that absence is not kept.
+            negative_ttl_us: Some(
+                config
+                    .cache
+                    .negative_ttl
+                    .map_or(0, |ttl| micros(ttl.min(longest_absence))),
+            ),
+            max_age_us: config.cache.max_age.map(micros),
+            max_stale_us: config.cache.max_stale.map(micros),
+            consistency: match config.cache.consistency {
+                Consistency::Eventual => cache::Consistency::Eventual,
+                Consistency::Coherent | Consistency::Strong => cache::Consistency::Coherent,
+            },
+            objective: match config.cache.l1_objective {
+                Objective::Requests => cache::Objective::Requests,
+                Objective::Bytes => cache::Objective::Bytes,
+            },
+        },
+        Arc::clone(&links),
+        l3,
+    );
+    let workers = config.worker_threads();
+    Shared::new(config, target, l1, links, workers)
+}
+
+fn micros(length: Duration) -> u64 {
+    length.as_micros() as u64
+}

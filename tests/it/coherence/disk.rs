@@ -1,0 +1,102 @@
+//! The tier on the disk in the hands of a walk: its files are in memory, its threads take a step when they are told to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use nearcache::cache::l3::storage::{SegmentFile, Storage};
+use nearcache::cache::l3::{Admission, Config, Hand, L3, Recovery, Sync};
+use nearcache::cache::name_hash;
+
+/// A store that takes everything, and what its threads would do.
+pub fn open(now_us: u64) -> (L3, Hand) {
+    let config = Config {
+        size_bytes: 64 << 10,
+        segment_bytes: 4 << 10,
+        max_value_bytes: 1 << 10,
+        queue_bytes: 1 << 20,
+        admission: Admission::All,
+        sync: Sync::Never,
+        recovery: Recovery::TolerateTornTail,
+        write_bytes_a_second: None,
+        readers: 1,
+        hash: |_, name| name_hash(name),
+        unix_offset_ms: 0,
+    };
+    L3::open_by_hand(config, Box::new(Memory::default()), now_us).expect("memory can be opened")
+}
+
+#[derive(Default)]
+struct Memory {
+    files: Mutex<BTreeMap<String, File>>,
+}
+
+#[derive(Clone, Default)]
+struct File(Arc<Mutex<Vec<u8>>>);
+
+impl Storage for Memory {
+    fn lock(&self) -> io::Result<Box<dyn Send + std::marker::Sync>> {
+        Ok(Box::new(()))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.files.lock().unwrap().keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn SegmentFile>> {
+        let file = File::default();
+        self.files.lock().unwrap().insert(name.to_owned(), file.clone());
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn SegmentFile>> {
+        let file = self.files.lock().unwrap().get(name).cloned();
+        Ok(Box::new(file.ok_or(io::ErrorKind::NotFound)?))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.lock().unwrap().remove(name);
+        Ok(())
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+impl SegmentFile for File {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut all = self.0.lock().unwrap();
+        let end = offset as usize + bytes.len();
+        if all.len() < end {
+            all.resize(end, 0);
+        }
+        all[offset as usize..end].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let all = self.0.lock().unwrap();
+        let there = all.get(offset as usize..).unwrap_or_default();
+        let read = there.len().min(into.len());
+        into[..read].copy_from_slice(&there[..read]);
+        Ok(read)
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.0.lock().unwrap().truncate(bytes as usize);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().len() as u64)
+    }
+}

@@ -1,0 +1,415 @@
+//! The tier on the disk, from outside: what L1 cannot hold is answered from there, truly, and outlives the process.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{Client, Proxy, STEP, Server, eventually};
+
+/// An L1 that holds a few hundred of the values.
+fn proxy(server: &Server, dir: &Path, toml: &str) -> Proxy {
+    let path = dir.display();
+    let toml = format!(
+        "[cache]\nl1 = \"1MiB\"\nmax_value = \"64KiB\"\nshards = 1\n{toml}\n[l3]\npath = \"{path}\"\nsize = \"64MiB\"\nadmission = \"all\"\n"
+    );
+    Proxy::with_config(&server.url(), &toml, &["--workers", "2"])
+}
+
+fn value(i: usize, version: usize) -> String {
+    format!("{i}:{version}:{}", "x".repeat(1000 + i % 50))
+}
+
+const KEYS: usize = 3000;
+
+fn set_all(server: &Server, version: usize) {
+    let mut client = server.client();
+    for i in 0..KEYS {
+        client.expect(&["SET", &format!("k{i}"), &value(i, version)], "+OK");
+    }
+}
+
+fn read_all(client: &mut Client, version: usize) {
+    for i in 0..KEYS {
+        let read = client.bulk(&["GET", &format!("k{i}")]);
+        assert_eq!(read, Some(value(i, version).into_bytes()), "k{i}");
+    }
+}
+
+fn l3(proxy: &Proxy, name: &str) -> f64 {
+    proxy.metric(&format!("nearcache_l3_{name}"), &[]).unwrap()
+}
+
+/// Everything that was evicted has been dealt with.
+fn settled(proxy: &Proxy) {
+    let mut before = -1.0;
+    eventually("the queue of L3 is empty", STEP, || {
+        let now = l3(proxy, "entries");
+        let is_settled = l3(proxy, "queued_bytes") == 0.0 && now == before;
+        before = now;
+        thread::sleep(Duration::from_millis(30));
+        is_settled
+    });
+}
+
+#[test]
+fn what_l1_cannot_hold_is_answered_from_the_disk() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = proxy(&server, &dir.path().join("l3"), "");
+    set_all(&server, 1);
+    let mut client = proxy.client();
+    read_all(&mut client, 1);
+    settled(&proxy);
+    assert!(l3(&proxy, "entries") > KEYS as f64 * 0.6, "{}", l3(&proxy, "entries"));
+    server.forget_calls();
+    read_all(&mut client, 1);
+    let reads = server.calls("get");
+    assert!(reads < KEYS as u64 / 10, "{reads} reads of {KEYS} went to the server");
+    let hits = proxy.metric("cache_hits_total", &["cache_layer=\"l3\""]).unwrap();
+    assert!(hits > KEYS as f64 * 0.5, "{hits}");
+    let stats = client.text(&["NEARCACHE", "STATS"]);
+    assert!(
+        stats.contains("nearcache_l3_state") && stats.contains("working"),
+        "{stats}"
+    );
+    let explained = (0..KEYS)
+        .map(|i| client.text(&["NEARCACHE", "EXPLAIN", &format!("k{i}")]))
+        .find(|text| text.contains("l3.entry.0"))
+        .unwrap();
+    assert!(explained.contains("vouched for by link"), "{explained}");
+}
+
+#[test]
+fn other_reads_and_both_versions_of_the_protocol_are_answered_from_the_disk() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = proxy(&server, dir.path(), "");
+    let mut direct = server.client();
+    let long = "y".repeat(30_000);
+    direct.expect(&["SET", "large", &long], "+OK");
+    direct.expect(&["HSET", "hash", "f", "1", "g", "2"], ":2");
+    direct.expect(&["SET", "fleeting", "v", "PX", "100000"], "+OK");
+    set_all(&server, 1);
+    let (mut two, mut three) = (proxy.client(), proxy.client3());
+    let ask = |client: &mut Client| {
+        [
+            client.cmd(&["GET", "large"]),
+            client.cmd(&["HGETALL", "hash"]),
+            client.cmd(&["HGET", "hash", "g"]),
+            client.cmd(&["GET", "fleeting"]),
+            client.cmd(&["GET", "missing"]),
+            client.cmd(&["HGETALL", "missing"]),
+        ]
+    };
+    let expected = (ask(&mut server.client()), ask(&mut server.client().hello3()));
+    assert_eq!((ask(&mut two), ask(&mut three)), expected);
+    read_all(&mut two, 1);
+    settled(&proxy);
+    for _ in 0..3 {
+        server.forget_calls();
+        assert_eq!(ask(&mut two), expected.0);
+        assert_eq!(
+            server.calls("hgetall") + server.calls("hget"),
+            0,
+            "answered from the disk"
+        );
+        assert_eq!(ask(&mut three), expected.1);
+        let ttl = two.int(&["PTTL", "fleeting"]);
+        assert!((1..=100_000).contains(&ttl), "{ttl}");
+        read_all(&mut two, 1);
+        settled(&proxy);
+        server.forget_calls();
+        assert_eq!(ask(&mut three), expected.1);
+        assert_eq!(
+            server.calls("hgetall") + server.calls("hget"),
+            0,
+            "answered from the disk"
+        );
+        read_all(&mut two, 1);
+        settled(&proxy);
+    }
+}
+
+#[test]
+fn writes_of_others_and_own_ones_are_seen() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = proxy(&server, dir.path(), "");
+    set_all(&server, 1);
+    let mut client = proxy.client();
+    read_all(&mut client, 1);
+    settled(&proxy);
+    let voids = l3(&proxy, "voids_total");
+    set_all(&server, 2);
+    eventually("the pushes have come", STEP, || {
+        l3(&proxy, "voids_total") - voids > KEYS as f64 * 0.5
+    });
+    // The last push of a write that was acknowledged may still be on its way.
+    eventually("the last write is seen", STEP, || {
+        client.bulk(&["GET", &format!("k{}", KEYS - 1)]) == Some(value(KEYS - 1, 2).into_bytes())
+    });
+    read_all(&mut client, 2);
+    settled(&proxy);
+    for i in 0..KEYS {
+        client.expect(&["SET", &format!("k{i}"), &value(i, 3)], "+OK");
+        assert_eq!(client.bulk(&["GET", &format!("k{i}")]), Some(value(i, 3).into_bytes()));
+    }
+    read_all(&mut client, 3);
+    settled(&proxy);
+    assert!(l3(&proxy, "entries") > 0.0);
+    // Own flushes at once, others' by their push.
+    client.expect(&["FLUSHALL"], "+OK");
+    assert_eq!(l3(&proxy, "entries"), 0.0);
+    for i in (0..KEYS).step_by(50) {
+        assert_eq!(client.bulk(&["GET", &format!("k{i}")]), None);
+    }
+    assert!(client.int(&["NEARCACHE", "INVALIDATE", "k0"]) >= 1);
+}
+
+#[test]
+fn pipelined_requests_on_a_key_keep_their_order_while_the_disk_is_asked() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = proxy(&server, dir.path(), "");
+    set_all(&server, 1);
+    let mut clients: Vec<Client> = (0..4).map(|_| proxy.client()).collect();
+    read_all(&mut clients[0], 1);
+    settled(&proxy);
+    let before = proxy.metric("cache_hits_total", &["cache_layer=\"l3\""]).unwrap();
+    for i in 0..KEYS {
+        let key = format!("k{i}");
+        let writer = i % 4;
+        for client in &mut clients {
+            client.send(&["GET", &key]);
+        }
+        let new = value(i, 2);
+        let client = &mut clients[writer];
+        client.send(&["SET", &key, &new]);
+        client.send(&["GET", &key]);
+        client.send(&["STRLEN", &key]);
+        for (c, client) in clients.iter_mut().enumerate() {
+            let seen = client.frame();
+            let old = value(i, 1);
+            let is_old = seen == format!("${}\r\n{old}\r\n", old.len()).into_bytes();
+            let is_new = seen == format!("${}\r\n{new}\r\n", new.len()).into_bytes();
+            assert!(is_old || (is_new && c != writer), "client {c}, {key}");
+        }
+        let client = &mut clients[writer];
+        assert_eq!(client.frame(), b"+OK\r\n");
+        assert_eq!(
+            client.frame(),
+            format!("${}\r\n{new}\r\n", new.len()).into_bytes(),
+            "{key}"
+        );
+        assert_eq!(client.frame(), format!(":{}\r\n", new.len()).into_bytes(), "{key}");
+    }
+    let hits = proxy.metric("cache_hits_total", &["cache_layer=\"l3\""]).unwrap() - before;
+    assert!(hits > KEYS as f64 * 0.3, "{hits}");
+}
+
+#[test]
+fn a_restart_reads_what_was_there_and_shows_it_only_where_age_alone_counts() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    set_all(&server, 1);
+    {
+        let mut proxy = proxy(&server, dir.path(), "");
+        read_all(&mut proxy.client(), 1);
+        settled(&proxy);
+        proxy.terminate();
+        assert!(proxy.wait(STEP).unwrap().success());
+    }
+    set_all(&server, 2);
+    let entries = {
+        let proxy = proxy(&server, dir.path(), "");
+        eventually("L3 is read", STEP, || l3(&proxy, "entries") > KEYS as f64 * 0.6);
+        assert_eq!(
+            proxy.metric("nearcache_l3_faults_total", &["reason=\"repair\""]),
+            Some(0.0)
+        );
+        let mut client = proxy.client();
+        for i in 0..20 {
+            assert_eq!(client.bulk(&["GET", &format!("k{i}")]), Some(value(i, 2).into_bytes()));
+        }
+        settled(&proxy);
+        l3(&proxy, "entries")
+    };
+    // Killed: what was read is on its way to nowhere, and what it replaced must not come back.
+    assert!(entries < KEYS as f64);
+    let proxy = proxy(&server, dir.path(), "consistency = \"eventual\"\nmax_age = \"1h\"\n");
+    eventually("L3 is read", STEP, || l3(&proxy, "entries") > KEYS as f64 * 0.5);
+    let mut client = proxy.client();
+    server.forget_calls();
+    let (mut old, mut new) = (0, 0);
+    for i in 0..KEYS {
+        let read = client.bulk(&["GET", &format!("k{i}")]);
+        if read == Some(value(i, 1).into_bytes()) {
+            assert!(i >= 20, "k{i} was replaced");
+            old += 1;
+        } else {
+            assert_eq!(read, Some(value(i, 2).into_bytes()), "k{i}");
+            new += 1;
+        }
+    }
+    assert!(old > KEYS / 2 && new >= 20, "{old} {new}");
+}
+
+#[test]
+fn kill_9_under_load_many_times_loses_no_truth() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    set_all(&server, 1);
+    for round in 2..22 {
+        let proxy = proxy(&server, dir.path(), "");
+        let mut client = proxy.client();
+        let mut random = fastrand::Rng::with_seed(round as u64);
+        // Long enough that something is evicted and written, of another length each time.
+        for _ in 0..800 + round * 20 {
+            let i = random.usize(..KEYS);
+            let key = format!("k{i}");
+            if random.u8(..10) == 0 {
+                client.expect(&["SET", &key, &value(i, round)], "+OK");
+            }
+            let seen = client.bulk(&["GET", &key]).unwrap();
+            let direct = server.client().bulk(&["GET", &key]).unwrap();
+            assert!(seen == direct, "{key} is {} and not {}", seen.len(), direct.len());
+        }
+        assert_eq!(
+            proxy.metric("nearcache_l3_faults_total", &["reason=\"damaged_record\""]),
+            Some(0.0)
+        );
+        // Its owner is dropped: SIGKILL.
+    }
+}
+
+#[test]
+fn a_second_process_and_a_bad_directory_are_refused_in_words() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let _first = proxy(&server, dir.path(), "");
+    let path = dir.path().display().to_string();
+    let error = Proxy::try_start(&server.url(), "", &["--l3", &path, "--l3-size", "64MiB"])
+        .err()
+        .unwrap();
+    assert!(
+        error.contains("in use by another process") && error.contains("l3.path"),
+        "{error}"
+    );
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = Proxy::try_start(&server.url(), "", &["--l3", file.to_str().unwrap()])
+        .err()
+        .unwrap();
+    assert!(error.contains("l3.path"), "{error}");
+    let other = tempfile::tempdir().unwrap();
+    let mut header = b"NCL3SEG\n\x02\0\0\0".to_vec();
+    header.resize(64, 0);
+    std::fs::write(other.path().join("0000000000000001.seg"), header).unwrap();
+    let error = Proxy::try_start(&server.url(), "", &["--l3", other.path().to_str().unwrap()])
+        .err()
+        .unwrap();
+    assert!(error.contains("version 2"), "{error}");
+}
+
+#[test]
+fn a_directory_that_is_taken_away_is_told_of_and_costs_only_itself() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l3");
+    let proxy = proxy(&server, &path, "");
+    set_all(&server, 1);
+    let mut client = proxy.client();
+    read_all(&mut client, 1);
+    settled(&proxy);
+    std::fs::remove_dir_all(&path).unwrap();
+    // What is open stays readable; the next segment cannot be made.
+    for _ in 0..4 {
+        client.expect(&["FLUSHALL"], "+OK");
+        set_all(&server, 1);
+        read_all(&mut client, 1);
+        if proxy.metric("nearcache_l3_state", &["state=\"trouble\""]) == Some(1.0) {
+            break;
+        }
+    }
+    eventually("the trouble is told", STEP, || {
+        read_all(&mut client, 1);
+        proxy.metric("nearcache_l3_state", &["state=\"trouble\""]) == Some(1.0)
+    });
+    assert!(proxy.log().contains("L3: "), "{}", proxy.log());
+    assert!(client.text(&["INFO", "nearcache"]).contains("nearcache_l3_trouble:"));
+    std::fs::create_dir_all(&path).unwrap();
+    eventually("it works again", Duration::from_secs(60), || {
+        read_all(&mut client, 1);
+        l3(&proxy, "entries") > 500.0 && proxy.metric("nearcache_l3_state", &["state=\"working\""]) == Some(1.0)
+    });
+}
+
+#[test]
+fn the_files_can_be_verified_and_exported_while_no_process_uses_them() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_nearcache"))
+            .arg("l3-check")
+            .arg(dir.path())
+            .args(args)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    {
+        let mut proxy = proxy(&server, dir.path(), "");
+        let mut direct = server.client();
+        direct.expect(&["SET", "fleeting", "v", "PX", "100000000"], "+OK");
+        direct.expect(&[&b"SET"[..], b"binary", b"\xff\xfe"], "+OK");
+        set_all(&server, 1);
+        let mut client = proxy.client();
+        client.cmd(&["GET", "fleeting"]);
+        client.cmd(&["GET", "binary"]);
+        client.cmd(&["HGETALL", "hash"]);
+        read_all(&mut client, 1);
+        settled(&proxy);
+        client.expect(&["SET", "k0", "new"], "+OK");
+        let (code, _, said) = run(&[]);
+        assert!(code == Some(2) && said.contains("in use by another process"), "{said}");
+        proxy.terminate();
+        assert!(proxy.wait(STEP).unwrap().success());
+    }
+    let (code, report, _) = run(&[]);
+    assert_eq!(code, Some(0), "{report}");
+    assert!(
+        report.contains(": sealed, ") && report.contains("damage: none"),
+        "{report}"
+    );
+    let (code, lines, summary) = run(&["--export"]);
+    assert_eq!(code, Some(0));
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(summary.contains(&format!(" {} alive", lines.len())), "{summary}");
+    assert!(lines.len() > KEYS / 2);
+    let of = |key: &str| lines.iter().find(|line| line["key"] == key);
+    assert_eq!(of("k0"), None, "it was overwritten");
+    assert_eq!(of("k1").unwrap()["value"], value(1, 1));
+    assert_eq!(of("binary").unwrap()["value_hex"], "fffe");
+    assert_eq!(of("fleeting").unwrap()["expires_with_key"], true);
+    assert!(of("hash").unwrap()["absent"] == true && of("hash").unwrap()["variant_hex"].is_string());
+
+    let segment = dir.path().join("0000000000000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let (code, report, _) = run(&[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        report.contains("damage at offset ") && report.contains("the checksum does not fit"),
+        "{report}"
+    );
+    let missing = dir.path().join("missing");
+    let output = Command::new(env!("CARGO_BIN_EXE_nearcache"))
+        .arg("l3-check")
+        .arg(missing)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
