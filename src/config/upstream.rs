@@ -82,7 +82,7 @@ pub struct UpstreamTimeouts {
     pub read: Duration,
     /// Time without progress in writing after which it is given up; default 10 s, minimum 100 ms.
     pub write: Duration,
-    /// From the arrival of a request to its reply, however much else is answered meanwhile; default 10 s, minimum 10 ms. Scripts,
+    /// From the arrival of a request to its reply, however much else is answered meanwhile; default 30 s, minimum 10 ms. Scripts,
     /// and what is sent over a connection of the client's own, are excepted.
     pub request: Duration,
     /// First wait before connecting again, doubled each time, with jitter; default 20 ms, minimum 1 ms.
@@ -105,7 +105,7 @@ impl Default for UpstreamTimeouts {
             connect: Duration::from_secs(2),
             read: Duration::from_secs(10),
             write: Duration::from_secs(10),
-            request: Duration::from_secs(10),
+            request: Duration::from_secs(30),
             reconnect_min: Duration::from_millis(20),
             reconnect_max: Duration::from_secs(2),
         }

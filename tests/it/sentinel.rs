@@ -367,9 +367,14 @@ fn a_sentinel_that_is_not_needed_any_more_is_not_asked_any_more() {
     all_tell_of(&[fourth.row()]);
     eventually("it is found again", STEP, || answering() == Some(4.0));
     all_tell_of(&[]);
+    fourth.silence();
+    eventually("it is given up again", STEP, || {
+        answering() == Some(3.0) && known() == Some(3.0)
+    });
     // One that answers at its old address again is asked only there.
     let moved = sentinels[2].moved();
     sentinels[2].silence();
+    eventually("it is gone", STEP, || answering() == Some(2.0));
     for own in &sentinels[..2] {
         own.tell_of(&[sentinels[0].row(), sentinels[1].row(), moved.row()]);
     }
