@@ -19,7 +19,7 @@ use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::client::{Access, Client, State};
+use super::client::{Client, State};
 use super::pubsub;
 use super::request::{self, Request, Step};
 use super::worker::Worker;
@@ -272,9 +272,4 @@ fn shared(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Reque
             None => request::shared(worker, client, request),
         },
     }
-}
-
-/// Whether the server judges the client, which a cluster has no connection for.
-pub fn is_foreign(client: &Client) -> bool {
-    client.state.borrow().access == Access::Foreign
 }

@@ -368,7 +368,11 @@ pub fn flight(
         Again::Part(_) | Again::No => return,
     };
     waiter.effect = Effect::Routed(routed);
-    follow(worker, view, waiter, redirect, b"-ERR", now_us);
+    let error: &[u8] = match redirect {
+        Redirect::Down => b"-CLUSTERDOWN The cluster is down",
+        _ => b"-TRYAGAIN the slot of the key is on its way to another node",
+    };
+    follow(worker, view, waiter, redirect, error, now_us);
 }
 
 /// The `GET` of the key whose `PTTL` this is, and the key.
