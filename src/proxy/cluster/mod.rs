@@ -257,9 +257,33 @@ fn not_served(what: &str) -> String {
     )
 }
 
+fn has_several_keys(spec: &Spec, args: Args<'_>) -> bool {
+    let mut count = 0;
+    let _ = spec.keys(args, &mut |_| count += 1);
+    count > 1
+}
+
+/// Sends what may have to wait between two nodes, since some of its keys are here and some there, behind everything that
+/// the client has sent and before everything that it sends later: then it can wait without being overtaken.
+pub fn alone(client: &Client, is_alone: bool, send: impl FnOnce() -> Step) -> Step {
+    if is_alone && !client.state.borrow().outbox.is_all_answered() {
+        return Step::Wait;
+    }
+    let step = send();
+    if is_alone && step != Step::Wait {
+        client.state.borrow_mut().path = DETOUR;
+    }
+    step
+}
+
 fn shared(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Request<'_>) -> Step {
     match aim(request.spec, request.args) {
-        Aim::Slot(slot) => request::shared(worker, client, &Request { slot, ..*request }),
+        Aim::Slot(slot) => {
+            let is_alone = view.cluster.is_moving(slot) && has_several_keys(request.spec, request.args);
+            alone(client, is_alone, || {
+                request::shared(worker, client, &Request { slot, ..*request })
+            })
+        }
         Aim::Several => match split::kind(request.spec, request.args) {
             Some(kind) => split::request(worker, view, client, request, kind),
             None => {

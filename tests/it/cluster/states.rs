@@ -215,6 +215,27 @@ fn one_dies(mut cluster: Cluster) {
     });
 }
 
+#[test]
+fn a_cluster_with_a_password_is_spoken_to_with_it() {
+    let cluster = Cluster::with(3, false, &["--requirepass", "secret", "--masterauth", "secret"]);
+    let url = cluster.url().replace("://", "://:secret@");
+    let proxy = Proxy::before(&url, &[]);
+    let mut client = proxy.client();
+    client.expect(&["GET", "a"], "-NOAUTH Authentication required.");
+    client.expect(&["AUTH", "secret"], "+OK");
+    for node in 0..3 {
+        let key = cluster.key(node, 0);
+        client.expect(&["SET", &key, "v"], "+OK");
+        assert_eq!(client.bulk(&["GET", &key]), Some(b"v".to_vec()));
+        client.expect(&["BLPOP", &format!("{{{key}}}list"), "0.01"], "*-1");
+    }
+    client.expect(&["DBSIZE"], ":3");
+    client.expect(
+        &["AUTH", "other", "secret"],
+        "-WRONGPASS invalid username-password pair or user is disabled.",
+    );
+}
+
 fn pipeline(requests: &[&[&str]]) -> Vec<u8> {
     requests
         .iter()

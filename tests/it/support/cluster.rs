@@ -180,7 +180,7 @@ fn node(extra: &[&str]) -> (Server, String) {
         ];
         flags.extend(extra);
         let server = Server::with(&flags);
-        if server.stranger().text(&["CLUSTER", "INFO"]).contains("cluster_state") {
+        if server.client().text(&["CLUSTER", "INFO"]).contains("cluster_state") {
             return (server, bus);
         }
     }
