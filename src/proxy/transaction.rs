@@ -104,6 +104,7 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
         let whole = Whole {
             raw: [multi.raw, &multi.rest[..bytes]].concat().into(),
             slot,
+            road,
             rules: is_executed.then(|| rules.into()),
             commands,
             read,

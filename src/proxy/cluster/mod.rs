@@ -45,6 +45,8 @@ pub struct View {
     topology: RefCell<Arc<Topology>>,
     version: Cell<u64>,
     pools: RefCell<Vec<(NodeId, Rc<Pool>)>>,
+    /// Since when all nodes refuse to serve; `u64::MAX`: they do not.
+    pub down_since_us: Cell<u64>,
     /// Links of nodes that have no slots now, for when they have some again.
     pub retired: RefCell<Vec<(NodeId, LinkId)>>,
 }
@@ -57,6 +59,7 @@ impl View {
             topology: RefCell::new(topology),
             cluster,
             pools: RefCell::default(),
+            down_since_us: Cell::new(u64::MAX),
             retired: RefCell::default(),
         }
     }

@@ -31,7 +31,7 @@ fn a_node_that_was_cut_off_answers_pings_and_vouches_for_nothing() {
         cluster.nodes[node].thaw();
     }
     eventually("it is shown again", STEP, || {
-        client.bulk(&["GET", &key]) == Some(b"v".to_vec())
+        client.text(&["GET", &key]) == "$1\r\nv\r\n"
     });
 }
 

@@ -71,6 +71,13 @@ fn a_transaction_over_several_slots_is_refused_at_the_command() {
         replies[2].starts_with("-CROSSSLOT") && replies[3].starts_with("-EXECABORT"),
         "{replies:?}"
     );
+    // Both in the first command.
+    client.expect(&["MULTI"], "+OK");
+    client.expect(&["MSET", &a, "1", &b, "1"], CROSS);
+    client.expect(
+        &["EXEC"],
+        "-EXECABORT Transaction discarded because of previous errors.",
+    );
     // Two slots of one node: the node finds out at the end.
     let c = cluster.key(0, 1);
     assert_ne!(slot(a.as_bytes()), slot(c.as_bytes()));
