@@ -28,6 +28,13 @@
 //! is another one it begins a new generation there, voids everything, and only then gives the node to `upstream::dial`,
 //! by which all connections are made. Each worker closes what leads to the old node, and its connections dial the new one,
 //! which has to say itself that it is the primary.
+//!
+//! # The walk to a cluster
+//! `proxy::request` hands every request to `proxy::cluster` first, which finds the slot of its keys, and by the topology that
+//! the worker has seen last (`upstream::cluster`) the node, whose connection the request then takes on the walks above. The
+//! reply comes to `proxy::cluster::redirect` before anybody else sees it: a `MOVED` or `ASK` is sent again to the node that it
+//! names, on that node's connection, while its client waits with everything else. `upstream::cluster::watch` asks the nodes
+//! what has gone where; `server::upstream` publishes it, and only then voids what was read from the nodes concerned.
 
 //!
 //! # The walk of a failure

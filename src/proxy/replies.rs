@@ -15,6 +15,7 @@ use super::cluster::redirect::{self, Redirect, Routed};
 use super::info;
 use super::outbox::Touched;
 use super::pubsub;
+use super::request::Road;
 use super::waiter::{Answer, Effect, FillKind, Waiter};
 use super::worker::Worker;
 use crate::cache::{Fill, LeaseId, LinkId, Value, name_hash};
@@ -112,6 +113,10 @@ impl LinkSink {
     pub fn retire(&self, worker: &Worker) {
         worker.shared.links.lost(self.link);
         self.set_state(worker, LinkState::Down);
+    }
+
+    pub fn road(&self) -> Road {
+        if self.is_vouching() { Road::Main } else { Road::Scripts }
     }
 
     /// Whether L1 is filled by this connection; that for scripts is to L1 what a pinned one is.
@@ -590,7 +595,7 @@ impl Worker {
 const MOST_SUSPECTED: usize = 64;
 
 /// Whether the upstream had what was read.
-fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {
+pub fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {
     let counters = worker.counters();
     let (hits, misses) = match effect {
         Effect::Read(_) | Effect::FillRead(..) | Effect::Followed { .. } => match frame.first() {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::client::Client;
 use super::cluster::gather::Whole;
-use super::cluster::{self, Aim, NO_SLOT};
+use super::cluster::{self, Aim, DETOUR, NO_SLOT};
 use super::outbox::{Source, Touched};
 use super::request::{Request, Road, Step, available, touched};
 use super::waiter::{Effect, Waiter};
@@ -75,6 +75,10 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
             Access::None => {}
         }
     };
+    let is_alone = worker.is_moving(slot);
+    if is_alone && !client.state.borrow().outbox.is_all_answered() {
+        return Some(Step::Wait);
+    }
     let link = match available(worker, client, road, slot) {
         Ok(link) => link,
         // The commands behind MULTI would each get the same error; they were never queued anywhere.
@@ -100,6 +104,7 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
         let whole = Whole {
             raw: [multi.raw, &multi.rest[..bytes]].concat().into(),
             slot,
+            road,
             rules: is_executed.then(|| rules.into()),
             commands,
             read,
@@ -108,6 +113,9 @@ pub fn whole(worker: &Rc<Worker>, client: &Rc<Client>, multi: &Request<'_>) -> O
             tries: 0,
         };
         whole.send(worker, &link, (client, first, version), false, multi.now_us);
+        if is_alone {
+            client.state.borrow_mut().path = DETOUR;
+        }
         return Some(Step::Done { also: bytes });
     }
     worker.counters().shared_total.add(commands as u64 + 2);

@@ -3,6 +3,7 @@
 mod clients;
 mod commands;
 mod moves;
+mod silence;
 mod states;
 
 use std::time::Duration;

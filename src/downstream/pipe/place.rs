@@ -37,7 +37,7 @@ pub struct Place {
 /// Requests up to this size are kept until their first reply, to be sent elsewhere.
 pub const KEPT_BYTES: usize = 1 << 20;
 /// Times that a request is sent, and the pause before all but the second.
-const MOST_TRIES: u32 = 100;
+const MOST_TRIES: u32 = 250;
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Again {

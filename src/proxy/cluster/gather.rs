@@ -11,6 +11,7 @@ use super::redirect::{Redirect, Routed};
 use super::{View, redirect};
 use crate::proxy::client::Client;
 use crate::proxy::outbox::Touched;
+use crate::proxy::request::Road;
 use crate::proxy::waiter::{Answer, Effect, Waiter};
 use crate::proxy::worker::{Link, Worker};
 use crate::resp::Version;
@@ -47,6 +48,7 @@ pub struct Part {
 pub struct Whole {
     pub raw: Bytes,
     pub slot: u16,
+    pub road: Road,
     /// For the replies in that of `EXEC`; none if it ends with `DISCARD`.
     pub rules: Option<Rc<[Rule]>>,
     pub commands: usize,
@@ -147,8 +149,7 @@ impl Gather {
     }
 }
 
-/// Times that a transaction is sent.
-const MOST_TRIES: u32 = 200;
+/// Before it is sent again, unless it goes to another node for the first time.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
 
 impl Whole {
@@ -202,9 +203,7 @@ impl Whole {
     /// `false`: it is given up.
     fn send_again(&self, worker: &Rc<Worker>, view: &View, gather: &Gather, redirect: Redirect, now_us: u64) -> bool {
         redirect::note(view, self.slot, &redirect);
-        let age_us = u128::from(now_us.saturating_sub(self.first_us));
-        let patience = redirect::patience(&redirect).min(worker.shared.config.upstream_timeouts.read);
-        if self.tries >= MOST_TRIES || age_us > patience.as_micros() {
+        if !redirect::is_due(worker, view, &redirect, self.first_us, now_us) {
             return false;
         }
         let is_first = self.tries == 0;
@@ -254,7 +253,7 @@ impl Whole {
         is_asking: bool,
         now_us: u64,
     ) {
-        let link = match worker.connection_at(node.into()) {
+        let link = match worker.connection_by(self.road, node.into()) {
             Ok(link) => link,
             Err(why) => return self.refuse(worker, to, &why),
         };

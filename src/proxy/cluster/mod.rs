@@ -19,7 +19,7 @@ use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::client::{Access, Client, State};
+use super::client::{Client, State};
 use super::pubsub;
 use super::request::{self, Request, Step};
 use super::worker::Worker;
@@ -45,6 +45,8 @@ pub struct View {
     topology: RefCell<Arc<Topology>>,
     version: Cell<u64>,
     pools: RefCell<Vec<(NodeId, Rc<Pool>)>>,
+    /// Since when all nodes refuse to serve; `u64::MAX`: they do not.
+    pub down_since_us: Cell<u64>,
     /// Links of nodes that have no slots now, for when they have some again.
     pub retired: RefCell<Vec<(NodeId, LinkId)>>,
 }
@@ -57,6 +59,7 @@ impl View {
             topology: RefCell::new(topology),
             cluster,
             pools: RefCell::default(),
+            down_since_us: Cell::new(u64::MAX),
             retired: RefCell::default(),
         }
     }
@@ -257,9 +260,33 @@ fn not_served(what: &str) -> String {
     )
 }
 
+fn has_several_keys(spec: &Spec, args: Args<'_>) -> bool {
+    let mut count = 0;
+    let _ = spec.keys(args, &mut |_| count += 1);
+    count > 1
+}
+
+/// Sends what may have to wait between two nodes, since some of its keys are here and some there, behind everything that
+/// the client has sent and before everything that it sends later: then it can wait without being overtaken.
+pub fn alone(client: &Client, is_alone: bool, send: impl FnOnce() -> Step) -> Step {
+    if is_alone && !client.state.borrow().outbox.is_all_answered() {
+        return Step::Wait;
+    }
+    let step = send();
+    if is_alone && step != Step::Wait {
+        client.state.borrow_mut().path = DETOUR;
+    }
+    step
+}
+
 fn shared(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Request<'_>) -> Step {
     match aim(request.spec, request.args) {
-        Aim::Slot(slot) => request::shared(worker, client, &Request { slot, ..*request }),
+        Aim::Slot(slot) => {
+            let is_alone = view.cluster.is_moving(slot) && has_several_keys(request.spec, request.args);
+            alone(client, is_alone, || {
+                request::shared(worker, client, &Request { slot, ..*request })
+            })
+        }
         Aim::Several => match split::kind(request.spec, request.args) {
             Some(kind) => split::request(worker, view, client, request, kind),
             None => {
@@ -272,9 +299,4 @@ fn shared(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Reque
             None => request::shared(worker, client, request),
         },
     }
-}
-
-/// Whether the server judges the client, which a cluster has no connection for.
-pub fn is_foreign(client: &Client) -> bool {
-    client.state.borrow().access == Access::Foreign
 }

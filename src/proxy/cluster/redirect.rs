@@ -18,8 +18,8 @@ use crate::command::slot::name_in;
 use crate::config::Endpoint;
 use crate::proxy::flight::Follower;
 use crate::proxy::outbox::Touched;
-use crate::proxy::replies::{Again, LinkSink};
-use crate::proxy::request::Request;
+use crate::proxy::replies::{Again, LinkSink, count};
+use crate::proxy::request::{Request, Road};
 use crate::proxy::waiter::{Effect, Waiter};
 use crate::proxy::worker::Worker;
 use crate::resp::convert::Rule;
@@ -42,6 +42,7 @@ pub struct Routed {
     has_later: bool,
     /// Whose part it is, if it is one.
     pub part: Option<Part>,
+    road: Road,
 }
 
 impl Routed {
@@ -55,6 +56,7 @@ impl Routed {
             tries: 0,
             has_later: false,
             part: None,
+            road: Road::Main,
         }
     }
 
@@ -124,18 +126,23 @@ impl Redirect {
 
 /// Most times that a request is sent to another node, as redis-py and others have it.
 const MOST_MOVES: u32 = 5;
-const MOVE_PAUSE: Duration = Duration::from_millis(10);
-/// How long keys of one request may be at two nodes, and how long all nodes may refuse to serve.
-const SPLIT_FOR: Duration = Duration::from_secs(5);
-const DOWN_FOR: Duration = Duration::from_secs(2);
+/// Before the second time; doubled from there on, so that the nodes can tell one another.
+const MOVE_PAUSE: Duration = Duration::from_millis(20);
+const SPLIT_PAUSE: Duration = Duration::from_millis(10);
+/// How long keys of one request may be at two nodes, or all nodes refuse to serve: they do between the death of a primary
+/// and the promotion of its replica, which takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(5);
 const DOWN_PAUSE: Duration = Duration::from_millis(25);
 
-/// How long a request is sent again before its client is told.
-pub fn patience(redirect: &Redirect) -> Duration {
-    match redirect {
-        Redirect::Moved(_) | Redirect::Ask(_) | Redirect::TryAgain => SPLIT_FOR,
-        Redirect::Down => DOWN_FOR,
-    }
+/// Whether a request that was first sent at this time is sent again, or its client is told. Where the cluster has been down
+/// for long, everybody is told at once.
+pub fn is_due(worker: &Worker, view: &View, redirect: &Redirect, first_us: u64, now_us: u64) -> bool {
+    let since_us = match redirect {
+        Redirect::Down => first_us.min(view.down_since_us.get()),
+        Redirect::Moved(_) | Redirect::Ask(_) | Redirect::TryAgain => first_us,
+    };
+    let age = Duration::from_micros(now_us.saturating_sub(since_us));
+    age < PATIENCE.min(worker.shared.config.upstream_timeouts.read)
 }
 
 /// Deals with a reply to a routed request. What comes back is to be answered as without a cluster, together with its slot.
@@ -154,10 +161,16 @@ pub fn arrived(
     // Errors may be older than the question whose slot it is.
     if frame.bytes.first() != Some(&b'-') {
         sink.vouched(routed.sent_us);
+        view.down_since_us.set(u64::MAX);
     }
     if let Some(part) = routed.part.take_if(|part| part.is_whole || redirect.is_none()) {
         if redirect.is_none() {
+            count(worker, &routed.effect, frame.bytes);
             sink.apply(worker, &routed.effect, Some(&part.gather.client), frame);
+        }
+        if sink.road() == Road::Scripts {
+            // A script may have read and written what it did not declare.
+            part.gather.client.state.borrow_mut().floor_us = sink.received_us();
         }
         let bytes = frame
             .shared
@@ -169,22 +182,26 @@ pub fn arrived(
         part.gather.put(worker, part.index, bytes, sink.received_us());
         return None;
     }
-    let Some(redirect) = redirect else {
-        if let Effect::FillTtl(..) = routed.effect {
-            sink.slot_of_fill.set(routed.slot);
+    if let Some(redirect) = &redirect {
+        note(view, routed.slot, redirect);
+        if *redirect == Redirect::Down {
+            let since_us = view.down_since_us.get().min(sink.received_us());
+            view.down_since_us.set(since_us);
         }
+    }
+    // What came of the read is known, whatever came of the question for its TTL.
+    if let Effect::FillTtl(..) = routed.effect {
+        sink.slot_of_fill.set(routed.slot);
+        sink.raw_of_fill.replace(routed.raw);
+        waiter.effect = routed.effect;
+        return Some(waiter);
+    }
+    let Some(redirect) = redirect else {
         waiter.effect = routed.effect;
         return Some(waiter);
     };
-    note(view, routed.slot, &redirect);
+    routed.road = sink.road();
     match routed.effect {
-        // What came of the read is known; its TTL is not.
-        Effect::FillTtl(..) => {
-            sink.slot_of_fill.set(routed.slot);
-            sink.raw_of_fill.replace(routed.raw);
-            waiter.effect = routed.effect;
-            return Some(waiter);
-        }
         Effect::FillRead(lease, hash) => {
             routed.effect = Effect::Read(Touched::One(hash));
             sink.hold(lease, Again::Lead(routed, redirect));
@@ -231,18 +248,17 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
     let Effect::Routed(routed) = &mut waiter.effect else {
         return;
     };
-    let age = Duration::from_micros(now_us.saturating_sub(routed.first_us));
-    let is_due = age < patience(&redirect).min(worker.shared.config.upstream_timeouts.read);
+    let is_due = is_due(worker, view, &redirect, routed.first_us, now_us);
     let node_of = |endpoint: &Option<Endpoint>| endpoint.as_ref().and_then(|endpoint| view.cluster.node_at(endpoint));
     let next = match &redirect {
         _ if is_delayed && routed.has_later => None,
         Redirect::Moved(endpoint) => node_of(endpoint)
             .filter(|_| routed.tries <= MOST_MOVES)
-            .map(|node| (Some(node), false, MOVE_PAUSE)),
+            .map(|node| (Some(node), false, MOVE_PAUSE * (1 << routed.tries.min(8)) / 4)),
         Redirect::Ask(endpoint) => node_of(endpoint)
             .filter(|_| is_due)
-            .map(|node| (Some(node), true, MOVE_PAUSE)),
-        Redirect::TryAgain => is_due.then_some((None, false, MOVE_PAUSE)),
+            .map(|node| (Some(node), true, SPLIT_PAUSE)),
+        Redirect::TryAgain => is_due.then_some((None, false, SPLIT_PAUSE)),
         Redirect::Down => is_due.then_some((None, false, DOWN_PAUSE)),
     };
     let Some((node, is_asking, pause)) = next else {
@@ -278,7 +294,8 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
 }
 
 fn send_again(worker: &Rc<Worker>, view: &View, node: NodeId, is_asking: bool, mut waiter: Waiter, now_us: u64) {
-    let link = match worker.connection_at(node.into()) {
+    let Effect::Routed(routed) = &waiter.effect else { return };
+    let link = match worker.connection_by(routed.road, node.into()) {
         Ok(link) => link,
         Err(why) => return worker.refuse(waiter, &why),
     };
@@ -374,7 +391,11 @@ pub fn flight(
         Again::Part(_) | Again::No => return,
     };
     waiter.effect = Effect::Routed(routed);
-    follow(worker, view, waiter, redirect, b"-ERR", now_us);
+    let error: &[u8] = match redirect {
+        Redirect::Down => b"-CLUSTERDOWN The cluster is down",
+        _ => b"-TRYAGAIN the slot of the key is on its way to another node",
+    };
+    follow(worker, view, waiter, redirect, error, now_us);
 }
 
 /// The `GET` of the key whose `PTTL` this is, and the key.

@@ -1,7 +1,7 @@
 //! Which node a client gets a connection of its own to: that of the first key it names. A `MULTI` that comes alone names
 //! none, so it is answered here and sent with what follows.
 
-use super::{Aim, NO_SLOT, aim};
+use super::NO_SLOT;
 use crate::command::slot::slot;
 use crate::command::{Path, Pin};
 use crate::proxy::client::Client;
@@ -71,11 +71,14 @@ fn of_args(facts: &Facts, args: Args<'_>, is_whole: bool) -> Result<u16, String>
         };
     }
     if is_whole {
-        return match aim(spec, args) {
-            Aim::Slot(slot) => Ok(slot),
-            Aim::Anywhere => Ok(NO_SLOT),
-            Aim::Several => Err(super::CROSS_SLOT.to_owned()),
-        };
+        // Of several it says itself that they do not go together, and remembers it until EXEC.
+        let mut first = NO_SLOT;
+        let _ = spec.keys(args, &mut |key| {
+            if first == NO_SLOT {
+                first = slot(key);
+            }
+        });
+        return Ok(first);
     }
     // Only what has come so far: the key stands first, or nothing can be said.
     match args.len() {

@@ -54,9 +54,27 @@ struct Group {
 pub fn request(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Request<'_>, kind: Kind) -> Step {
     let args = request.args;
     let (groups, places) = groups(args, if kind == Kind::Pairs { 2 } else { 1 });
+    let is_alone = groups
+        .iter()
+        .any(|group| group.keys.len() > 1 && view.cluster.is_moving(group.slot));
+    super::alone(client, is_alone, || {
+        split(worker, view, client, request, kind, &groups, places)
+    })
+}
+
+fn split(
+    worker: &Rc<Worker>,
+    view: &View,
+    client: &Rc<Client>,
+    request: &Request<'_>,
+    kind: Kind,
+    groups: &[Group],
+    places: Vec<(usize, usize)>,
+) -> Step {
+    let args = request.args;
     // Nothing is sent before it is known that everything can be.
     let mut links: Vec<Rc<Link>> = Vec::with_capacity(groups.len());
-    for group in &groups {
+    for group in groups {
         match available(worker, client, Road::Main, group.slot) {
             Ok(link) => links.push(link),
             Err(step) => return step,

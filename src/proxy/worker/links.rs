@@ -11,6 +11,7 @@ use crate::cache::LinkId;
 use crate::clock;
 use crate::proxy::cluster::{NO_SLOT, View};
 use crate::proxy::replies::LinkSink;
+use crate::proxy::request::Road;
 use crate::resp::Version;
 use crate::upstream::cluster::NodeId;
 use crate::upstream::connection::{Connection, Timeouts};
@@ -139,6 +140,18 @@ impl Worker {
         match self.shared.config.cache.max_stale {
             Some(_) if link.is_away() => Trust::Stale,
             _ => Trust::Vouched,
+        }
+    }
+
+    /// The connection of that key for requests of this road.
+    pub fn connection_by(self: &Rc<Self>, road: Road, key: u32) -> Result<Rc<Link>, String> {
+        match road {
+            Road::Main | Road::Held => self.connection_at(key),
+            Road::Scripts => {
+                let link = self.script_connection_at(key)?;
+                self.script_is_coming();
+                Ok(link)
+            }
         }
     }
 

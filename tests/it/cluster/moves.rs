@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use crate::support::client::encode;
+use crate::support::client::{children, encode, payload};
 use crate::support::cluster::{Cluster, slot};
 use crate::support::{Client, Proxy, number_from_env, show};
 
@@ -61,7 +61,12 @@ fn slots_move_there_and_back_under_load() {
                 while !is_over.load(Ordering::Relaxed) {
                     for (nth, tag) in tags.iter().enumerate() {
                         let least = acked[nth].load(Ordering::SeqCst).max(seen[nth]);
-                        let reply = client.bulk(&["GET", &format!("{{{tag}}}a")]).expect("the key is there");
+                        let name = format!("{{{tag}}}a");
+                        let reply = match nth % 3 {
+                            0 => payload(&children(&client.cmd(&["MGET", "elsewhere", &name]))[1]).expect("a string"),
+                            _ => client.bulk(&["GET", &name]),
+                        };
+                        let reply = reply.expect("the key is there");
                         let value: u64 = String::from_utf8(reply).unwrap().parse().unwrap();
                         assert!(value >= least, "{tag}: {value} after {least} was acknowledged or seen");
                         seen[nth] = value;
@@ -87,8 +92,13 @@ fn slots_move_there_and_back_under_load() {
             assert_eq!(value, Some(last.clone().into_bytes()), "{tag}{name}");
         }
     }
+    let hits = proxy.metric("cache_hits_total", &["l1"]).unwrap_or(0.0);
+    assert!(hits > 100.0, "{hits} hits: nothing could have been stale");
     let redirects = proxy.metric("nearcache_redirects_total", &[]).unwrap_or(0.0);
-    eprintln!("{} writes, {redirects} redirections", writes.load(Ordering::Relaxed));
+    eprintln!(
+        "{} writes, {hits} hits, {redirects} redirections",
+        writes.load(Ordering::Relaxed)
+    );
     assert!(redirects > count as f64, "{redirects}");
 }
 

@@ -71,6 +71,13 @@ fn a_transaction_over_several_slots_is_refused_at_the_command() {
         replies[2].starts_with("-CROSSSLOT") && replies[3].starts_with("-EXECABORT"),
         "{replies:?}"
     );
+    // Both in the first command.
+    client.expect(&["MULTI"], "+OK");
+    client.expect(&["MSET", &a, "1", &b, "1"], CROSS);
+    client.expect(
+        &["EXEC"],
+        "-EXECABORT Transaction discarded because of previous errors.",
+    );
     // Two slots of one node: the node finds out at the end.
     let c = cluster.key(0, 1);
     assert_ne!(slot(a.as_bytes()), slot(c.as_bytes()));
@@ -172,8 +179,13 @@ fn messages_reach_listeners_and_sharded_ones_those_of_their_slot() {
 
 #[test]
 fn a_primary_that_dies_takes_only_its_own_slots_with_it() {
-    let cluster_nodes = Cluster::with(3, true, &["--cluster-require-full-coverage", "no"]);
-    let mut cluster = cluster_nodes;
+    // By default all nodes refuse to serve between the death and the promotion: that is waited for.
+    for coverage in ["no", "yes"] {
+        one_dies(Cluster::with(3, true, &["--cluster-require-full-coverage", coverage]));
+    }
+}
+
+fn one_dies(mut cluster: Cluster) {
     let proxy = Proxy::before(&cluster.url(), &[]);
     let keys: Vec<String> = (0..3).map(|node| cluster.key(node, 0)).collect();
     let mut client = proxy.client();
@@ -208,6 +220,27 @@ fn a_primary_that_dies_takes_only_its_own_slots_with_it() {
         proxy.metric("nearcache_cluster_nodes", &["primary"]) == Some(3.0)
             && proxy.metric("nearcache_cluster_slots", &[]) == Some(16384.0)
     });
+}
+
+#[test]
+fn a_cluster_with_a_password_is_spoken_to_with_it() {
+    let cluster = Cluster::with(3, false, &["--requirepass", "secret", "--masterauth", "secret"]);
+    let url = cluster.url().replace("://", "://:secret@");
+    let proxy = Proxy::before(&url, &[]);
+    let mut client = proxy.client();
+    client.expect(&["GET", "a"], "-NOAUTH Authentication required.");
+    client.expect(&["AUTH", "secret"], "+OK");
+    for node in 0..3 {
+        let key = cluster.key(node, 0);
+        client.expect(&["SET", &key, "v"], "+OK");
+        assert_eq!(client.bulk(&["GET", &key]), Some(b"v".to_vec()));
+        client.expect(&["BLPOP", &format!("{{{key}}}list"), "0.01"], "*-1");
+    }
+    client.expect(&["DBSIZE"], ":3");
+    client.expect(
+        &["AUTH", "other", "secret"],
+        "-WRONGPASS invalid username-password pair or user is disabled.",
+    );
 }
 
 fn pipeline(requests: &[&[&str]]) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! Real clusters of the tests' own: each node a process, with short timeouts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client::{children, payload};
 use super::server::free_port;
@@ -46,11 +46,7 @@ impl Cluster {
             );
             client.expect(&["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()], "+OK");
         }
-        let mut first = cluster.nodes[0].client();
-        for (node, bus) in cluster.nodes.iter().zip(&buses).skip(1) {
-            first.expect(&["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string(), bus], "+OK");
-        }
-        cluster.all_know_one_another();
+        cluster.introduce(&buses);
         for (i, node) in cluster.nodes[primaries..].iter().enumerate() {
             let mut client = node.client();
             eventually("the replica may follow its primary", STEP, || {
@@ -71,15 +67,22 @@ impl Cluster {
         cluster
     }
 
-    fn all_know_one_another(&self) {
-        for node in &self.nodes {
-            eventually("the nodes know one another", STEP * 2, || {
+    /// A handshake that takes longer than the timeout of the nodes is given up, as it may on a busy machine.
+    fn introduce(&self, buses: &[String]) {
+        let mut asked: Option<Instant> = None;
+        eventually("the nodes know one another", STEP * 4, || {
+            let is_due = asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(2));
+            for (node, bus) in self.nodes.iter().zip(buses).skip(1).filter(|_| is_due) {
+                let meet = ["CLUSTER", "MEET", "127.0.0.1", &node.port().to_string(), bus];
+                self.nodes[0].client().expect(&meet, "+OK");
+                asked = Some(Instant::now());
+            }
+            self.nodes.iter().all(|node| {
                 let seen = node.client().text(&["CLUSTER", "NODES"]);
-                self.ids.iter().all(|id| seen.contains(id.as_str()))
-                    && !seen.contains("handshake")
-                    && !seen.contains("disconnected")
-            });
-        }
+                let is_complete = self.ids.iter().all(|id| seen.contains(id.as_str()));
+                is_complete && !seen.contains("handshake") && !seen.contains("disconnected")
+            })
+        });
     }
 
     /// First and last slot of a primary at the start.
@@ -180,7 +183,7 @@ fn node(extra: &[&str]) -> (Server, String) {
         ];
         flags.extend(extra);
         let server = Server::with(&flags);
-        if server.stranger().text(&["CLUSTER", "INFO"]).contains("cluster_state") {
+        if server.client().text(&["CLUSTER", "INFO"]).contains("cluster_state") {
             return (server, bus);
         }
     }
