@@ -4,6 +4,8 @@
 //! `cargo bench --bench l3 -- [--entries 1000000] [--value 100]`. The files are in `TMPDIR` and, where memory allows, in the
 //! page cache: what is measured is the program, not the medium.
 
+#![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::channel;

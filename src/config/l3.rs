@@ -83,6 +83,15 @@ impl L3 {
         (self.size_bytes / 16).clamp(1 << 20, 64 << 20)
     }
 
+    /// Files that are open at most.
+    #[must_use]
+    pub fn most_files(&self) -> usize {
+        match self.path {
+            Some(_) => self.size_bytes / self.segment_bytes() + 2,
+            None => 0,
+        }
+    }
+
     pub(super) fn read(reader: &mut Reader) -> Self {
         let default = Self::default();
         let l3 = Self {

@@ -70,10 +70,10 @@ fn start_log(config: &Config) {
     };
 }
 
-/// Every client is a file, and may have an upstream connection of its own.
+/// Every client is a file, and may have an upstream connection of its own; so is every segment of L3.
 fn raise_file_limit(config: &Config) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let wanted = (config.clients.max_clients + config.pinned_max + 256) as u64;
+    let wanted = (config.clients.max_clients + config.pinned_max + config.l3.most_files() + 256) as u64;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
         let current = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::MutexGuard;
 
 use super::entry::{Body, END_OF_TIME_MS, Slot};
 use super::expiry::{Lifetime, is_over};
@@ -40,6 +39,12 @@ impl<F> L1<F> {
     pub fn promote(&self, lease: LeaseId, found: &Found, now_us: u64) -> Option<Vec<F>> {
         let l3 = self.rules.l3.as_ref()?;
         let lifetime = lifetime_of(found);
+        let body = match found.is_absent {
+            true => Body::Absent(&found.value),
+            // A value of its own, as what was read has more in it; and copied before the lock is taken.
+            false if self.is_kept_by_reference(&found.value) => Body::Large(Bytes::copy_from_slice(&found.value)),
+            false => Body::Small(&found.value),
+        };
         let mut shard = self.shard_numbered(lease.shard);
         let standing = shard
             .leases
@@ -61,15 +66,11 @@ impl<F> L1<F> {
             (Consistency::Eventual, Origin::ThisLife { link, epoch }) => (link, epoch),
             (Consistency::Eventual, Origin::EarlierLife) => (standing.link, standing.epoch),
         };
-        let body = match found.is_absent {
-            true => Body::Absent(&found.value),
-            // A value of its own: what was read has more in it.
-            false if self.is_kept_by_reference(&found.value) => Body::Large(Bytes::copy_from_slice(&found.value)),
-            false => Body::Small(&found.value),
-        };
         let lease = shard.leases.end(lease)?;
         shard.insert(lease.identity(), filler, body, found.is_plain, &lifetime);
-        self.spill(shard);
+        let evicted = self.marked(&mut shard);
+        drop(shard);
+        self.spill(evicted);
         Some(lease.followers)
     }
 
@@ -89,32 +90,31 @@ impl<F> L1<F> {
         }
     }
 
-    /// Ends a critical section, and hands on what was evicted in it.
+    /// What was evicted in this critical section, each with the mark of its name as long as nothing has voided that.
     #[inline]
-    pub(super) fn spill(&self, shard: MutexGuard<'_, Shard<F>>) {
-        if let Some(l3) = &self.rules.l3 {
-            self.hand_on(l3, shard);
+    pub(super) fn marked(&self, shard: &mut Shard<F>) -> Vec<(Slot, Mark)> {
+        match &self.rules.l3 {
+            Some(l3) => self.mark_all(l3, shard.take_evicted()),
+            None => Vec::new(),
         }
     }
 
-    fn hand_on(&self, l3: &L3, mut shard: MutexGuard<'_, Shard<F>>) {
-        let evicted = shard.take_evicted();
-        if evicted.is_empty() {
-            return;
-        }
-        let marks: Vec<Option<Mark>> = evicted
-            .iter()
-            .map(|slot| {
-                let mark = l3.mark(slot.tag);
-                // A flush ends the epochs first and voids what is below then. So either the epoch is over, or the mark is old.
-                let is_current = self.rules.config.consistency == Consistency::Eventual
-                    || self.rules.links.epoch(slot.stamp.link()) == slot.epoch;
-                is_current.then_some(mark)
-            })
-            .collect();
-        drop(shard);
-        for (slot, mark) in evicted.into_iter().zip(marks) {
-            if let Some(mark) = mark {
+    fn mark_all(&self, l3: &L3, evicted: Vec<Slot>) -> Vec<(Slot, Mark)> {
+        let mark = |slot: Slot| {
+            let mark = l3.mark(slot.tag);
+            // A flush ends the epochs first and voids what is below then. So either the epoch is over, or the mark is old.
+            let is_current = self.rules.config.consistency == Consistency::Eventual
+                || self.rules.links.epoch(slot.stamp.link()) == slot.epoch;
+            is_current.then_some((slot, mark))
+        };
+        evicted.into_iter().filter_map(mark).collect()
+    }
+
+    /// Hands on what was evicted, outside of any critical section.
+    #[inline]
+    pub(super) fn spill(&self, evicted: Vec<(Slot, Mark)>) {
+        if let Some(l3) = &self.rules.l3 {
+            for (slot, mark) in evicted {
                 l3.spill(spill_of(slot, mark));
             }
         }

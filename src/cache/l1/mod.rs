@@ -406,8 +406,11 @@ impl<F> L1<F> {
         // Whether or not it was inserted, this reply is shown: to what other links know of the name, through other commands
         // or from before this lease was voided, it is as new as any reply that passes by L1. The insert is this link's own.
         shard.passed_by(lease.link, lease.hash);
+        // Marked before the void: the insert may have evicted what this reply would have taken away.
+        let evicted = self.marked(&mut shard);
         self.void_below(lease.hash);
-        self.spill(shard);
+        drop(shard);
+        self.spill(evicted);
         lease.followers
     }
 
@@ -517,7 +520,9 @@ impl<F> L1<F> {
             while left > 0 {
                 let mut shard = shard.lock();
                 let spent = shard.shrink(left.min(SLOTS_A_LOCK));
-                self.spill(shard);
+                let evicted = self.marked(&mut shard);
+                drop(shard);
+                self.spill(evicted);
                 left = left.saturating_sub(spent);
                 if spent == 0 {
                     break;

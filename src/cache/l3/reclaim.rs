@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::format::{self, Kind, Record, Row};
 use super::index::Place;
 use super::segments::Segment;
-use super::writer::Writer;
+use super::writer::{LAST_RETRY_US, Writer};
 use super::{Store, Sync, recovery};
 
 /// Reads that a segment's file may refuse before it is given up.
@@ -55,6 +55,8 @@ impl Writer {
             if self.store.segments.alive(segment.slot) > 0 || is_needed {
                 is_oldest = false;
             } else if !self.give_back(&segment) {
+                // What is refused now is refused in a moment, too.
+                self.freed_us = now_us.saturating_add(LAST_RETRY_US);
                 return;
             }
         }

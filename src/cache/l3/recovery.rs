@@ -43,7 +43,7 @@ struct Leftover {
 
 const MOST_REPAIRS: usize = 100;
 /// What an entry and its key take on average; decides how large the sketch is, and nothing else.
-const TYPICAL_RECORD_BYTES: u64 = 512;
+const TYPICAL_RECORD_BYTES: u64 = 256;
 
 /// Takes the directory and reads the header of each segment. Changes nothing in it.
 pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) -> Result<(Store, Leftovers), OpenError> {

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const FREE_EVERY_US: u64 = 20_000;
 /// From an error to the next try, doubled each time.
 const FIRST_RETRY_US: u64 = 500_000;
-const LAST_RETRY_US: u64 = 30_000_000;
+pub(super) const LAST_RETRY_US: u64 = 30_000_000;
 
 /// The thread's life.
 pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, parker: &Parker) {
@@ -55,7 +55,8 @@ pub(super) struct Writer {
     /// Something was written since the last sync.
     is_unsynced: bool,
     synced_us: u64,
-    freed_us: u64,
+    /// When the segments were looked at last.
+    pub freed_us: u64,
     retry_at_us: u64,
     retry_us: u64,
     /// Bytes that may be written now, and when that was computed.

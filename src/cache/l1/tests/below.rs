@@ -308,6 +308,37 @@ fn entries_of_an_epoch_that_is_over_are_not_spilled() {
 }
 
 #[test]
+fn what_an_insert_evicts_and_would_have_voided_does_not_survive_below() {
+    let mut t = Tiers::new(Config {
+        budget_bytes: 1 << 17,
+        shards: Some(1),
+        ..config()
+    });
+    let (a, b) = (t.rig.a, t.rig.b);
+    let long = "x".repeat(8000);
+    t.fill(a, read("k", "one"), value(&long));
+    let (mut used, mut weight, mut fillers) = (t.rig.l1.stats().used_bytes, 0, 0);
+    while used + weight <= 1 << 17 {
+        t.fill(a, get(&format!("filler{fillers}")), value(&long));
+        let now = t.rig.l1.stats().used_bytes;
+        (used, weight, fillers) = (now, now - used, fillers + 1);
+    }
+    assert_eq!(t.rig.l1.stats().evictions, 0);
+    // The oldest goes, which is of the same name, an older state of it, and another link's.
+    t.fill(b, read("k", "two"), value(&long));
+    assert!(t.rig.l1.stats().evictions > 0);
+    assert!(
+        !t.rig
+            .l1
+            .explain(name_hash(b"k"), t.now_us)
+            .iter()
+            .any(|entry| entry.variant == b"one")
+    );
+    while t.hand.write(t.now_us) {}
+    assert_eq!(t.read(b, read("k", "one")), None);
+}
+
+#[test]
 fn without_a_tier_below_nothing_is_kept_of_what_is_evicted() {
     let rig = rig();
     let lease = rig.lease(get("k"), on(rig.a, 1));
