@@ -238,6 +238,15 @@ impl Links {
         }
     }
 
+    /// Some link was told that every key changed: what lost links filled is no stale hit any more, since nobody hears for it.
+    pub fn forget_stale(&self) {
+        for index in 0..self.len() {
+            if let Some(l) = self.at(index) {
+                l.live(|epoch| (epoch, 0));
+            }
+        }
+    }
+
     /// Every key changed, or nobody knows which did (`FLUSHALL`, a script without keys): nothing that any link filled or
     /// is filling is a hit again, a stale one neither. To be called before the client sees the acknowledgement. Any thread.
     pub fn void_everything(&self) {

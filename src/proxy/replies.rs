@@ -1,6 +1,8 @@
 //! What arrives on a shared connection, applied in stream order: pushes and replies change L1 first, then the client gets
 //! its answer. Runs in the task that reads the connection, one frame after the other, with no queue between.
 
+mod outcome;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
@@ -10,7 +12,6 @@ use bytes::Bytes;
 
 use super::client::{Client, write_frame};
 use super::cluster::NO_SLOT;
-use super::cluster::gather::Part;
 use super::cluster::redirect::{self, Redirect, Routed};
 use super::info;
 use super::outbox::Touched;
@@ -18,13 +19,16 @@ use super::pubsub;
 use super::request::Road;
 use super::waiter::{Answer, Effect, FillKind, Waiter};
 use super::worker::Worker;
-use crate::cache::{Fill, LeaseId, LinkId, Value, name_hash};
+use crate::cache::{LeaseId, LinkId, name_hash};
+use crate::clock;
 use crate::resp::Version;
-use crate::resp::convert::{self, Rule};
+use crate::resp::convert::Rule;
 use crate::resp::reply;
 use crate::upstream::cluster::NodeId;
 use crate::upstream::connection::{Failure, Frame, SHARED_FRAME_BYTES, Sink};
 use crate::upstream::dial::TrackingState;
+pub use outcome::count;
+use outcome::fill_of;
 
 /// The sink of one shared connection: its link in the cache, and the reads of fills whose PTTL is still to come.
 pub struct LinkSink {
@@ -323,7 +327,10 @@ impl Sink for LinkSink {
                     worker.shared.cache.push(self.link, name_hash(name));
                 }
             }
-            None => worker.void_link(self.link),
+            None => {
+                worker.void_link(self.link);
+                worker.shared.links.forget_stale();
+            }
         }
     }
 
@@ -447,9 +454,19 @@ impl Sink for LinkSink {
         }
         if matches!(failure, Failure::Lost(_)) {
             self.void_unknown(&worker, waiter.effect.own());
+            if !self.is_vouching()
+                && let Some((client, _)) = &waiter.to
+            {
+                // A script may have written what it did not declare.
+                client.state.borrow_mut().floor_us = clock::now_us();
+            }
         }
         let error = worker.unavailable_on(self, failure);
         worker.refuse(waiter, &error);
+    }
+
+    fn carries_scripts(&self) -> bool {
+        !self.is_vouching()
     }
 
     fn may_go_again(&self, lost: &[Waiter], was_sent: bool) -> bool {
@@ -512,31 +529,10 @@ impl Sink for LinkSink {
     fn expired(&self, waiter: &mut Waiter) {
         let Some(worker) = self.worker.upgrade() else { return };
         let error = worker.late();
-        let late = &worker.counters().late_total;
         self.void_unknown(&worker, waiter.effect.own());
-        let (effect, part) = match &mut waiter.effect {
-            Effect::Routed(routed) => (&mut routed.effect, routed.part.take()),
-            effect => (effect, None),
-        };
-        let followers = match effect {
-            Effect::FillTtl(guard, _) => guard.end().map(|lease| worker.shared.cache.abandon(lease)),
-            Effect::Followed { followers, .. } => Some(std::mem::take(followers)),
-            _ => None,
-        };
-        if let Some(followers) = followers {
-            late.add(followers.len() as u64);
-            worker.fail_followers(&followers, &error);
-        }
-        if let Some(Part { gather, index, .. }) = part {
-            late.add(1);
-            gather.fail(&worker, index, &error);
-        }
-        let is_routed = matches!(waiter.effect, Effect::Routed(_));
-        if let Some((client, sequence)) = &waiter.to {
-            late.add(1);
-            client.answer(*sequence, Answer::Error(&error), &worker.touched);
-        }
-        if is_routed {
+        let told = worker.tell(waiter, &error);
+        worker.counters().late_total.add(told);
+        if matches!(waiter.effect, Effect::Routed(_)) {
             // Nobody waits for it, so that no node of the cluster is asked again.
             waiter.to = None;
         }
@@ -565,91 +561,5 @@ impl Sink for LinkSink {
     }
 }
 
-impl Worker {
-    /// Whoever waits for this gets the error.
-    pub fn refuse(self: &Rc<Self>, waiter: Waiter, error: &str) {
-        let (effect, part) = match waiter.effect {
-            Effect::Routed(routed) => (routed.effect, routed.part),
-            effect => (effect, None),
-        };
-        match effect {
-            Effect::FillTtl(mut guard, _) => {
-                if let Some(lease) = guard.end() {
-                    let followers = self.shared.cache.abandon(lease);
-                    self.fail_followers(&followers, error);
-                }
-            }
-            Effect::Followed { followers, .. } => self.fail_followers(&followers, error),
-            _ => {}
-        }
-        if let Some(Part { gather, index, .. }) = part {
-            gather.fail(self, index, error);
-        }
-        if let Some((client, sequence)) = &waiter.to {
-            client.answer(*sequence, Answer::Error(error), &self.touched);
-        }
-    }
-}
-
 /// Most reads that are suspected of the loss of a connection.
 const MOST_SUSPECTED: usize = 64;
-
-/// Whether the upstream had what was read.
-pub fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {
-    let counters = worker.counters();
-    let (hits, misses) = match effect {
-        Effect::Read(_) | Effect::FillRead(..) | Effect::Followed { .. } => match frame.first() {
-            Some(b'_') => (0, 1),
-            Some(b'-') => return,
-            _ => (1, 0),
-        },
-        Effect::Mget { .. } => match reply::elements(frame) {
-            Some(parts) => {
-                let (all, nulls) = parts.fold((0, 0), |(all, nulls), part| {
-                    (all + 1, nulls + u64::from(part == b"_\r\n"))
-                });
-                (all - nulls, nulls)
-            }
-            None => return,
-        },
-        _ => return,
-    };
-    counters.l2_hits_total.add(hits);
-    counters.l2_misses_total.add(misses);
-}
-
-/// What a read and the PTTL behind it say together; `None` if nothing that may be kept.
-fn fill_of(frame: &Bytes, kind: FillKind, pttl_ms: i64) -> Option<Fill<'_>> {
-    if reply::is_error(frame) || pttl_ms < -2 {
-        return None;
-    }
-    let is_gone = pttl_ms == -2;
-    let (value, is_plain) = match kind {
-        FillKind::Payload => match reply::bulk(frame)? {
-            Some(payload) if !is_gone && frame.len() >= SHARED_FRAME_BYTES => {
-                (Value::Shared(Bytes::copy_from_slice(payload)), true)
-            }
-            Some(payload) if !is_gone => (Value::Bytes(payload), true),
-            None if is_gone => (Value::Absent(frame), false),
-            _ => return None,
-        },
-        FillKind::Reply { absent, .. } => {
-            let is_plain = convert::is_same_in_resp2(frame);
-            match is_gone {
-                true if absent.is(frame) => (Value::Absent(frame), is_plain),
-                true => return None,
-                false => (Value::Bytes(frame), is_plain),
-            }
-        }
-    };
-    let most_us = match kind {
-        FillKind::Payload => None,
-        FillKind::Reply { most_us, .. } => most_us,
-    };
-    Some(Fill {
-        value,
-        pttl_ms,
-        is_plain,
-        most_us,
-    })
-}

@@ -206,6 +206,8 @@ pub fn reload(
     (access, of_sentinels): (Access, Access),
     sentinel_access: Option<&watch::Sender<Arc<Access>>>,
 ) {
+    // Whoever asks for a reload may have mended something.
+    shared.nodes().iter().for_each(|node| node.breaker().probe_now());
     let fixed = what_needs_a_restart(&shared.config.upstream, new);
     if !fixed.is_empty() {
         // Passwords are those of one user at one place: elsewhere they would be told to strangers, or be wrong.

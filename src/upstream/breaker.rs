@@ -107,14 +107,16 @@ pub struct Breaker {
 struct Count {
     /// Of the node to which all of it belongs.
     generation: u32,
-    /// When the attempts began that have failed in a row, the latest ones.
-    begun_us: VecDeque<u64>,
+    /// When the attempts began that have failed in a row, the latest ones, and when they failed.
+    attempts: VecDeque<(u64, u64)>,
     /// Failures in a row, for people.
     failures: usize,
     last: String,
     probe_us: u64,
 }
 
+/// Characters of the last failure that are told in each error.
+const MOST_TOLD: usize = 200;
 /// Answers come by the thousand, on every worker.
 const ANSWERED_GRAIN_US: u64 = 10_000;
 
@@ -192,16 +194,17 @@ impl Breaker {
             };
         }
         let answered_us = self.answered_us.load(Relaxed);
-        let oldest_us = clock::now_us().saturating_sub(self.settings.window.as_micros() as u64);
-        count.begun_us.push_back(begun_us);
+        let now_us = clock::now_us();
+        let oldest_us = now_us.saturating_sub(self.settings.window.as_micros() as u64);
+        count.attempts.push_back((begun_us, now_us));
         count
-            .begun_us
-            .retain(|&begun_us| begun_us > answered_us && begun_us >= oldest_us);
-        count.failures = count.begun_us.len();
+            .attempts
+            .retain(|&(begun_us, failed_us)| begun_us > answered_us && failed_us >= oldest_us);
+        count.failures = count.attempts.len();
         if count.failures < self.settings.failures {
             return false;
         }
-        why.clone_into(&mut count.last);
+        count.last = why.chars().take(MOST_TOLD).collect();
         self.enter(State::Open);
         true
     }
@@ -234,7 +237,7 @@ impl Breaker {
 
     fn close(&self) {
         let mut count = self.count.lock();
-        count.begun_us.clear();
+        count.attempts.clear();
         self.enter(State::Closed);
     }
 
@@ -269,8 +272,8 @@ pub(super) fn is_failure(error: &DialError) -> bool {
         DialError::Timeout(_) | DialError::Io(_) | DialError::Protocol(_) | DialError::Tls(_) => true,
         DialError::Refused { error, .. } => error.starts_with(LOADING),
         DialError::At(_, error) => is_failure(error),
-        // It answers, and says what has to be changed; or nobody knows which node it is.
-        DialError::Unknown(_) | DialError::NotPrimary(_) | DialError::Cut(_) => false,
+        // It answers, and says what has to be changed; or nobody knows which node it is; or this host is at fault.
+        DialError::Local(_) | DialError::Unknown(_) | DialError::NotPrimary(_) | DialError::Cut(_) => false,
     }
 }
 

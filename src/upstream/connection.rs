@@ -59,6 +59,10 @@ pub trait Sink: 'static {
     fn may_go_again(&self, _lost: &[Self::Waiter], _was_sent: bool) -> bool {
         false
     }
+    /// Whether it carries scripts, which may answer with any error.
+    fn carries_scripts(&self) -> bool {
+        false
+    }
     /// The deadline of a request has passed. A reply may come all the same, or its failure.
     fn expired(&self, _waiter: &mut Self::Waiter) {}
     /// The request that only asks whether the link still answers, if it is not a PING.

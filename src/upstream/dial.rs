@@ -73,6 +73,8 @@ pub struct Access {
 pub enum DialError {
     Timeout(Duration),
     Io(String),
+    /// This host has no file descriptor, port or memory left; the node has nothing to do with it.
+    Local(String),
     /// The server's own error text (without the dash) for the handshake request that is named.
     Refused {
         request: &'static str,
@@ -95,7 +97,7 @@ impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DialError::Timeout(after) => write!(f, "no answer within {} ms", after.as_millis()),
-            DialError::Io(e) => f.write_str(e),
+            DialError::Io(e) | DialError::Local(e) => f.write_str(e),
             DialError::Refused { request, error } => write!(f, "{request} was refused: {error}"),
             DialError::Protocol(what) => write!(f, "not a Redis server? {what}"),
             DialError::Tls(what) => write!(f, "TLS: {what}"),
@@ -134,9 +136,24 @@ impl From<io::Error> for DialError {
     fn from(e: io::Error) -> Self {
         match tls::explain(&e, None) {
             Some(what) => DialError::Tls(what),
+            None if is_local(&e) => DialError::Local(e.to_string()),
             None => DialError::Io(e.to_string()),
         }
     }
+}
+
+fn is_local(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let of = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::ADDRNOTAVAIL,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::AGAIN,
+    ];
+    of.iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// What a new connection should be.

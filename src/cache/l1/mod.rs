@@ -430,7 +430,7 @@ impl<F> L1<F> {
     /// A push on `link` says that the name changed. To be called before the next frame of that stream is looked at.
     pub fn push(&self, link: LinkId, hash: u64) {
         let mut shard = self.shard(hash);
-        shard.push(link, hash);
+        shard.push(link, hash, &self.rules.links);
         self.void_below(hash);
     }
 

@@ -13,7 +13,7 @@ use super::lease::{Lease, Leases};
 use super::rules::{Rules, Verdict};
 use super::slab::{CHUNK, Slab};
 use super::{Asker, Explained, MAX_REPLIES_A_KEY, Own, View};
-use crate::cache::link::LinkId;
+use crate::cache::link::{LinkId, Links};
 
 /// Index and slab come first: with the lock before them they fill the cache line that every hit reads.
 #[repr(C)]
@@ -247,9 +247,10 @@ impl<F> Shard<F> {
     }
 
     /// A push of `link` names the key: what `link` filled is old, and so is what it has read and not yet inserted. A lease
-    /// whose read is still to be answered stands, for that answer is newer than the push; other links hear for themselves.
-    pub fn push(&mut self, link: LinkId, hash: u64) {
-        self.void_entries(hash, |slot| slot.stamp.link() == link);
+    /// whose read is still to be answered stands, for that answer is newer. Other links hear for themselves, unless they are lost.
+    pub fn push(&mut self, link: LinkId, hash: u64, links: &Links) {
+        let is_lost = |slot: &Slot| links.epoch(slot.stamp.link()) != slot.epoch;
+        self.void_entries(hash, |slot| slot.stamp.link() == link || is_lost(slot));
         self.void_leases(hash, |lease| lease.link == link && lease.is_got);
     }
 

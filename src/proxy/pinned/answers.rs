@@ -248,6 +248,8 @@ impl Pinned {
     /// The connection is gone. What was under way may have been executed, or may yet be: the client must not be shown as stale
     /// what it has overwritten.
     pub fn lost(&mut self, worker: &Worker, client: &Client) {
+        // A script may have written what it did not declare.
+        client.state.borrow_mut().floor_us = worker.now_us();
         if worker.shared.config.cache.max_stale.is_none() {
             return;
         }

@@ -102,7 +102,10 @@ impl<S: Sink> Connection<S> {
                 };
                 answered_us = sent_us;
                 answers += 1;
-                if input[start] == b'-' && input[start + 1..*scanned].starts_with(LOADING.as_bytes()) {
+                if input[start] == b'-'
+                    && input[start + 1..*scanned].starts_with(LOADING.as_bytes())
+                    && !self.sink.carries_scripts()
+                {
                     loading += 1;
                     let why = String::from_utf8_lossy(&input[start + 1..*scanned]);
                     self.target.failed(self.generation.get(), sent_us, why.trim());

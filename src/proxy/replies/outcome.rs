@@ -1,0 +1,106 @@
+//! What a reply says, and who is told when there is none.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::cache::{Fill, Value};
+use crate::proxy::cluster::gather::Part;
+use crate::proxy::waiter::{Answer, Effect, FillKind, Waiter};
+use crate::proxy::worker::Worker;
+use crate::resp::{convert, reply};
+use crate::upstream::connection::SHARED_FRAME_BYTES;
+
+impl Worker {
+    /// Whoever waits for this gets the error.
+    pub fn refuse(self: &Rc<Self>, mut waiter: Waiter, error: &str) {
+        self.tell(&mut waiter, error);
+    }
+
+    /// The same, of something that may still be answered. Returns how many requests were waiting.
+    pub fn tell(self: &Rc<Self>, waiter: &mut Waiter, error: &str) -> u64 {
+        let mut told = 0;
+        let (effect, part) = match &mut waiter.effect {
+            Effect::Routed(routed) => (&mut routed.effect, routed.part.take()),
+            effect => (effect, None),
+        };
+        let followers = match effect {
+            Effect::FillTtl(guard, _) => guard.end().map(|lease| self.shared.cache.abandon(lease)),
+            Effect::Followed { followers, .. } => Some(std::mem::take(followers)),
+            _ => None,
+        };
+        if let Some(followers) = followers {
+            told += followers.len() as u64;
+            self.fail_followers(&followers, error);
+        }
+        if let Some(Part { gather, index, .. }) = part {
+            told += 1;
+            gather.fail(self, index, error);
+        }
+        if let Some((client, sequence)) = &waiter.to {
+            told += 1;
+            client.answer(*sequence, Answer::Error(error), &self.touched);
+        }
+        told
+    }
+}
+
+/// Whether the upstream had what was read.
+pub fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {
+    let counters = worker.counters();
+    let (hits, misses) = match effect {
+        Effect::Read(_) | Effect::FillRead(..) | Effect::Followed { .. } => match frame.first() {
+            Some(b'_') => (0, 1),
+            Some(b'-') => return,
+            _ => (1, 0),
+        },
+        Effect::Mget { .. } => match reply::elements(frame) {
+            Some(parts) => {
+                let (all, nulls) = parts.fold((0, 0), |(all, nulls), part| {
+                    (all + 1, nulls + u64::from(part == b"_\r\n"))
+                });
+                (all - nulls, nulls)
+            }
+            None => return,
+        },
+        _ => return,
+    };
+    counters.l2_hits_total.add(hits);
+    counters.l2_misses_total.add(misses);
+}
+
+/// What a read and the PTTL behind it say together; `None` if nothing that may be kept.
+pub fn fill_of(frame: &Bytes, kind: FillKind, pttl_ms: i64) -> Option<Fill<'_>> {
+    if reply::is_error(frame) || pttl_ms < -2 {
+        return None;
+    }
+    let is_gone = pttl_ms == -2;
+    let (value, is_plain) = match kind {
+        FillKind::Payload => match reply::bulk(frame)? {
+            Some(payload) if !is_gone && frame.len() >= SHARED_FRAME_BYTES => {
+                (Value::Shared(Bytes::copy_from_slice(payload)), true)
+            }
+            Some(payload) if !is_gone => (Value::Bytes(payload), true),
+            None if is_gone => (Value::Absent(frame), false),
+            _ => return None,
+        },
+        FillKind::Reply { absent, .. } => {
+            let is_plain = convert::is_same_in_resp2(frame);
+            match is_gone {
+                true if absent.is(frame) => (Value::Absent(frame), is_plain),
+                true => return None,
+                false => (Value::Bytes(frame), is_plain),
+            }
+        }
+    };
+    let most_us = match kind {
+        FillKind::Payload => None,
+        FillKind::Reply { most_us, .. } => most_us,
+    };
+    Some(Fill {
+        value,
+        pttl_ms,
+        is_plain,
+        most_us,
+    })
+}
