@@ -1,13 +1,14 @@
 //! Asks the nodes what the cluster looks like: one after the other, in turn, so that one which is cut off and does not know
 //! it does not stay the only witness; at once, and the one that was named, when somebody was sent to another node.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::super::dial::{DialError, Role, Route};
+use super::super::dial::{Role, Route};
 use super::super::exchange::Exchange;
 use super::nodes::{self, Seen};
 use super::{Cluster, NodeId, Topology};
@@ -27,7 +28,8 @@ pub struct Watcher {
     turn: usize,
     /// Answers in a row that claimed what is believed to be over.
     contradicted: u32,
-    trouble: Option<String>,
+    /// Why nodes that were asked have not answered, until they do.
+    troubles: BTreeMap<Endpoint, String>,
     next: Instant,
 }
 
@@ -64,7 +66,7 @@ impl Watcher {
             asked: 0,
             turn: 0,
             contradicted: 0,
-            trouble: None,
+            troubles: BTreeMap::new(),
             next: Instant::now(),
         }
     }
@@ -84,30 +86,38 @@ impl Watcher {
             self.next = Instant::now() + if is_well { self.period } else { self.period.min(HURRIED) };
             match answer {
                 Ok((asked, seen)) => {
-                    self.trouble = None;
+                    self.troubles.remove(&asked);
                     if let Some(change) = self.judge(&asked, &seen) {
                         return change;
                     }
                 }
-                Err(why) => {
-                    if self.trouble.as_deref() != Some(&*why) {
-                        tracing::warn!(error = why, "a node of the cluster cannot be asked about it");
-                    }
-                    if self.cluster.version() == 0 {
-                        let why = format!("no node of the cluster answers: {why}");
-                        self.route.send_if_modified(|route| {
-                            let is_news = route.node.as_ref().err() != Some(&why);
-                            route.node = Err(why);
-                            is_news
-                        });
-                    }
-                    self.trouble = Some(why);
-                }
+                Err((node, why)) => self.failed(node, why),
             }
         }
     }
 
-    async fn ask(&mut self, hint: Option<Endpoint>) -> Result<(Endpoint, Vec<Seen>), String> {
+    fn failed(&mut self, node: Endpoint, why: String) {
+        if self.troubles.get(&node) != Some(&why) {
+            tracing::warn!(%node, error = why, "a node of the cluster cannot be asked about it");
+        }
+        self.troubles.insert(node, why);
+        if self.cluster.version() > 0 {
+            return;
+        }
+        let troubles: Vec<String> = self
+            .troubles
+            .iter()
+            .map(|(node, why)| format!("{node}: {why}"))
+            .collect();
+        let why = format!("no node of the cluster answers: {}", troubles.join("; "));
+        self.route.send_if_modified(|route| {
+            let is_news = route.node.as_ref().err() != Some(&why);
+            route.node = Err(why);
+            is_news
+        });
+    }
+
+    async fn ask(&mut self, hint: Option<Endpoint>) -> Result<(Endpoint, Vec<Seen>), (Endpoint, String)> {
         let is_elsewhere = |line: &(Endpoint, Exchange)| hint.as_ref().is_some_and(|hint| *hint != line.0);
         if self.asked >= QUESTIONS_A_LINE || self.line.as_ref().is_some_and(is_elsewhere) {
             self.line = None;
@@ -123,19 +133,28 @@ impl Watcher {
                 let access = self.cluster.any.access();
                 let greeting = Exchange::greeting(self.timeout);
                 let opened = access.open(&endpoint, Role::Any, greeting, self.timeout).await;
-                let (stream, _) = opened.map_err(|error| format!("{endpoint}: {error}"))?;
+                let stream = match opened {
+                    Ok((stream, _)) => stream,
+                    Err(error) => return Err((endpoint, error.to_string())),
+                };
                 (endpoint, Exchange::over(stream))
             }
         };
         self.asked += 1;
-        let answer = exchange.ask(&[b"CLUSTER", b"NODES"], self.timeout).await;
-        let frame = answer.map_err(|error: DialError| format!("{endpoint}: {error}"))?;
+        let frame = match exchange.ask(&[b"CLUSTER", b"NODES"], self.timeout).await {
+            Ok(frame) => frame,
+            Err(error) => return Err((endpoint, error.to_string())),
+        };
         if reply::is_error(&frame) {
             let error = String::from_utf8_lossy(&frame)
                 .trim_start_matches('-')
                 .trim()
                 .to_owned();
-            return Err(format!("{endpoint} refuses CLUSTER NODES: {error}"));
+            let remedy = match error.contains("cluster support disabled") {
+                true => " (it is no node of a cluster: use redis:// for a server that stands alone)",
+                false => " (the user of upstream.url must be allowed CLUSTER NODES)",
+            };
+            return Err((endpoint, format!("CLUSTER NODES is refused: {error}{remedy}")));
         }
         let text = reply::text(&frame).unwrap_or_default();
         let seen = nodes::parse(&String::from_utf8_lossy(text), &endpoint);
@@ -151,7 +170,7 @@ impl Watcher {
             .filter_map(|id| Some(self.cluster.node(*id)?.endpoint.clone()))
             .collect();
         // In trouble everybody is asked.
-        if all.is_empty() || self.trouble.is_some() {
+        if all.is_empty() || !self.troubles.is_empty() {
             all.extend(topology.replicas.iter().cloned());
             all.extend(self.seeds.iter().cloned());
         }
