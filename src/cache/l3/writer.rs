@@ -49,6 +49,9 @@ pub(super) struct Writer {
     pub store: Arc<Store>,
     pub active: Option<Active>,
     next_sequence: u64,
+    /// Segments that an error ended, to be sealed when the medium works again: at a restart what is older than a segment
+    /// without a footer is not believed.
+    unsealed: Vec<Active>,
     /// Names whose records must not come back, besides those that are queued.
     pub tombstones: Vec<u64>,
     is_all_due: bool,
@@ -102,6 +105,7 @@ impl Writer {
             store: Arc::clone(store),
             active: None,
             next_sequence,
+            unsealed: Vec::new(),
             tombstones: Vec::new(),
             is_all_due: false,
             is_unsynced: false,
@@ -264,6 +268,8 @@ impl Writer {
         if let Err(error) = written {
             // What arrived of it must not be found after a restart.
             let _ = segment.file.truncate(active.end);
+            active.rows.truncate(active.rows.len() - batch.len());
+            active.buffer.clear();
             for record in &batch {
                 match record.what {
                     What::TombstoneOfAll => self.is_all_due = true,
@@ -286,6 +292,9 @@ impl Writer {
         self.store.all_clear();
         for record in batch {
             self.publish(&record);
+        }
+        while let Some(ended) = self.unsealed.pop() {
+            self.seal_ended(&ended);
         }
     }
 
@@ -380,27 +389,52 @@ impl Writer {
     /// Gives the active segment its footer; from then on it is as durable as the policy says.
     fn seal(&mut self, now_us: u64) {
         let Some(active) = self.active.take() else { return };
-        let segment = &active.segment;
-        segment.is_active.store(false, Relaxed);
-        let footer = format::encode_footer(&active.rows, active.end, segment.header.nonce);
-        let sealed = segment.file.write_all_at(&footer, active.end).and_then(|()| {
-            segment.bytes.store(active.end + footer.len() as u64, Relaxed);
-            match self.store.config.sync {
-                Sync::Never => Ok(()),
-                Sync::Interval(_) | Sync::EachSegment => segment.file.sync(),
-            }
-        });
+        active.segment.is_active.store(false, Relaxed);
         self.is_unsynced = false;
-        match sealed {
-            Ok(()) => {
-                segment.is_sealed.store(true, Relaxed);
-                self.store.counters.medium_bytes.fetch_add(footer.len() as u64, Relaxed);
-            }
-            Err(error) => {
-                // Without a footer it is read record by record, and then must not end in half of one.
-                let _ = segment.file.truncate(active.end);
-                self.failed("sealed", &segment.name(), &error, now_us);
-            }
+        if let Err(error) = self.write_footer(&active) {
+            // Without a footer it is read record by record, and then must not end in half of one.
+            let _ = active.segment.file.truncate(active.end);
+            self.failed("sealed", &active.segment.name(), &error, now_us);
+            self.set_aside(active);
+        }
+    }
+
+    fn write_footer(&self, active: &Active) -> io::Result<()> {
+        let segment = &active.segment;
+        let footer = format::encode_footer(&active.rows, active.end, segment.header.nonce);
+        segment.file.write_all_at(&footer, active.end)?;
+        segment.bytes.store(active.end + footer.len() as u64, Relaxed);
+        match self.store.config.sync {
+            Sync::Never => {}
+            Sync::Interval(_) | Sync::EachSegment => segment.file.sync()?,
+        }
+        segment.is_sealed.store(true, Relaxed);
+        self.store.counters.medium_bytes.fetch_add(footer.len() as u64, Relaxed);
+        Ok(())
+    }
+
+    /// The medium works again: a segment that it did not let be sealed gets its footer, or never will.
+    fn seal_ended(&self, ended: &Active) {
+        let is_there = self.store.segments.get(ended.segment.slot);
+        if !is_there.is_some_and(|there| Arc::ptr_eq(&there, &ended.segment)) {
+            return;
+        }
+        let sealed = ended
+            .segment
+            .file
+            .truncate(ended.end)
+            .and_then(|()| self.write_footer(ended));
+        if let Err(error) = sealed {
+            self.store.counters.write_errors.fetch_add(1, Relaxed);
+            tracing::warn!(file = ended.segment.name(), %error, "L3: a segment stays without a footer");
+        }
+    }
+
+    fn set_aside(&mut self, mut ended: Active) {
+        if self.unsealed.len() < MOST_UNSEALED {
+            ended.rows.truncate(ended.rows.len() - ended.batch.len());
+            ended.batch.clear();
+            self.unsealed.push(ended);
         }
     }
 
@@ -427,12 +461,13 @@ impl Writer {
         if let Some(active) = self.active.take() {
             active.segment.is_active.store(false, Relaxed);
             self.store.counters.retired_segments.fetch_add(1, Relaxed);
-            for record in active.batch {
+            for record in &active.batch {
                 match record.what {
                     What::TombstoneOfAll => self.is_all_due = true,
                     _ => self.bury(record.hash),
                 }
             }
+            self.set_aside(active);
         }
         self.retry_at_us = now_us.saturating_add(self.retry_us);
         self.retry_us = (self.retry_us * 2).min(LAST_RETRY_US);
@@ -474,6 +509,8 @@ impl Writer {
 }
 
 const MOST_TOMBSTONES: usize = 1 << 20;
+/// Each keeps its rows in memory.
+const MOST_UNSEALED: usize = 16;
 
 impl Active {
     fn has_room(&self, record: &Record<'_>, segment_bytes: u64) -> bool {
