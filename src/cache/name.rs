@@ -30,10 +30,11 @@ pub fn name_hash_by(seed: u64, name: &[u8]) -> u64 {
     hash(&SharedSeed::from_u64(seed), name)
 }
 
-/// Of the bytes alone, without the length that slices put before themselves.
+/// Of the bytes alone, without the length that slices put before themselves. The hasher tells lengths apart by turning what
+/// it begins with, which therefore must not look the same after a turn.
 #[inline]
 fn hash(seed: &SharedSeed, name: &[u8]) -> u64 {
-    let mut hasher = FoldHasher::with_seed(0, seed);
+    let mut hasher = FoldHasher::with_seed(0x9e37_79b9_7f4a_7c15, seed);
     hasher.write(name);
     hasher.finish()
 }

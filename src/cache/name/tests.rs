@@ -10,3 +10,13 @@ fn the_first_hash_draws_the_seed_and_a_seed_gives_the_same_hashes_everywhere() {
         assert_ne!(name_hash_by(7, name), name_hash_by(8, name));
     }
 }
+
+#[test]
+fn names_of_one_letter_repeated_are_told_apart() {
+    let mut hashes: Vec<u64> = (1..64).map(|len| name_hash_by(7, &vec![b'2'; len])).collect();
+    hashes.extend((1..16).map(|len| name_hash_by(7, format!("k{}", "2".repeat(len)).as_bytes())));
+    let all = hashes.len();
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), all);
+}
