@@ -294,7 +294,7 @@ fn single(
             };
             drop(state);
             match is_below {
-                true => below::wait(worker, link, lead, request.raw, name),
+                true => below::wait(worker, link, lead, request.raw, name, request.now_us),
                 false => lead.send(worker, link, request.raw, name, request.now_us),
             }
             Step::DONE

@@ -98,7 +98,7 @@ pub enum Message {
     },
     /// The disk has answered the miss that waits in this place.
     Found {
-        place: usize,
+        place: u64,
         found: Option<Box<Found>>,
     },
     /// A client was marked as killed.

@@ -158,6 +158,7 @@ impl Worker {
             .retain(|(_, open)| !open.tick(now_us, probe_after, false));
         self.hub.tick(now_us, probe_after, self.shared.pause.until_us());
         self.pool.tick(now_us);
+        below::give_up(self, probe_after.as_micros() as u64, now_us);
         let version = self.shared.facts_version();
         if version != self.facts_version.replace(version) {
             *self.facts.borrow_mut() = Rc::new(Facts::clone(&self.shared.facts()));

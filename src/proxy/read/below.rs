@@ -2,13 +2,14 @@
 //! that of its followers are held, and nothing is sent; a message from a reader of the disk then ends it: the entry is shown and
 //! kept, by the rules of a hit at that moment, or the read goes upstream as any miss does.
 //!
-//! Later requests of these clients on the key wait meanwhile: they could be sent before the read.
+//! Later requests of these clients on the key wait meanwhile: they could be sent before the read. A disk that does not answer
+//! is not waited for.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use slab::Slab;
 
 use super::Lead;
 use crate::cache::Query;
@@ -21,9 +22,21 @@ use crate::resp::{Version, encode};
 use crate::upstream::connection::SHARED_FRAME_BYTES;
 
 /// Reads that wait for the disk; bounded by what L3 takes, a few hundred.
-pub type Waiting = Slab<Wait>;
+#[derive(Default)]
+pub struct Waiting {
+    /// By number, which is by age.
+    waits: BTreeMap<u64, Wait>,
+    next: u64,
+}
 
-pub struct Wait {
+impl Waiting {
+    pub fn is_empty(&self) -> bool {
+        self.waits.is_empty()
+    }
+}
+
+struct Wait {
+    since_us: u64,
     lead: Lead,
     link: Rc<Link>,
     /// The request as it would go on the wire, and the name that it reads.
@@ -37,7 +50,7 @@ pub(super) fn look(worker: &Worker, query: &Query<'_>, now_us: u64) -> bool {
     if cache.l3().is_none() {
         return false;
     }
-    let place = worker.below.borrow().vacant_key();
+    let place = worker.below.borrow().next;
     let (shared, index) = (Arc::clone(&worker.shared), usize::from(worker.index));
     cache.look_below(query, now_us, move |found| {
         let found = found.map(Box::new);
@@ -46,18 +59,38 @@ pub(super) fn look(worker: &Worker, query: &Query<'_>, now_us: u64) -> bool {
 }
 
 /// The read waits, in the place that `look` gave away.
-pub(super) fn wait(worker: &Worker, link: &Rc<Link>, lead: Lead, raw: &[u8], name: &[u8]) {
-    worker.below.borrow_mut().insert(Wait {
+pub(super) fn wait(worker: &Worker, link: &Rc<Link>, lead: Lead, raw: &[u8], name: &[u8], now_us: u64) {
+    let mut below = worker.below.borrow_mut();
+    let place = below.next;
+    below.next += 1;
+    let wait = Wait {
+        since_us: now_us,
         lead,
         link: Rc::clone(link),
         raw: raw.into(),
         name: name.into(),
-    });
+    };
+    below.waits.insert(place, wait);
+}
+
+/// Sends what has waited for longer than `patience_us`. The answer, when it comes, finds nobody.
+pub fn give_up(worker: &Worker, patience_us: u64, now_us: u64) {
+    loop {
+        let mut below = worker.below.borrow_mut();
+        let Some(oldest) = below.waits.first_entry() else { break };
+        if oldest.get().since_us.saturating_add(patience_us) > now_us {
+            break;
+        }
+        let wait = oldest.remove();
+        drop(below);
+        send(worker, wait, now_us);
+    }
+    worker.wake_touched();
 }
 
 /// The disk has answered.
-pub fn answered(worker: &Rc<Worker>, place: usize, found: Option<&Found>, now_us: u64) {
-    let Some(wait) = worker.below.borrow_mut().try_remove(place) else {
+pub fn answered(worker: &Worker, place: u64, found: Option<&Found>, now_us: u64) {
+    let Some(wait) = worker.below.borrow_mut().waits.remove(&place) else {
         return;
     };
     match found {
@@ -66,7 +99,7 @@ pub fn answered(worker: &Rc<Worker>, place: usize, found: Option<&Found>, now_us
     }
 }
 
-fn shown_or_sent(worker: &Rc<Worker>, mut wait: Wait, found: &Found, now_us: u64) {
+fn shown_or_sent(worker: &Worker, mut wait: Wait, found: &Found, now_us: u64) {
     let lead = &mut wait.lead;
     let promoted = lead
         .guard
@@ -94,7 +127,7 @@ fn shown_or_sent(worker: &Rc<Worker>, mut wait: Wait, found: &Found, now_us: u64
 }
 
 /// As the miss that it is.
-fn send(worker: &Rc<Worker>, mut wait: Wait, now_us: u64) {
+fn send(worker: &Worker, mut wait: Wait, now_us: u64) {
     worker.counters().l3_misses_total.add(1);
     let Err(failure) = wait.link.availability() else {
         return wait.lead.send(worker, &wait.link, &wait.raw, &wait.name, now_us);

@@ -75,7 +75,7 @@ pub struct Tracked {
 
 pub enum Inbound {
     Answer(Follower, FlightAnswer),
-    Found(usize, Option<Box<Found>>),
+    Found(u64, Option<Box<Found>>),
 }
 
 /// A worker's shared connection for scripts.
@@ -402,6 +402,12 @@ impl Rig {
         cache.set_budget(0);
         cache.sweep(self.now_us, 1000);
         cache.set_budget(L1_BYTES);
+    }
+
+    /// What `Worker::tick` does for reads that the disk does not answer.
+    pub fn give_up_disk(&mut self, w: usize) -> Checked {
+        below::give_up(&self.workers[w], 0, self.now_us);
+        self.show_all(w)
     }
 
     /// The disk serves one read.

@@ -45,6 +45,8 @@ enum Action {
     Squeeze,
     WriteDisk,
     ReadDisk,
+    /// A worker no longer waits for the disk.
+    GiveUp(usize),
 }
 
 impl Action {
@@ -294,6 +296,11 @@ impl Walk<'_> {
             if disk.has_read() {
                 actions.push(Action::ReadDisk);
             }
+            let is_waiting = |w: &usize| !rig.workers[*w].below.borrow().is_empty();
+            // Where connections are lost, what is looked for is what a slow disk answers after that.
+            if budget.squeeze > 0 && rig.scenario.kill.is_empty() {
+                actions.extend((0..rig.workers.len()).filter(is_waiting).map(Action::GiveUp));
+            }
         }
         for k in 0..KEYS {
             if budget.purge > 0 {
@@ -432,6 +439,7 @@ impl Walk<'_> {
                 self.rig.read_disk();
                 Ok(())
             }
+            Action::GiveUp(w) => self.rig.give_up_disk(w),
         }
     }
 
