@@ -360,7 +360,8 @@ fn the_files_can_be_verified_and_exported_while_no_process_uses_them() {
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
     {
-        let mut proxy = proxy(&server, dir.path(), "");
+        // Small entries go like others.
+        let mut proxy = proxy(&server, dir.path(), "l1_objective = \"bytes\"\n");
         let mut direct = server.client();
         direct.expect(&["SET", "fleeting", "v", "PX", "100000000"], "+OK");
         direct.expect(&[&b"SET"[..], b"binary", b"\xff\xfe"], "+OK");
