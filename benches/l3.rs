@@ -103,6 +103,7 @@ fn open(path: &Path) -> Result<L3, String> {
         write_bytes_a_second: None,
         readers: 2,
         hash: name_hash_by,
+        identity: 0,
         unix_offset_ms: 1_700_000_000_000,
     };
     let disk = Disk::new(path).map_err(|error| error.to_string())?;

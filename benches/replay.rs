@@ -364,6 +364,7 @@ fn over_l3(
         write_bytes_a_second: None,
         readers: 1,
         hash: |_, name| name_hash(name),
+        identity: 0,
         unix_offset_ms: 1_700_000_000_000,
     };
     let opened = L3::open_by_hand(config, Box::new(disk), 1).map_err(|error| error.to_string())?;

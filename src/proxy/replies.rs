@@ -454,9 +454,13 @@ impl Sink for LinkSink {
         }
         if matches!(failure, Failure::Lost(_)) {
             self.void_unknown(&worker, waiter.effect.own());
-            if !self.is_vouching()
-                && let Some((client, _)) = &waiter.to
-            {
+            let part = match &waiter.effect {
+                Effect::Routed(routed) => routed.part.as_ref(),
+                _ => None,
+            };
+            let client = waiter.to.as_ref().map(|(client, _)| client);
+            let client = client.or(part.map(|part| &part.gather.client));
+            if let Some(client) = client.filter(|_| !self.is_vouching()) {
                 // A script may have written what it did not declare.
                 client.state.borrow_mut().floor_us = clock::now_us();
             }

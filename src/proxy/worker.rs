@@ -43,6 +43,8 @@ const LARGE_REPLY_BYTES: usize = 1 << 20;
 /// Write buffers kept for the next client that has something to say.
 const SPARE_BUFFERS: usize = 64;
 const SPARE_BYTES: usize = 64 << 10;
+/// For longer no read waits for the disk: the upstream is asked instead.
+const MOST_BELOW_US: u64 = 250_000;
 /// What a session takes from its socket at once.
 const READ_BUFFER_BYTES: usize = 32 << 10;
 
@@ -158,7 +160,7 @@ impl Worker {
             .retain(|(_, open)| !open.tick(now_us, probe_after, false));
         self.hub.tick(now_us, probe_after, self.shared.pause.until_us());
         self.pool.tick(now_us);
-        below::give_up(self, probe_after.as_micros() as u64, now_us);
+        below::give_up(self, (probe_after.as_micros() as u64).min(MOST_BELOW_US), now_us);
         let version = self.shared.facts_version();
         if version != self.facts_version.replace(version) {
             *self.facts.borrow_mut() = Rc::new(Facts::clone(&self.shared.facts()));

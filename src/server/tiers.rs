@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::cache::l3::{self, L3};
 use crate::cache::{self, L1, L1Config, Links, name_hash_by, seed_names};
 use crate::clock;
+use crate::command::Table;
 use crate::config::{Admission, Config, Consistency, Objective, Place, Recovery, Sync, Upstream};
 use crate::proxy::shared::Shared;
 use crate::upstream::dial::Target;
@@ -57,8 +58,22 @@ fn l3_config(config: &Config) -> l3::Config {
         write_bytes_a_second: settings.write_rate_bytes.map(|bytes| bytes as u64),
         readers: settings.readers,
         hash: name_hash_by,
+        identity: identity(&config.upstream),
         unix_offset_ms: unix_ms.saturating_sub(clock::now_us() / 1000),
     }
+}
+
+/// Of the upstream and its user, whose values these are, and of the numbers that commands have in this program, which are a
+/// part of what entries are found by.
+fn identity(upstream: &Upstream) -> u64 {
+    let mut text = match upstream {
+        Upstream::Url { place, user, .. } => format!("{place:?} {user:?}"),
+        Upstream::Embedded { data_dir } => format!("{data_dir:?}"),
+    };
+    for spec in Table::builtin().rows() {
+        text.push_str(&format!(" {} {}", spec.id, spec.name));
+    }
+    name_hash_by(0, text.as_bytes())
 }
 
 pub fn build(config: Config, target: Target, l3: Option<Arc<L3>>) -> Shared {

@@ -218,6 +218,11 @@ impl<S: Sink> Connection<S> {
         !self.is_up() || self.target.breaker().is_cut()
     }
 
+    /// Nobody runs it any more, and nothing is unanswered: it takes nothing from now on.
+    pub fn retire(&self, why: &str) {
+        *self.phase.borrow_mut() = Phase::Down(Failure::Unavailable(why.to_owned()));
+    }
+
     pub fn is_taking(&self) -> bool {
         !matches!(*self.phase.borrow(), Phase::Down(_))
     }

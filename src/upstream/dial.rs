@@ -272,7 +272,8 @@ impl Target {
     /// An attempt to get something from the node of this generation, begun at this time (µs), has come to nothing by the node's
     /// fault. Called within a runtime, which then has to probe the node.
     pub fn failed(&self, generation: u32, begun_us: u64, why: &str) {
-        if self.breaker.failed(generation, begun_us, why) {
+        // What an earlier node has failed at says nothing about this one.
+        if generation == self.generation() && self.breaker.failed(generation, begun_us, why) {
             tokio::spawn(breaker::tend(self.clone()));
         }
     }

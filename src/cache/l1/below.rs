@@ -38,7 +38,7 @@ impl<F> L1<F> {
     /// filler brought, the lease ends and its followers are returned. Otherwise nothing has changed, and the read is to be sent.
     pub fn promote(&self, lease: LeaseId, found: &Found, now_us: u64) -> Option<Vec<F>> {
         let l3 = self.rules.l3.as_ref()?;
-        let lifetime = lifetime_of(found);
+        let lifetime = self.lifetime_of(found, now_us);
         let body = match found.is_absent {
             true => Body::Absent(&found.value),
             // A value of its own, as what was read has more in it; and copied before the lock is taken.
@@ -72,6 +72,27 @@ impl<F> L1<F> {
         drop(shard);
         self.spill(evicted);
         Some(lease.followers)
+    }
+
+    fn lifetime_of(&self, found: &Found, now_us: u64) -> Lifetime {
+        let config = &self.rules.config;
+        let mut deadline_ms = found.expires_us.map_or(END_OF_TIME_MS, |us| us / 1000);
+        if found.origin == Origin::EarlierLife {
+            // By what is configured now, not by what was then.
+            let absence_us = config.negative_ttl_us.filter(|_| found.is_absent);
+            for most_us in config.max_age_us.into_iter().chain(absence_us) {
+                deadline_ms = deadline_ms.min((now_us + most_us).saturating_sub(found.age_us) / 1000);
+            }
+        }
+        Lifetime {
+            deadline_ms,
+            inserted_ms: found.filled_us.div_ceil(1000),
+            expiry: match found.key_end {
+                KeyEnd::Never => Expiry::Never,
+                KeyEnd::WithRecord => Expiry::At(found.expires_us.map_or(END_OF_TIME_MS, |us| us / 1000) * 1000),
+                KeyEnd::Unknown => Expiry::Unknown,
+            },
+        }
     }
 
     /// Everything may have changed, and the epochs that this ends are over already.
@@ -156,18 +177,5 @@ fn spill_of(slot: Slot, mark: Mark) -> Spill {
         deadline_us,
         origin,
         mark,
-    }
-}
-
-fn lifetime_of(found: &Found) -> Lifetime {
-    let deadline_ms = found.expires_us.map_or(END_OF_TIME_MS, |us| us / 1000);
-    Lifetime {
-        deadline_ms,
-        inserted_ms: found.filled_us.div_ceil(1000),
-        expiry: match found.key_end {
-            KeyEnd::Never => Expiry::Never,
-            KeyEnd::WithRecord => Expiry::At(deadline_ms * 1000),
-            KeyEnd::Unknown => Expiry::Unknown,
-        },
     }
 }

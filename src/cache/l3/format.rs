@@ -8,7 +8,7 @@
 //!                16 sequence u64: segments are ordered by it, and it is never used twice
 //!                24 created u64   32 nonce u64: drawn for this segment, seed of every other checksum in it
 //!                40 seed u64: of the hash of names, one for a directory
-//!                48 probe u64: the hash of [`PROBE`] under that seed; another one means another algorithm
+//!                48 probe u64: the hash of [`PROBE`] under that seed, and what the entries are of (upstream, command numbers); another one means others
 //!                56 checksum u64 of bytes 0..56, seed 0
 //!
 //! record          at a multiple of 16, padded with zeros to one

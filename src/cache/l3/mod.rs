@@ -79,6 +79,8 @@ pub struct Config {
     pub readers: usize,
     /// The hash of a name under a seed: the caller's hashes are made with [`L3::seed`].
     pub hash: fn(u64, &[u8]) -> u64,
+    /// What the entries are of, as a number: those of another are not believed.
+    pub identity: u64,
     /// Milliseconds of the Unix clock at 0 µs of the process's.
     pub unix_offset_ms: u64,
 }
@@ -461,8 +463,6 @@ impl Store {
     }
 
     fn void(&self, hash: u64) -> usize {
-        // The mark first: whoever publishes a copy either sees it changed, or has put a row where it is found below.
-        self.marks.void(hash as u32);
         let mut is_due = false;
         if self.is_recovering.load(SeqCst)
             && let Some(voided) = &mut *self.voided.lock()
@@ -478,6 +478,9 @@ impl Store {
         let mut is_last = false;
         let gone = {
             let mut part = self.index.part(hash);
+            // Together with the rows: whoever publishes a copy has put its row here already, or sees the mark changed; and who
+            // looks for one and finds it took the mark that was before.
+            self.marks.void(hash as u32);
             part.remove(hash, |_| true, |place| is_last |= self.segments.died(place.slot))
         };
         if gone > 0 {

@@ -75,7 +75,7 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
     };
     let store = Store {
         seed,
-        probe: (config.hash)(seed, format::PROBE),
+        probe: (config.hash)(seed, format::PROBE) ^ config.identity,
         index: Index::new(),
         segments: Segments::new(),
         sketch: Sketch::new(config.admission, (config.size_bytes / TYPICAL_RECORD_BYTES) as usize),
@@ -169,7 +169,7 @@ fn recover(store: &Store, sequence: u64, leftover: Leftover, is_last: bool, now_
         if header.seed == store.seed && header.probe == store.probe {
             Ok(header)
         } else {
-            Err("its names are hashed in another way".to_owned())
+            Err("it is of another upstream, or of a version that keeps things in another way".to_owned())
         }
     });
     let (header, file) = match (header, leftover.file) {
@@ -256,7 +256,7 @@ fn recover(store: &Store, sequence: u64, leftover: Leftover, is_last: bool, now_
 
 /// Cuts off what is behind the records and gives the segment the footer that it never got.
 fn seal(store: &Store, segment: &Segment, scan: &Scan) {
-    if scan.rows.is_empty() || store.config.recovery == Recovery::Strict {
+    if scan.rows.is_empty() {
         return;
     }
     let footer = format::encode_footer(&scan.rows, scan.end, segment.header.nonce);

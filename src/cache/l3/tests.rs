@@ -35,6 +35,7 @@ fn config() -> Config {
         write_bytes_a_second: None,
         readers: 1,
         hash,
+        identity: 0,
         unix_offset_ms: UNIX_OFFSET_MS,
     }
 }

@@ -28,6 +28,8 @@ pub struct Gather {
     what: What,
     /// Of a transaction: where a node wants it to go.
     redirect: RefCell<Option<Redirect>>,
+    /// A part got the error of the proxy.
+    is_failed: Cell<bool>,
 }
 
 enum What {
@@ -80,6 +82,7 @@ impl Gather {
             left: Cell::new(parts),
             what,
             redirect: RefCell::default(),
+            is_failed: Cell::new(false),
         })
     }
 
@@ -102,6 +105,8 @@ impl Gather {
     pub fn fail(&self, worker: &Rc<Worker>, index: usize, error: &str) {
         let mut frame = Vec::new();
         crate::resp::encode::error(&mut frame, error);
+        // What was given up is not sent again.
+        self.is_failed.set(true);
         self.put(worker, index, frame.into(), worker.now_us());
     }
 
@@ -119,7 +124,8 @@ impl Gather {
                 self.client.answer(self.sequence, answer, &worker.touched);
             }
             What::Whole(whole) => {
-                if let Some(redirect) = self.redirect.take()
+                if !self.is_failed.get()
+                    && let Some(redirect) = self.redirect.take()
                     && let Some(view) = &worker.cluster
                     && whole.send_again(worker, view, self, redirect, now_us)
                 {

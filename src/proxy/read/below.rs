@@ -74,7 +74,7 @@ pub(super) fn wait(worker: &Worker, link: &Rc<Link>, lead: Lead, raw: &[u8], nam
 }
 
 /// Sends what has waited for longer than `patience_us`. The answer, when it comes, finds nobody.
-pub fn give_up(worker: &Worker, patience_us: u64, now_us: u64) {
+pub fn give_up(worker: &Rc<Worker>, patience_us: u64, now_us: u64) {
     loop {
         let mut below = worker.below.borrow_mut();
         let Some(oldest) = below.waits.first_entry() else { break };
@@ -89,7 +89,7 @@ pub fn give_up(worker: &Worker, patience_us: u64, now_us: u64) {
 }
 
 /// The disk has answered.
-pub fn answered(worker: &Worker, place: u64, found: Option<&Found>, now_us: u64) {
+pub fn answered(worker: &Rc<Worker>, place: u64, found: Option<&Found>, now_us: u64) {
     let Some(wait) = worker.below.borrow_mut().waits.remove(&place) else {
         return;
     };
@@ -99,7 +99,7 @@ pub fn answered(worker: &Worker, place: u64, found: Option<&Found>, now_us: u64)
     }
 }
 
-fn shown_or_sent(worker: &Worker, mut wait: Wait, found: &Found, now_us: u64) {
+fn shown_or_sent(worker: &Rc<Worker>, mut wait: Wait, found: &Found, now_us: u64) {
     let lead = &mut wait.lead;
     let promoted = lead
         .guard
@@ -127,8 +127,17 @@ fn shown_or_sent(worker: &Worker, mut wait: Wait, found: &Found, now_us: u64) {
 }
 
 /// As the miss that it is.
-fn send(worker: &Worker, mut wait: Wait, now_us: u64) {
+fn send(worker: &Rc<Worker>, mut wait: Wait, now_us: u64) {
     worker.counters().l3_misses_total.add(1);
+    if let Some(view) = &worker.cluster {
+        // The slot may have gone to another node meanwhile, and nobody serves a connection to one without slots.
+        let link = view
+            .node_for(wait.lead.slot)
+            .and_then(|node| worker.connection_at(node.into()));
+        if let Ok(link) = link {
+            wait.link = link;
+        }
+    }
     let Err(failure) = wait.link.availability() else {
         return wait.lead.send(worker, &wait.link, &wait.raw, &wait.name, now_us);
     };

@@ -91,6 +91,7 @@ impl Worker {
         self.connections.borrow_mut().retain(|open| {
             if is_over(open) {
                 open.task.abort();
+                open.link.retire("the node has no slots any more");
                 open.link.sink.retire(self);
                 view.retired
                     .borrow_mut()

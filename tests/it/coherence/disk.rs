@@ -21,6 +21,7 @@ pub fn open(now_us: u64) -> (L3, Hand) {
         write_bytes_a_second: None,
         readers: 1,
         hash: |_, name| name_hash(name),
+        identity: 0,
         unix_offset_ms: 0,
     };
     L3::open_by_hand(config, Box::new(Memory::default()), now_us).expect("memory can be opened")

@@ -10,7 +10,7 @@ use super::{Client, STEP, Server, eventually};
 pub const SLOTS: u16 = 16_384;
 
 /// How long it takes at most until the cluster has agreed that a primary is dead and promoted its replica.
-pub const FAILOVER: Duration = Duration::from_secs(20);
+pub const FAILOVER: Duration = Duration::from_secs(60);
 
 pub struct Cluster {
     /// Primaries first, each with a third of the slots; then the replicas, in the same order.

@@ -23,7 +23,7 @@ pub use proxy::Proxy;
 pub use server::Server;
 
 /// How long a single step of a test may take before it counts as hung.
-pub const STEP: Duration = Duration::from_secs(10);
+pub const STEP: Duration = Duration::from_secs(20);
 
 /// Polls until `done` answers true; panics with `what` when `within` has passed.
 pub fn eventually(what: &str, within: Duration, mut done: impl FnMut() -> bool) {

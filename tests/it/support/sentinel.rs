@@ -39,7 +39,7 @@ pub struct Sentinel {
 }
 
 /// How long it takes at most until the sentinels have agreed that the primary is dead and promoted another.
-pub const FAILOVER: Duration = Duration::from_secs(20);
+pub const FAILOVER: Duration = Duration::from_secs(60);
 
 impl Watched {
     pub fn start() -> Watched {

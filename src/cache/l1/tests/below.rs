@@ -26,6 +26,7 @@ fn l3_config() -> l3::Config {
         readers: 1,
         // The seed of the process is not the store's here; its names never change.
         hash: |_, name| name_hash(name),
+        identity: 0,
         unix_offset_ms: 1_700_000_000_000,
     }
 }
