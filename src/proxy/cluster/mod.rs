@@ -82,7 +82,8 @@ impl View {
         if slot == NO_SLOT {
             return self.any_node();
         }
-        match self.topology().owner(slot) {
+        let owner = self.topology().owner(slot);
+        match owner {
             NOBODY if self.version.get() > 0 => Err(format!(
                 "CLUSTERDOWN nearcache: no node of the cluster has hash slot {slot}"
             )),
@@ -98,7 +99,16 @@ impl View {
             .any
             .endpoint()
             .and_then(|endpoint| self.cluster.node_at(&endpoint));
-        node.ok_or_else(|| format!("ERR nearcache: the cluster is not known yet: {}", self.why_unknown()))
+        let is_cut = |id: NodeId| self.node(id).is_some_and(|node| node.target.breaker().is_cut());
+        match node {
+            None => Err(format!(
+                "ERR nearcache: the cluster is not known yet: {}",
+                self.why_unknown()
+            )),
+            // The others may not have noticed yet that it is away.
+            Some(node) if is_cut(node) => Ok(self.primaries().into_iter().find(|id| !is_cut(*id)).unwrap_or(node)),
+            Some(node) => Ok(node),
+        }
     }
 
     fn why_unknown(&self) -> String {
