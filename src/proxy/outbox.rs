@@ -160,12 +160,7 @@ impl Outbox {
     /// Whether a request behind this one is unanswered and touches one of these keys.
     pub fn has_later(&self, sequence: u64, touched: &Touched) -> bool {
         let from = sequence.saturating_add(1).saturating_sub(self.head) as usize;
-        let touches = |slot: &Slot| match (&slot.touched, touched) {
-            (Touched::None, _) | (_, Touched::None) => false,
-            (Touched::All, _) | (_, Touched::All) => true,
-            (later, touched) => later.hashes().iter().any(|hash| touched.hashes().contains(hash)),
-        };
-        self.slots.iter().skip(from).any(touches)
+        self.slots.iter().skip(from).any(|slot| slot.touched.meets(touched))
     }
 
     /// Where an answer that is there at once can be written: straight to the ready bytes, or into a slot of its own.

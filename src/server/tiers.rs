@@ -7,7 +7,7 @@ use crate::cache::l3::{self, L3};
 use crate::cache::{self, L1, L1Config, Links, name_hash_by, seed_names};
 use crate::clock;
 use crate::command::Table;
-use crate::config::{Admission, Config, Consistency, Objective, Place, Recovery, Sync, Upstream};
+use crate::config::{Admission, Config, Consistency, Endpoint, Objective, Place, Recovery, Sync, Upstream};
 use crate::proxy::shared::Shared;
 use crate::upstream::dial::Target;
 
@@ -66,9 +66,18 @@ fn l3_config(config: &Config) -> l3::Config {
 /// Of the upstream and its user, whose values these are, and of the numbers that commands have in this program, which are a
 /// part of what entries are found by.
 fn identity(upstream: &Upstream) -> u64 {
+    let list = |nodes: &[Endpoint]| nodes.iter().map(|node| format!(" {node}")).collect::<String>();
     let mut text = match upstream {
-        Upstream::Url { place, user, .. } => format!("{place:?} {user:?}"),
-        Upstream::Embedded { data_dir } => format!("{data_dir:?}"),
+        Upstream::Embedded { data_dir } => format!("data {}", data_dir.display()),
+        Upstream::Url { place, user, .. } => {
+            let place = match place {
+                Place::Node(node) => format!("node {node}"),
+                // Other sentinels of the same name may watch another primary.
+                Place::Sentinel(sentinels) => format!("sentinel {}{}", sentinels.name, list(&sentinels.nodes)),
+                Place::Cluster(nodes) => format!("cluster{}", list(nodes)),
+            };
+            format!("{place} as {}", user.as_deref().unwrap_or_default())
+        }
     };
     for spec in Table::builtin().rows() {
         text.push_str(&format!(" {} {}", spec.id, spec.name));

@@ -127,7 +127,7 @@ fn what_clients_do_wrong_opens_nothing() {
         assert!(client.text(&["INCR"]).starts_with("-ERR"));
         assert!(
             client
-                .text(&["EVAL", "return redis.error_reply('LOAD')", "0"])
+                .text(&["EVAL", "return redis.error_reply('LOADING x')", "0"])
                 .starts_with("-")
         );
         client.cmd(&["SET", "k", "text"]);

@@ -69,10 +69,12 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
     }
     let newest = found.values().rev().find_map(|leftover| leftover.header.as_ref().ok());
     let seed = newest.map_or_else(|| fastrand::u64(..), |header| header.seed);
-    let leftovers = Leftovers {
-        next_sequence: found.keys().next_back().map_or(1, |last| last + 1),
-        found,
-    };
+    let last = found.keys().next_back().copied().unwrap_or(0);
+    let next_sequence = last.checked_add(1).ok_or_else(|| {
+        let none = std::io::Error::other("no higher number is left for a new segment: remove the file");
+        OpenError::Io(format::file_name(last), none)
+    })?;
+    let leftovers = Leftovers { next_sequence, found };
     let store = Store {
         seed,
         probe: (config.hash)(seed, format::PROBE) ^ config.identity,

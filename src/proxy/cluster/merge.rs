@@ -53,7 +53,9 @@ pub fn merged(merge: &Merge, name: &str, frames: &[Bytes]) -> Vec<u8> {
     }
     let whole = match merge {
         Merge::Values(places) => values(places, frames),
-        Merge::Sum => numbers(frames).map(|numbers| integer(numbers.iter().sum())),
+        Merge::Sum => {
+            numbers(frames).map(|numbers| integer(numbers.iter().fold(0i64, |sum, n| sum.saturating_add(*n))))
+        }
         Merge::Least => numbers(frames).map(|numbers| integer(numbers.into_iter().min().unwrap_or(0))),
         Merge::First | Merge::AnyGood => frames.first().map(|frame| frame.to_vec()),
         Merge::Union => union(frames),
@@ -133,7 +135,7 @@ fn counts(frames: &[Bytes]) -> Option<Vec<u8>> {
         while let (Some(name), Some(count)) = (parts.next(), parts.next()) {
             let count = reply::integer(count)?;
             match sums.get_mut(at) {
-                Some((_, sum)) if nth > 0 => *sum += count,
+                Some((_, sum)) if nth > 0 => *sum = sum.saturating_add(count),
                 _ => sums.push((name, count)),
             }
             at += 1;

@@ -137,12 +137,13 @@ const DOWN_PAUSE: Duration = Duration::from_millis(25);
 /// Whether a request that was first sent at this time is sent again, or its client is told. Where the cluster has been down
 /// for long, everybody is told at once.
 pub fn is_due(worker: &Worker, view: &View, redirect: &Redirect, first_us: u64, now_us: u64) -> bool {
+    let timeouts = &worker.shared.config.upstream_timeouts;
     let since_us = match redirect {
         Redirect::Down => first_us.min(view.down_since_us.get()),
         Redirect::Moved(_) | Redirect::Ask(_) | Redirect::TryAgain => first_us,
     };
     let age = Duration::from_micros(now_us.saturating_sub(since_us));
-    age < PATIENCE.min(worker.shared.config.upstream_timeouts.read)
+    age < PATIENCE.min(timeouts.read).min(timeouts.request)
 }
 
 /// Deals with a reply to a routed request. What comes back is to be answered as without a cluster, together with its slot.
@@ -234,8 +235,9 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
     let Effect::Routed(routed) = &mut waiter.effect else {
         return;
     };
-    if waiter.to.is_none() && routed.part.is_none() && !matches!(routed.effect, Effect::Followed { .. }) {
-        // A probe.
+    let is_followed = matches!(&routed.effect, Effect::Followed { followers, .. } if !followers.is_empty());
+    if waiter.to.is_none() && routed.part.is_none() && !is_followed {
+        // A probe, or a request whose deadline has passed.
         return;
     }
     routed.tries += 1;

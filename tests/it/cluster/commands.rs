@@ -145,7 +145,7 @@ fn commands_without_keys_mean_the_whole_cluster() {
             cluster
                 .client(node)
                 .text(&["CONFIG", "GET", "maxmemory-samples"])
-                .contains("7")
+                .ends_with("$1\r\n7\r\n")
         );
     }
     client.expect(&["WAIT", "0", "100"], ":0");
