@@ -31,6 +31,7 @@ use crate::resp::limits::{Limits, ProtocolError};
 use crate::resp::reply::FrameScanner;
 use crate::resp::request::{Args, Scan};
 use crate::resp::stream::Streamed;
+use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
 use crate::upstream::pool::Lent;
 
@@ -148,6 +149,7 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         kept: None,
         again: None,
         upstream: place.name(session),
+        target: Rc::clone(pool.target()),
         has_ended: false,
         is_lost: false,
         read_timeout,
@@ -212,6 +214,7 @@ struct Pipe {
     again: Option<Again>,
     /// Where it leads, for people.
     upstream: String,
+    target: Rc<Target>,
     /// The server has been told that nothing more comes.
     has_ended: bool,
     /// The server's end is gone.

@@ -83,6 +83,11 @@ impl Pool {
         }
     }
 
+    /// Where its connections lead.
+    pub fn target(&self) -> &Rc<Target> {
+        &self.target
+    }
+
     /// A clean connection that speaks `version` and is in database `db`, or in any. The answers of its handshake are awaited
     /// for so long.
     pub async fn take(&self, version: Version, db: Option<u32>, answer_within: Duration) -> Result<Lent, PoolError> {

@@ -160,7 +160,7 @@ impl Pipe {
             )
         };
         let since_us = clock::now_us().saturating_sub(self.read_timeout.as_micros() as u64);
-        session.worker.target.failed(self.lent.generation, since_us, &why);
+        self.target.failed(self.lent.generation, since_us, &why);
         match self.server_lost(session, &why) {
             Some(ended) => Poll::Ready(ended),
             None => {
