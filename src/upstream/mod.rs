@@ -17,5 +17,6 @@ pub mod facts;
 pub mod frames;
 pub mod occasional;
 pub mod pool;
+pub mod readers;
 pub mod sentinel;
 pub mod tls;

@@ -28,6 +28,7 @@ mod options;
 mod pinned;
 mod pipe;
 mod pubsub;
+mod replicas;
 mod sentinel;
 mod stale;
 mod support;

@@ -10,6 +10,9 @@ pub struct Seen {
     /// `None`: nobody knows where it is.
     pub endpoint: Option<Endpoint>,
     pub is_primary: bool,
+    pub id: String,
+    /// Of a replica: the id of whom it follows.
+    pub follows: String,
     /// The majority holds it for dead.
     pub is_failed: bool,
     /// The larger, the later it has won its slots.
@@ -28,10 +31,12 @@ pub fn parse(text: &str, asked: &Endpoint) -> Vec<Seen> {
 /// `<id> <ip:port@cport[,hostname]> <flags> <primary> <ping> <pong> <epoch> <link> <slot> …`.
 fn seen(line: &str, asked: &Endpoint) -> Option<Seen> {
     let mut words = line.split_ascii_whitespace();
-    let address = words.nth(1)?;
+    let id = words.next()?.to_owned();
+    let address = words.next()?;
     let flags: Vec<&str> = words.next()?.split(',').collect();
     let has = |flag: &str| flags.contains(&flag);
-    let epoch = words.nth(3)?.parse().ok()?;
+    let follows = words.next()?.to_owned();
+    let epoch = words.nth(2)?.parse().ok()?;
     words.next()?;
     let mut seen = Seen {
         endpoint: match has("noaddr") || has("handshake") {
@@ -39,6 +44,8 @@ fn seen(line: &str, asked: &Endpoint) -> Option<Seen> {
             false => endpoint(address, has("myself").then_some(asked), asked),
         },
         is_primary: has("master"),
+        id,
+        follows,
         is_failed: has("fail"),
         epoch,
         slots: Vec::new(),

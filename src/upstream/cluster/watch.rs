@@ -179,7 +179,7 @@ impl Watcher {
             .collect();
         // In trouble everybody is asked.
         if all.is_empty() || self.is_in_trouble {
-            all.extend(topology.replicas.iter().cloned());
+            all.extend(topology.replicas.iter().map(|replica| replica.endpoint.clone()));
             all.extend(self.seeds.iter().cloned());
         }
         self.turn = self.turn.wrapping_add(1);

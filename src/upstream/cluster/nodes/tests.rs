@@ -17,10 +17,18 @@ fn lines_of_all_versions_are_understood() {
                 aaaa :0@0 master,noaddr - 0 0 0 disconnected\n\
                 \n\
                 rubbish\n";
-    let seen = parse(text, &at("n1", 1));
+    let mut seen = parse(text, &at("n1", 1));
+    let named: Vec<(String, String)> = seen
+        .iter_mut()
+        .map(|seen| (std::mem::take(&mut seen.id), std::mem::take(&mut seen.follows)))
+        .collect();
+    assert_eq!(named[0], ("07c3".to_owned(), "e7d1".to_owned()));
+    assert_eq!(named[1], ("67ed".to_owned(), "-".to_owned()));
     let primary = |endpoint, epoch, slots: &[(u16, u16)]| Seen {
         endpoint,
         is_primary: true,
+        id: String::new(),
+        follows: String::new(),
         is_failed: false,
         epoch,
         slots: slots.to_vec(),
