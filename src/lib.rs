@@ -35,7 +35,11 @@
 //! reply comes to `proxy::cluster::redirect` before anybody else sees it: a `MOVED` or `ASK` is sent again to the node that it
 //! names, on that node's connection, while its client waits with everything else. `upstream::cluster::watch` asks the nodes
 //! what has gone where; `server::upstream` publishes it, and only then voids what was read from the nodes concerned.
-
+//!
+//! # The walk to a replica
+//! Where the operator lets replicas answer reads, `upstream::readers` looks at each of them, and each worker's tick has
+//! `proxy::readers` choose those that reads are spread over. A read then takes one of their connections instead of the primary's, on
+//! the walk of a GET; what the replica refuses, or takes with it when it is lost, `proxy::replies` sends to the primary.
 //!
 //! # The walk of a failure
 //! `upstream::connection` finds out that its node fails (no connection, silence, no RESP) and tells `upstream::breaker`, of

@@ -6,7 +6,7 @@ pub mod below;
 pub mod hits;
 mod several;
 
-pub use several::MOST_KEYS;
+pub use several::{MOST_KEYS, send_filling};
 
 use std::rc::Rc;
 

@@ -14,7 +14,7 @@ use super::cluster::NO_SLOT;
 use super::request::{Request, Road};
 use super::worker::{Link, Worker};
 use crate::cache::name_hash;
-use crate::command::Access;
+use crate::command::{Access, Spec};
 use crate::upstream::cluster::NodeId;
 use crate::upstream::readers::Readers;
 
@@ -98,7 +98,7 @@ impl Reading {
 #[inline]
 pub fn link(worker: &Worker, client: &Client, request: &Request<'_>) -> Option<Rc<Link>> {
     let reading = worker.reading.as_ref()?;
-    if request.spec.access != Access::Read || request.spec.runs_code() {
+    if !is_pure_read(request.spec) {
         return None;
     }
     let mut first = None;
@@ -106,6 +106,12 @@ pub fn link(worker: &Worker, client: &Client, request: &Request<'_>) -> Option<R
         first.get_or_insert(name);
     });
     link_for(worker, reading, client, request.slot, first?)
+}
+
+/// Whether a replica can do it as well as the primary.
+pub fn is_pure_read(spec: &Spec) -> bool {
+    // What TOUCH changes is how soon the primary evicts the key.
+    spec.access == Access::Read && !spec.runs_code() && &*spec.name != "touch"
 }
 
 /// The same for a read of this name.

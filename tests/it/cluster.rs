@@ -94,3 +94,26 @@ fn a_slot_that_moves_is_followed_and_nothing_stale_is_shown() {
     });
     assert!(proxy.metric("nearcache_redirects_total", &[]).unwrap_or(0.0) >= 3.0);
 }
+
+#[test]
+fn an_idle_proxy_has_one_connection_for_each_worker_and_primary() {
+    let cluster = Cluster::with(3, true, &[]);
+    let proxy = Proxy::before(&cluster.url(), &["--workers", "2"]);
+    let mut clients: Vec<_> = (0..20).map(|_| proxy.client()).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.expect(&["SET", &format!("k{i}"), "v"], "+OK");
+        client.expect(&["GET", &format!("k{i}")], "$1\r\nv");
+    }
+    // One of them is asked about the cluster, and about commands and their like; the test looks over one more. A replica
+    // counts the link to its primary.
+    let connections = || -> Vec<u64> {
+        let nodes = cluster.nodes.iter();
+        nodes.map(|node| node.info("connected_clients") - 1).collect()
+    };
+    eventually("there are no others", STEP, || {
+        let seen = connections();
+        seen[..3].iter().sum::<u64>() <= 2 * 3 + 2 && seen[3..] == [1; 3]
+    });
+    let seen = connections();
+    assert!(seen[..3].iter().all(|count| *count >= 2), "{seen:?}");
+}

@@ -112,6 +112,7 @@ fn reads_go_to_replicas_and_everything_else_to_the_primary() {
         (&["DBSIZE"][..], "dbsize"),
         (&["EVAL", "return redis.call('STRLEN', KEYS[1])", "1", "k1"], "eval"),
         (&["GETEX", "k1", "PERSIST"], "getex"),
+        (&["TOUCH", "k1", "k2"], "touch"),
         (&["WATCH", "k1"], "watch"),
         (&["UNWATCH"], "unwatch"),
     ] {
@@ -344,6 +345,9 @@ fn sentinel_tells_of_the_replicas_and_a_promoted_one_is_read_from_no_more() {
         watched.fail_over(primary);
     });
     let new = watched.primary_other_than(primary).expect("it was promoted");
+    eventually("the new primary is followed", STEP, || {
+        proxy.metric("nearcache_upstream_switches_total", &[]) >= Some(1.0)
+    });
     eventually("writes go to the new primary", STEP, || {
         client.text(&["SET", "k0", "new"]) == "+OK\r\n"
     });

@@ -10,16 +10,15 @@ use super::View;
 use super::gather::{Gather, Part};
 use super::merge::Merge;
 use super::redirect::Routed;
-use crate::cache::{Asker, LeaseId, Own, Query, Which, name_hash};
+use crate::cache::{Asker, Leasing, Own, Query, Which, name_hash};
 use crate::command::slot::slot;
 use crate::command::{Access, Spec};
 use crate::proxy::client::Client;
-use crate::proxy::flight::FillGuard;
 use crate::proxy::outbox::{Ready, Source, Touched};
 use crate::proxy::read::{self, MOST_KEYS};
 use crate::proxy::readers;
 use crate::proxy::request::{Request, Road, Step, available};
-use crate::proxy::waiter::{Effect, FillKind, Waiter};
+use crate::proxy::waiter::{Effect, Waiter};
 use crate::proxy::worker::{Link, Worker};
 use crate::resp::convert::Rule;
 use crate::resp::request::Args;
@@ -83,7 +82,7 @@ fn split(
             from.push(From::Stale(values));
             continue;
         }
-        let reading = worker.reading.as_ref().filter(|_| request.spec.access == Access::Read);
+        let reading = worker.reading.as_ref().filter(|_| readers::is_pure_read(request.spec));
         let first = group.keys.first().map_or(&b""[..], |at| args.arg(*at));
         if let Some(link) = reading.and_then(|reading| readers::link_for(worker, reading, client, group.slot, first)) {
             from.push(From::Node(link));
@@ -120,7 +119,7 @@ fn split(
         let link = match from {
             From::Node(link) => link,
             From::Stale(values) => {
-                gather.put(worker, index, values, request.now_us);
+                gather.put(worker, index, values.count(worker), request.now_us);
                 continue;
             }
         };
@@ -150,12 +149,12 @@ fn split(
 /// Whence the part of a group comes.
 enum From {
     Node(Rc<Link>),
-    /// Its node cannot be asked: the reply, from what nobody vouches for any more.
-    Stale(Bytes),
+    /// Its node cannot be asked: from what nobody vouches for any more.
+    Stale(Known),
 }
 
 /// Of a group whose node is away, if L1 knows all its values together.
-fn stale_values(worker: &Worker, client: &Client, request: &Request<'_>, group: &Group) -> Option<Bytes> {
+fn stale_values(worker: &Worker, client: &Client, request: &Request<'_>, group: &Group) -> Option<Known> {
     let link = worker.stale_link(0, group.slot)?;
     let state = client.state.borrow();
     let is_first = state.road == Road::Main || state.outbox.is_all_answered();
@@ -186,8 +185,23 @@ fn queries<'a>(request: &Request<'a>, group: &Group) -> Vec<Query<'a>> {
         .collect()
 }
 
-/// The reply for these keys, if L1 knows all their values together; they are counted as hits.
-fn known(worker: &Worker, queries: &[Query<'_>], asker: &Asker) -> Option<Bytes> {
+/// What L1 knows of a group.
+struct Known {
+    reply: Bytes,
+    keys: u64,
+    stale: u64,
+}
+
+impl Known {
+    /// The reply, which is shown now.
+    fn count(self, worker: &Worker) -> Bytes {
+        read::count_hits(worker, self.keys, self.stale);
+        self.reply
+    }
+}
+
+/// The reply for these keys, if L1 knows all their values together.
+fn known(worker: &Worker, queries: &[Query<'_>], asker: &Asker) -> Option<Known> {
     let mut answer = Ready::default();
     encode::array_header(&mut answer.bytes, queries.len());
     let mut stale = 0;
@@ -195,9 +209,10 @@ fn known(worker: &Worker, queries: &[Query<'_>], asker: &Asker) -> Option<Bytes>
         stale += u64::from(view.is_stale);
         read::write_value(&mut answer, &view.value, Version::Resp3);
     });
-    is_known.then(|| {
-        read::count_hits(worker, queries.len() as u64, stale);
-        answer.into_bytes()
+    is_known.then(|| Known {
+        reply: answer.into_bytes(),
+        keys: queries.len() as u64,
+        stale,
     })
 }
 
@@ -229,57 +244,42 @@ fn values(
     part: Part,
 ) {
     let queries = queries(request, group);
-    let counters = worker.counters();
     let is_caching = worker.is_caching(link);
     if is_caching
         && asker.own == Own::Clear
         && queries.len() <= MOST_KEYS
         && let Some(values) = known(worker, &queries, asker)
     {
+        let values = values.count(worker);
         part.gather.put(worker, part.index, values, request.now_us);
         return;
     }
-    let may_lease = is_caching && queries.len() <= MOST_KEYS && !view.cluster.is_moving(group.slot);
-    let leases: Box<[(usize, LeaseId)]> = match may_lease {
-        false => Box::default(),
-        true => queries
-            .iter()
-            .enumerate()
-            .filter_map(|(i, query)| Some((i, worker.shared.cache.lease_only(query, asker)?)))
-            .collect(),
-    };
     if is_caching {
-        counters.l1_misses_total.add(queries.len() as u64);
+        worker.counters().l1_misses_total.add(queries.len() as u64);
     }
-    counters.shared_total.add(1);
-    let hashes: Vec<u64> = queries.iter().map(|query| query.hash).collect();
-    let touched = Touched::from_hashes(&hashes);
-    let guards: Vec<(usize, FillGuard)> = leases
-        .iter()
-        .map(|&(i, lease)| (i, FillGuard::new(worker, lease)))
-        .collect();
+    let leasing = match is_caching && queries.len() <= MOST_KEYS && !view.cluster.is_moving(group.slot) {
+        true => Leasing::Allowed,
+        false => Leasing::Denied,
+    };
     let raw = command(request, group, 1);
-    let nobody = |effect| Waiter {
+    let of_slot = Request {
+        slot: group.slot,
+        ..*request
+    };
+    read::send_filling(worker, link, &of_slot, &raw, (&queries, asker, leasing), |effect| {
+        let routed = Routed::new(effect, raw.clone(), group.slot, request.now_us);
+        nobody(routed.part(part).effect())
+    });
+}
+
+/// The parts of a gathering know who waits for them.
+fn nobody(effect: Effect) -> Waiter {
+    Waiter {
         to: None,
         version: Version::Resp3,
         rule: Rule::General,
         effect,
-    };
-    link.send_with(request.now_us, |out, expect| {
-        out.extend_from_slice(&raw);
-        let effect = Effect::Mget { touched, leases };
-        let routed = Routed::new(effect, raw, group.slot, request.now_us);
-        expect(nobody(routed.part(part).effect()));
-        for (i, guard) in guards {
-            let mut raw = Vec::new();
-            encode::command(&mut raw, [&b"PTTL"[..], queries[i].name].into_iter());
-            out.extend_from_slice(&raw);
-            let effect = Effect::FillTtl(guard, FillKind::Payload);
-            expect(nobody(
-                Routed::new(effect, raw.into(), group.slot, request.now_us).effect(),
-            ));
-        }
-    });
+    }
 }
 
 fn plain(worker: &Worker, link: &Link, request: &Request<'_>, group: &Group, kind: Kind, part: Part) {
@@ -294,12 +294,7 @@ fn plain(worker: &Worker, link: &Link, request: &Request<'_>, group: &Group, kin
     let routed = Routed::new(effect, raw.clone(), group.slot, request.now_us).part(part);
     link.send_with(request.now_us, |out, expect| {
         out.extend_from_slice(&raw);
-        expect(Waiter {
-            to: None,
-            version: Version::Resp3,
-            rule: Rule::General,
-            effect: routed.effect(),
-        });
+        expect(nobody(routed.effect()));
     });
 }
 

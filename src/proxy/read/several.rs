@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::{count_hits, missed, write_view};
-use crate::cache::{Asker, LeaseId, LinkId, Own, Query, ViewValue, Which, name_hash};
+use crate::cache::{Asker, LeaseId, Leasing, LinkId, Own, Query, ViewValue, Which, name_hash};
 use crate::proxy::client::{Client, State};
 use crate::proxy::flight::FillGuard;
 use crate::proxy::outbox::{Outbox, Ready, Source, Touched};
@@ -36,7 +36,6 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
         floor_us: *floor_us,
         takes_stale: false,
     };
-    let cache = &worker.shared.cache;
     let counters = worker.counters();
     if show(worker, outbox, &queries, &asker, *version, request) {
         return Step::DONE;
@@ -49,46 +48,70 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
         drop(state);
         return pin(client, Reason::Bulk);
     }
-    let leases: Box<[(usize, LeaseId)]> = if keys > MOST_KEYS || worker.is_moving(request.slot) {
-        Box::default()
-    } else {
-        queries
-            .iter()
-            .enumerate()
-            .filter_map(|(i, query)| Some((i, cache.lease_only(query, &asker)?)))
-            .collect()
-    };
     counters.l1_misses_total.add(keys as u64);
-    counters.shared_total.add(1);
     let version = *version;
-    let sequence = outbox.expect(touched.clone(), Source::Sent);
+    let sequence = outbox.expect(touched, Source::Sent);
     drop(state);
-    let guards: Vec<(usize, FillGuard)> = leases
-        .iter()
-        .map(|&(i, lease)| (i, FillGuard::new(worker, lease)))
-        .collect();
-    link.send_with(request.now_us, |out, expect| {
-        out.extend_from_slice(request.raw);
-        let effect = Effect::Mget { touched, leases };
-        expect(Waiter {
+    let leasing = match keys > MOST_KEYS || worker.is_moving(request.slot) {
+        true => Leasing::Denied,
+        false => Leasing::Allowed,
+    };
+    send_filling(
+        worker,
+        link,
+        request,
+        request.raw,
+        (&queries, &asker, leasing),
+        |effect| Waiter {
             to: Some((Rc::clone(client), sequence)),
             version,
             rule: Rule::General,
             effect: request.routed(effect, || Bytes::copy_from_slice(request.raw)),
-        });
+        },
+    );
+    Step::DONE
+}
+
+/// Sends a read of several strings, which is `raw`, and behind it a `PTTL` for each of those that it may fill. `read` makes
+/// what waits for the first reply. The request tells slot and time.
+pub fn send_filling(
+    worker: &Rc<Worker>,
+    link: &Link,
+    request: &Request<'_>,
+    raw: &[u8],
+    (queries, asker, leasing): (&[Query<'_>], &Asker, Leasing),
+    read: impl FnOnce(Effect) -> Waiter,
+) {
+    let lease = |query| worker.shared.cache.lease_only(query, asker);
+    let leases: Box<[(usize, LeaseId)]> = match leasing {
+        Leasing::Denied => Box::default(),
+        Leasing::Allowed => (0..)
+            .zip(queries)
+            .filter_map(|(i, query)| Some((i, lease(query)?)))
+            .collect(),
+    };
+    let guards: Vec<(usize, FillGuard)> = leases
+        .iter()
+        .map(|&(i, lease)| (i, FillGuard::new(worker, lease)))
+        .collect();
+    let hashes: Vec<u64> = queries.iter().map(|query| query.hash).collect();
+    let touched = Touched::from_hashes(&hashes);
+    worker.counters().shared_total.add(1);
+    link.send_with(request.now_us, |out, expect| {
+        out.extend_from_slice(raw);
+        expect(read(Effect::Mget { touched, leases }));
         for (i, guard) in guards {
             let start = out.len();
-            encode::command(out, [&b"PTTL"[..], request.args.arg(i + 1)].into_iter());
+            encode::command(out, [&b"PTTL"[..], queries[i].name].into_iter());
             let effect = Effect::FillTtl(guard, FillKind::Payload);
             expect(Waiter {
                 to: None,
-                version,
+                version: Version::Resp3,
                 rule: Rule::General,
                 effect: request.routed(effect, || Bytes::copy_from_slice(&out[start..])),
             });
         }
     });
-    Step::DONE
 }
 
 /// The same from entries that may be stale, or nothing. True: answered.

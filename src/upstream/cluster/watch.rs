@@ -165,8 +165,8 @@ impl Watcher {
             return Err((endpoint, format!("CLUSTER NODES is refused: {error}{remedy}")));
         }
         let text = String::from_utf8_lossy(reply::text(&frame).unwrap_or_default());
-        if self.asked == 1 && nodes::has_hostnames(&text) {
-            // It is a setting of the node, and the same for all of them.
+        // A setting of each node, taken for the same in all of them, and once: by another name a node would be another node.
+        if self.cluster.version() == 0 && nodes::has_hostnames(&text) {
             match exchange.ask(&[b"CLUSTER", b"SLOTS"], self.timeout).await {
                 Ok(slots) => self.cluster.prefer(nodes::preferred(&slots)),
                 Err(error) => return Err((endpoint, error.to_string())),
