@@ -55,12 +55,9 @@ pub fn cached(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request
     }
 }
 
-/// While the upstream cannot be asked: tries to answer a cacheable read from an entry, even if nobody vouches for it any more.
+/// With `cache.max_stale`, while the upstream cannot be asked: tries to answer a cacheable read from an entry, even if nobody vouches for it any more.
 /// True: answered.
 pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> bool {
-    if worker.shared.config.cache.max_stale.is_none() {
-        return false;
-    }
     let (db, is_first) = {
         let state = client.state.borrow();
         (state.db, state.road == Road::Main || state.outbox.is_all_answered())

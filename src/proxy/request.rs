@@ -210,14 +210,15 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
         return pin(client, Reason::Side);
     }
     // What L1 still has is shown before the client is told that the upstream is away.
-    if request.spec.cache.is_kept() && read::stale(worker, client, request) {
+    let is_kept = request.spec.cache.is_kept();
+    if is_kept && worker.shared.config.cache.max_stale.is_some() && read::stale(worker, client, request) {
         return Step::DONE;
     }
     let link = match available(worker, client, road, request.slot) {
         Ok(link) => link,
         Err(step) => return step,
     };
-    if request.spec.cache.is_kept() && worker.is_caching(&link) {
+    if is_kept && worker.is_caching(&link) {
         return read::cached(worker, client, &link, request);
     }
     forward(worker, client, &link, request)
@@ -264,6 +265,18 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road, slot: u16
         }
     };
     drop(state);
+    if !link.is_open() {
+        refuse_or_wait(worker, client, &link)?;
+    }
+    if road == Road::Scripts {
+        worker.script_is_coming();
+    }
+    Ok(link)
+}
+
+/// The connection is closed to requests, or full.
+#[cold]
+fn refuse_or_wait(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>) -> Result<(), Step> {
     if let Err(failure) = link.availability() {
         worker.counters().l2_errors_total.add(1);
         client
@@ -285,10 +298,7 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road, slot: u16
         link.wake_when_room(waker);
         return Err(Step::Wait);
     }
-    if road == Road::Scripts {
-        worker.script_is_coming();
-    }
-    Ok(link)
+    Ok(())
 }
 
 /// Sends a request as it is; what it touches is dealt with when its reply comes.

@@ -213,6 +213,12 @@ impl<S: Sink> Connection<S> {
         }
     }
 
+    /// Whether it takes requests and has room for one: nothing else need be asked before `send`.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.is_taking() && !self.target.breaker().is_cut() && !self.is_full()
+    }
+
     /// Whether the server cannot be asked on it now: there is no connection, or the breaker is open.
     pub fn is_away(&self) -> bool {
         !self.is_up() || self.target.breaker().is_cut()
@@ -262,10 +268,8 @@ impl<S: Sink> Connection<S> {
 
     /// Queues one request, complete and well-formed. The caller has asked `availability`.
     pub fn send(&self, request: &[u8], now_us: u64, waiter: S::Waiter) {
-        self.send_with(now_us, |out, expect| {
-            out.extend_from_slice(request);
-            expect(waiter);
-        });
+        self.queue.borrow_mut().push_one(now_us, request, waiter);
+        self.wake();
     }
 
     /// Queues requests that the closure writes, with one `expect` for each.
