@@ -281,6 +281,24 @@ impl Links {
         })
     }
 
+    /// When a link, lost or not, was last vouched for of which entries may be left; 0: none was.
+    pub fn last_vouched_us(&self) -> u64 {
+        let links = (0..self.len()).filter_map(|index| self.at(index));
+        links
+            .map(|l| {
+                let is_stale = l.life.load(Ordering::Acquire) >> 32 != 0;
+                let past_us = if is_stale {
+                    l.stale_vouched_us.load(Ordering::Acquire)
+                } else {
+                    0
+                };
+                let fresh_until_us = l.fresh_until_us.load(Ordering::Acquire);
+                past_us.max(fresh_until_us.saturating_sub(self.bound_us))
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
     #[inline]
     fn link(&self, link: LinkId) -> Option<&Link> {
         self.at(link.0.into())
