@@ -31,6 +31,7 @@ use crate::resp::limits::{Limits, ProtocolError};
 use crate::resp::reply::FrameScanner;
 use crate::resp::request::{Args, Scan};
 use crate::resp::stream::Streamed;
+use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
 use crate::upstream::pool::Lent;
 
@@ -84,7 +85,7 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         let state = session.client.state.borrow();
         (state.version, state.db)
     };
-    let lane = match reason {
+    let mut lane = match reason {
         Reason::Bulk | Reason::Large => Lane::enter(session).await,
         _ => None,
     };
@@ -101,7 +102,8 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
             None,
         );
     };
-    let mut lent = match pool.take(version, db, answer_within).await {
+    let taken = lane::kept_while(&mut lane, pool.take(version, db, answer_within)).await;
+    let mut lent = match taken {
         Ok(lent) => lent,
         Err(error) => {
             let text = reason_of(session, place, &error);
@@ -131,6 +133,7 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
     let upstream_id = lent.id;
     let mut pipe = Pipe {
         lent,
+        target: Rc::clone(pool.target()),
         lane,
         pinned,
         has_started: false,
@@ -186,6 +189,8 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
 
 struct Pipe {
     lent: Lent,
+    /// The node at its other end.
+    target: Rc<Target>,
     /// The place of a large transfer, while it is fast.
     lane: Option<Lane>,
     pinned: Pinned,

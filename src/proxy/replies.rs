@@ -421,7 +421,8 @@ impl Sink for LinkSink {
                 } else {
                     answered_us
                 };
-                worker.shared.links.answered(self.link, vouched_us);
+                let received_us = self.received_us.get();
+                worker.shared.links.answered_at(self.link, vouched_us, received_us);
             }
             let us = self.received_us.get().saturating_sub(answered_us);
             worker.counters().l2_durations.add_batch(us * answers, answers);

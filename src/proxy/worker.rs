@@ -56,6 +56,8 @@ pub struct Worker {
     pub target: Rc<Target>,
     /// Of the node that is the upstream; what leads to an earlier one is given up.
     pub generation: Cell<u32>,
+    /// Openings of breakers of which its clients know.
+    openings: Cell<u64>,
     pub clients: RefCell<Slab<Rc<Client>>>,
     /// What it knows of the cluster, where the upstream is one.
     pub cluster: Option<View>,
@@ -114,6 +116,7 @@ impl Worker {
                 target.generation()
             }),
             cluster: shared.cluster.as_ref().map(|cluster| View::new(Arc::clone(cluster))),
+            openings: Cell::new(0),
             target,
             clients: RefCell::default(),
             connections: RefCell::default(),
@@ -161,6 +164,10 @@ impl Worker {
         self.hub.tick(now_us, probe_after, self.shared.pause.until_us());
         self.pool.tick(now_us);
         below::give_up(self, (probe_after.as_micros() as u64).min(MOST_BELOW_US), now_us);
+        let openings = self.target.breaker().openings();
+        if openings != self.openings.replace(openings) {
+            self.look_at_pinned();
+        }
         let version = self.shared.facts_version();
         if version != self.facts_version.replace(version) {
             *self.facts.borrow_mut() = Rc::new(Facts::clone(&self.shared.facts()));
@@ -185,6 +192,15 @@ impl Worker {
         self.pool.clear();
         for (_, client) in self.clients.borrow().iter() {
             client.wake();
+        }
+    }
+
+    /// A node is given up: clients with a connection of their own look whether it is theirs.
+    fn look_at_pinned(&self) {
+        for (_, client) in self.clients.borrow().iter() {
+            if client.meta.is_pinned.load(Relaxed) {
+                client.wake();
+            }
         }
     }
 

@@ -138,6 +138,8 @@ pub struct Timeouts {
     pub write: Duration,
     /// For the reply to a request, whatever else is answered meanwhile.
     pub request: Duration,
+    /// For the answers of the handshake while another connection to the node is up, which then says how silent it may be.
+    pub greet: Duration,
     /// Between attempts to connect: the first pause, and the longest.
     pub back_off: (Duration, Duration),
     /// Between calls of `tick`.
@@ -378,7 +380,7 @@ impl<S: Sink> Connection<S> {
         let mut losses: u32 = 0;
         loop {
             let (begun_us, known) = (clock::now_us(), self.target.generation());
-            match self.target.open(self.greeting).await {
+            match self.target.open(self.greeting_now()).await {
                 Ok((
                     stream,
                     Greeted {
@@ -390,7 +392,9 @@ impl<S: Sink> Connection<S> {
                     self.sink.reached(generation);
                     self.begin(&tracking, begun_us);
                     let up = Instant::now();
+                    let counted = self.target.breaker().connected();
                     let Ending { why, failed_since_us } = self.pump(stream).await;
+                    drop(counted);
                     tracing::warn!(upstream = %self.target.node(), db = self.greeting.db, reason = %why, "upstream connection lost");
                     self.target.doubt();
                     if let Some(since_us) = failed_since_us {
@@ -430,6 +434,14 @@ impl<S: Sink> Connection<S> {
                 }
             }
         }
+    }
+
+    fn greeting_now(&self) -> Greeting {
+        let mut greeting = self.greeting;
+        if self.target.breaker().is_connected() {
+            greeting.answer_within = greeting.answer_within.max(self.timeouts.greet);
+        }
+        greeting
     }
 
     /// The handshake, begun at this time (µs), is done. With `end`, `arrived` and `take_unsent` this is what the task does

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -37,6 +38,9 @@ pub struct Target {
     pub connect_timeout: Duration,
     /// Places for handshakes of connections of which there may be thousands, see [`DIALS_AT_ONCE`].
     pub dials: Arc<Semaphore>,
+    /// Where nodes are probed whose breaker is open: the runtime in which this was made, which outlives those of the workers
+    /// and does nothing that takes long.
+    control: Option<Handle>,
 }
 
 /// A server keeps few connections waiting until it accepts them (`tcp-backlog`, 511 by default). One too many is not
@@ -83,6 +87,8 @@ pub enum DialError {
     Protocol(String),
     /// What went wrong with TLS, and what to do about it.
     Tls(String),
+    /// No answer to the handshake of TLS.
+    TlsTimeout(Duration),
     /// Sentinel has not named a node, and why.
     Unknown(String),
     /// The node that Sentinel named says that it is something else.
@@ -101,6 +107,12 @@ impl fmt::Display for DialError {
             DialError::Refused { request, error } => write!(f, "{request} was refused: {error}"),
             DialError::Protocol(what) => write!(f, "not a Redis server? {what}"),
             DialError::Tls(what) => write!(f, "TLS: {what}"),
+            DialError::TlsTimeout(after) => write!(
+                f,
+                "TLS: no answer to the handshake within {} ms; {}",
+                after.as_millis(),
+                tls::NO_TLS
+            ),
             DialError::Unknown(why) => f.write_str(why),
             DialError::NotPrimary(role) => {
                 write!(
@@ -215,6 +227,7 @@ impl Target {
             breaker: Arc::new(Breaker::new(breaker)),
             connect_timeout,
             dials: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
+            control: Handle::try_current().ok(),
         }
     }
 
@@ -270,11 +283,15 @@ impl Target {
     }
 
     /// An attempt to get something from the node of this generation, begun at this time (µs), has come to nothing by the node's
-    /// fault. Called within a runtime, which then has to probe the node.
+    /// fault. Called within a runtime, unless the target was made in one.
     pub fn failed(&self, generation: u32, begun_us: u64, why: &str) {
         // What an earlier node has failed at says nothing about this one.
         if generation == self.generation() && self.breaker.failed(generation, begun_us, why) {
-            tokio::spawn(breaker::tend(self.clone()));
+            let tended = breaker::tend(self.clone());
+            match &self.control {
+                Some(control) => drop(control.spawn(tended)),
+                None => drop(tokio::spawn(tended)),
+            }
         }
     }
 
@@ -323,6 +340,7 @@ impl Target {
         let opened = self.dial(greeting).await;
         if let Err(error) = &opened
             && breaker::is_failure(error)
+            && !(breaker::is_silence(error) && self.breaker.is_connected())
         {
             let why = error.server_state().unwrap_or_else(|| error.to_string());
             self.failed(generation, begun_us, &why);
@@ -392,7 +410,10 @@ impl Access {
                 socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
                 match &self.tls {
                     None => Ok(Stream::Tcp(stream)),
-                    Some(tls) => tls.connect(stream, host, deadline).await.map_err(DialError::Tls),
+                    Some(tls) => match timeout_at(deadline, tls.connect(stream, host)).await {
+                        Ok(connected) => connected.map_err(DialError::Tls),
+                        Err(_) => Err(DialError::TlsTimeout(within)),
+                    },
                 }
             }
             Endpoint::Unix(path) => {

@@ -83,6 +83,11 @@ impl Pool {
         }
     }
 
+    /// Where its connections lead.
+    pub fn target(&self) -> &Rc<Target> {
+        &self.target
+    }
+
     /// A clean connection that speaks `version` and is in database `db`, or in any. The answers of its handshake are awaited
     /// for so long.
     pub async fn take(&self, version: Version, db: Option<u32>, answer_within: Duration) -> Result<Lent, PoolError> {
@@ -113,11 +118,18 @@ impl Pool {
             tracking: Tracking::Off,
             answer_within,
         };
-        let (stream, greeted) = {
+        let opening = async {
             let turn = tokio::time::timeout(answer_within, self.target.dials.acquire()).await;
-            let _turn = turn.map_err(|_| PoolError::Dial(DialError::Timeout(answer_within)))?;
-            self.target.open(greeting).await.map_err(PoolError::Dial)?
+            let _turn = turn.map_err(|_| DialError::Timeout(answer_within))?;
+            self.target.open(greeting).await
         };
+        let opened = tokio::select! {
+            biased;
+            opened = opening => opened,
+            // Whoever waits is not to wait longer than who comes now.
+            cut = self.target.breaker().opened() => Err(DialError::Cut(cut)),
+        };
+        let (stream, greeted) = opened.map_err(PoolError::Dial)?;
         Ok(Lent {
             stream,
             version,

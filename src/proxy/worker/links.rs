@@ -227,6 +227,7 @@ impl Worker {
             read: timeouts.read,
             write: timeouts.write,
             request: timeouts.request,
+            greet: timeouts.read,
             back_off: (timeouts.reconnect_min, timeouts.reconnect_max),
             tick: self.tick_period(),
         }

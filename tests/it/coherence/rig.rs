@@ -119,13 +119,15 @@ impl Rig {
             true => Some(disk::open(START_US)).unzip(),
             false => (None, None),
         };
-        let shared = shared(scenario, workers, shards, l3);
+        let is_by_turn = scenario.is_broadcast && mutant != Some(Mutant::BroadcastAsTracking);
+        let shared = shared(scenario, workers, shards, l3, is_by_turn);
         let names = [b"k0".to_vec(), b"k1".to_vec()];
         let first = [Some(1), if random.bool() { Some(2) } else { None }];
         let mut server = Server::new(2 * workers + scenario.sessions.len(), names, first, START_US);
         server.joins_pushes = mutant == Some(Mutant::FirstKeyOnly) || random.u8(0..4) == 0;
-        let nowhere =
-            (mutant == Some(Mutant::PinnedPassesNothing)).then(|| Worker::new(0, self::shared(scenario, 1, 1, None)));
+        server.is_broadcast = scenario.is_broadcast;
+        let nowhere = (mutant == Some(Mutant::PinnedPassesNothing))
+            .then(|| Worker::new(0, self::shared(scenario, 1, 1, None, is_by_turn)));
         let facts = shared.facts();
         let workers: Vec<Rc<Worker>> = (0..workers)
             .map(|w| Worker::new(w as u16, Arc::clone(&shared)))
@@ -658,7 +660,7 @@ impl Session {
 
 const L1_BYTES: usize = 1 << 20;
 
-fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>) -> Arc<Shared> {
+fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>, is_by_turn: bool) -> Arc<Shared> {
     let mut config = Config {
         workers,
         ..Config::default()
@@ -671,7 +673,8 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>) ->
         Some(ms) => Duration::from_millis(ms),
         None => config.upstream_timeouts.read,
     };
-    let links = Arc::new(Links::new(scenario.bound_ms * 1000));
+    let links = Links::new(scenario.bound_ms * 1000);
+    let links = Arc::new(if is_by_turn { links.by_turn() } else { links });
     let l1 = L1Config {
         budget_bytes: L1_BYTES,
         shards: Some(shards),

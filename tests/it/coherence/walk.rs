@@ -26,6 +26,7 @@ enum Action {
     Issue(usize),
     Turn(usize),
     Serve(usize),
+    EndTurn,
     Arrive(usize),
     OwnArrive(usize),
     ScriptsArrive(usize),
@@ -57,6 +58,7 @@ impl Action {
             self,
             Turn(_)
                 | Serve(_)
+                | EndTurn
                 | Arrive(_)
                 | OwnArrive(_)
                 | ScriptsArrive(_)
@@ -271,6 +273,9 @@ impl Walk<'_> {
                 actions.push(Action::Probe(w));
             }
         }
+        if rig.server.is_in_turn() {
+            actions.push(Action::EndTurn);
+        }
         if !rig.server.orphans.is_empty() {
             actions.extend([Action::Orphan, Action::DropOrphans]);
         }
@@ -335,6 +340,10 @@ impl Walk<'_> {
             Action::Serve(c) => {
                 let what = self.rig.server.serve(c);
                 self.tell(|| format!("    the server executes {what}"));
+                Ok(())
+            }
+            Action::EndTurn => {
+                self.rig.server.end_turn();
                 Ok(())
             }
             Action::Arrive(w) => {
