@@ -251,13 +251,20 @@ impl Links {
     /// it filled in the epoch that ends is stale. Called by its owner.
     pub fn lost(&self, link: LinkId) {
         if let Some(l) = self.link(link) {
+            // A connection over which nothing was vouched for has filled nothing: what was stale before it stays so.
+            let is_idle = l.answered_us.load(Ordering::Relaxed) == 0;
+            let (_, stale) = halves(l.life.load(Ordering::Acquire));
+            if is_idle && stale != 0 {
+                l.live(|epoch, stale| (next(epoch), stale));
+                return;
+            }
             let fresh_until_us = l.fresh_until_us.load(Ordering::Relaxed);
             l.stale_vouched_us
                 .store(fresh_until_us.saturating_sub(self.bound_us), Ordering::Release);
             // The epoch first: whoever reads an `answered_us` written from here on, the 0 or any later one, then reads
             // the new epoch. In the other order an answer of the new life could stand beside the epoch of the old one
             // and vouch for what nobody watches any more.
-            l.live(|epoch| (next(epoch), epoch));
+            l.live(|epoch, _| (next(epoch), epoch));
             l.answered_us.store(0, Ordering::Release);
             l.fresh_until_us.store(0, Ordering::Release);
             l.turn_sent_us.store(0, Ordering::Relaxed);
@@ -269,7 +276,7 @@ impl Links {
     /// anything that comes by the new connection is shown.
     pub fn regained(&self, link: LinkId) {
         if let Some(l) = self.link(link) {
-            l.live(|epoch| (epoch, 0));
+            l.live(|epoch, _| (epoch, 0));
         }
     }
 
@@ -277,7 +284,7 @@ impl Links {
     /// connection itself is well. Called by its owner.
     pub fn void_all(&self, link: LinkId) {
         if let Some(l) = self.link(link) {
-            l.live(|epoch| (next(epoch), 0));
+            l.live(|epoch, _| (next(epoch), 0));
         }
     }
 
@@ -285,7 +292,7 @@ impl Links {
     pub fn forget_stale(&self) {
         for index in 0..self.len() {
             if let Some(l) = self.at(index) {
-                l.live(|epoch| (epoch, 0));
+                l.live(|epoch, _| (epoch, 0));
             }
         }
     }
@@ -295,7 +302,7 @@ impl Links {
     pub fn void_everything(&self) {
         for index in 0..self.len() {
             if let Some(l) = self.at(index) {
-                l.live(|epoch| (next(epoch), 0));
+                l.live(|epoch, _| (next(epoch), 0));
             }
         }
     }
@@ -320,7 +327,7 @@ impl Links {
         // In this order: a time that belongs to a later loss is then seen together with the life after that one.
         self.link(link).map_or_else(Past::default, |l| Past {
             vouched_us: l.stale_vouched_us.load(Ordering::Acquire),
-            epoch: (l.life.load(Ordering::Acquire) >> 32) as u32,
+            epoch: halves(l.life.load(Ordering::Acquire)).1,
         })
     }
 
@@ -364,14 +371,20 @@ impl Link {
         self.life.load(Ordering::Acquire) as u32
     }
 
-    /// From the epoch, the epoch and the stale one that come after it.
-    fn live(&self, after: impl Fn(u32) -> (u32, u32)) {
+    /// From the epoch and the stale one, those that come after them.
+    fn live(&self, after: impl Fn(u32, u32) -> (u32, u32)) {
         let change = |life: u64| {
-            let (epoch, stale) = after(life as u32);
+            let (epoch, stale) = halves(life);
+            let (epoch, stale) = after(epoch, stale);
             Some(u64::from(stale) << 32 | u64::from(epoch))
         };
         let _ = self.life.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
     }
+}
+
+/// The epoch and the stale one.
+fn halves(life: u64) -> (u32, u32) {
+    (life as u32, (life >> 32) as u32)
 }
 
 /// 0 is "no epoch".

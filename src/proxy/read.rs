@@ -6,6 +6,8 @@ pub mod below;
 pub mod hits;
 mod several;
 
+pub use several::MOST_KEYS;
+
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -123,7 +125,7 @@ fn peek(worker: &Worker, client: &Client, link: LinkId, request: &Request<'_>, s
 }
 
 /// So many keys were answered for from L1, of these so many from stale entries.
-fn count_hits(worker: &Worker, keys: u64, stale: u64) {
+pub fn count_hits(worker: &Worker, keys: u64, stale: u64) {
     let counters = worker.counters();
     counters.l1_hits_total.add(keys);
     if stale > 0 {

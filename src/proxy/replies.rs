@@ -99,8 +99,11 @@ impl LinkSink {
         self.received_us.get()
     }
 
-    /// The node has served a request of its slot that was sent at this time.
-    pub fn vouched(&self, sent_us: u64) {
+    /// The node has served a request of its slot that was sent at this time; its reply has not been shown yet.
+    pub fn vouched(&self, worker: &Worker, sent_us: u64) {
+        if self.vouched_us.get() == 0 && self.is_vouching() {
+            worker.shared.links.regained(self.link);
+        }
         self.vouched_us.set(self.vouched_us.get().max(sent_us));
     }
 
@@ -273,7 +276,8 @@ impl Sink for LinkSink {
     type Waiter = Waiter;
 
     fn reached(&self, generation: u32) {
-        if let Some(worker) = self.worker.upgrade() {
+        // Where there are several nodes nobody is the one and only, of whom there are generations.
+        if let Some(worker) = self.worker.upgrade().filter(|_| self.node.is_none()) {
             worker.shared.links.reached(self.link, generation);
         }
     }
@@ -283,7 +287,10 @@ impl Sink for LinkSink {
         if !self.is_vouching() {
             return;
         }
-        worker.shared.links.regained(self.link);
+        // A node that the others have cut off from the cluster takes connections, too.
+        if self.node.is_none() {
+            worker.shared.links.regained(self.link);
+        }
         let state = match tracking {
             TrackingState::Refused(error) => {
                 tracing::warn!(
@@ -455,13 +462,7 @@ impl Sink for LinkSink {
         }
         if matches!(failure, Failure::Lost(_)) {
             self.void_unknown(&worker, waiter.effect.own());
-            let part = match &waiter.effect {
-                Effect::Routed(routed) => routed.part.as_ref(),
-                _ => None,
-            };
-            let client = waiter.to.as_ref().map(|(client, _)| client);
-            let client = client.or(part.map(|part| &part.gather.client));
-            if let Some(client) = client.filter(|_| !self.is_vouching()) {
+            if let Some((client, _)) = waiter.client().filter(|_| !self.is_vouching()) {
                 // A script may have written what it did not declare.
                 client.state.borrow_mut().floor_us = clock::now_us();
             }
@@ -485,37 +486,23 @@ impl Sink for LinkSink {
         let flight;
         let none = [];
         // Who asks for what, and the flights that others have joined, each by the place of its key.
-        let (to, touched, flights): (_, _, &[(usize, LeaseId)]) = match lost {
-            [
-                Waiter {
-                    to,
-                    effect: Effect::Read(touched),
-                    ..
-                },
-            ] => (to, touched, &none),
-            [
-                Waiter {
-                    to,
-                    effect: Effect::Mget { touched, leases },
-                    ..
-                },
-                ..,
-            ] => (to, touched, leases),
-            [
-                Waiter {
-                    effect: Effect::FillRead(lease, hash),
-                    ..
-                },
-                Waiter { to, .. },
-            ] => {
+        let Some((first, rest)) = lost.split_first() else {
+            return false;
+        };
+        let (asked, touched, flights): (_, _, &[(usize, LeaseId)]) = match (first.effect.own(), rest) {
+            (Effect::Read(touched), []) => (first, touched, &none),
+            (Effect::Mget { touched, leases }, _) => (first, touched, leases),
+            (Effect::FillRead(lease, hash), [ttl]) => {
                 one = Touched::One(*hash);
                 flight = [(0, *lease)];
-                (to, &one, &flight)
+                (ttl, &one, &flight)
             }
             _ => return false,
         };
-        let Some((client, sequence)) = to else { return false };
-        if !client.state.borrow().outbox.may_go_again(*sequence, touched) {
+        let Some((client, sequence)) = asked.client() else {
+            return false;
+        };
+        if !client.state.borrow().outbox.may_go_again(sequence, touched) {
             return false;
         }
         for (key, lease) in flights {

@@ -22,6 +22,20 @@ pub struct Waiter {
     pub effect: Effect,
 }
 
+impl Waiter {
+    /// Whose request it is, or a part of it, and as which of his answers.
+    pub fn client(&self) -> Option<(&Rc<Client>, u64)> {
+        match (&self.to, &self.effect) {
+            (Some((client, sequence)), _) => Some((client, *sequence)),
+            (None, Effect::Routed(routed)) => {
+                let part = routed.part.as_ref()?;
+                Some((&part.gather.client, part.gather.sequence))
+            }
+            (None, _) => None,
+        }
+    }
+}
+
 pub enum Effect {
     /// L1 has nothing to do with it.
     None,

@@ -369,7 +369,7 @@ pub(super) async fn tend(target: Target) {
         };
         if is_other || target.generation() != generation {
             breaker.close();
-            tracing::info!(upstream = %target.node(), was = %node, "breaker closed: another node is the upstream");
+            tracing::info!(upstream = %target.node(), was = %node, "breaker closed: the node is not the upstream any more");
             return;
         }
         breaker.begin_probe();

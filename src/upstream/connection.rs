@@ -280,6 +280,12 @@ impl<S: Sink> Connection<S> {
         self.wake();
     }
 
+    /// The same for what has waited elsewhere since an earlier time, from which its deadline is counted.
+    pub fn send_begun(&self, now_us: u64, begun_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
+        self.send_with(now_us, write);
+        self.queue.borrow_mut().last_began(begun_us);
+    }
+
     /// Called some times within the staleness bound: asks a quiet link whether it still answers, and gives up one that
     /// has been silent for the read timeout.
     pub fn tick(&self, now_us: u64, probe_after: Duration) {

@@ -231,15 +231,10 @@ impl Target {
         }
     }
 
-    /// Another server, for good, that is spoken to in the same way, now and later.
-    pub fn beside(&self, node: Endpoint) -> Target {
-        let route = Route {
-            generation: 0,
-            node: Ok(node),
-            role: Role::Any,
-        };
+    /// Another server that is spoken to in the same way, now and later.
+    pub fn beside(&self, route: watch::Receiver<Route>) -> Target {
         Target {
-            route: watch::channel(route).1,
+            route,
             breaker: Arc::new(self.breaker.another()),
             dials: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             ..self.clone()

@@ -8,8 +8,8 @@ use crate::net::Stream;
 use crate::resp::reply::FrameScanner;
 
 /// What has arrived and was not taken yet.
-#[derive(Default)]
 pub struct FrameReader {
+    most_bytes: usize,
     input: BytesMut,
     /// Where in the frame at the start of `input` the search for its end goes on.
     scanner: FrameScanner,
@@ -19,7 +19,23 @@ pub struct FrameReader {
 /// Far more than anything that is asked here is answered with.
 const MOST_FRAME_BYTES: usize = 8 << 20;
 
+impl Default for FrameReader {
+    fn default() -> Self {
+        FrameReader::up_to(MOST_FRAME_BYTES)
+    }
+}
+
 impl FrameReader {
+    /// For frames of so many bytes at most.
+    pub fn up_to(most_bytes: usize) -> FrameReader {
+        FrameReader {
+            most_bytes,
+            input: BytesMut::new(),
+            scanner: FrameScanner::default(),
+            scanned: 0,
+        }
+    }
+
     /// The next frame, a push or not. May be given up at any time.
     ///
     /// # Errors
@@ -34,10 +50,10 @@ impl FrameReader {
             if is_complete {
                 return Ok(self.input.split_to(std::mem::take(&mut self.scanned)));
             }
-            if self.input.len() > MOST_FRAME_BYTES {
+            if self.input.len() > self.most_bytes {
                 return Err(DialError::Protocol(format!(
-                    "a reply of more than {} MiB",
-                    MOST_FRAME_BYTES >> 20
+                    "a reply of more than {} bytes",
+                    self.most_bytes
                 )));
             }
             if self.read(stream).await? == 0 {

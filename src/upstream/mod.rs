@@ -14,7 +14,7 @@ pub mod dial;
 pub mod embedded;
 pub mod exchange;
 pub mod facts;
-mod frames;
+pub mod frames;
 pub mod occasional;
 pub mod pool;
 pub mod sentinel;

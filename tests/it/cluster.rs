@@ -2,6 +2,7 @@
 
 mod clients;
 mod commands;
+mod faults;
 mod moves;
 mod silence;
 mod states;

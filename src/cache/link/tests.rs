@@ -207,3 +207,20 @@ fn vouched(links: &Links, link: LinkId) -> (u64, u32) {
     let vouched = links.vouched(link);
     (vouched.answered_us, vouched.epoch)
 }
+
+#[test]
+fn a_connection_over_which_nothing_came_leaves_stale_what_was_stale_before_it() {
+    let links = Links::new(T);
+    let a = links.add().unwrap();
+    links.answered(a, 20);
+    links.lost(a);
+    let before = links.past(a);
+    assert_eq!((before.epoch, before.vouched_us), (1, 20));
+    links.lost(a);
+    assert_eq!((links.past(a), links.epoch(a)), (before, 3));
+    // One that has answered does not.
+    links.regained(a);
+    links.answered(a, 40);
+    links.lost(a);
+    assert_eq!((links.past(a).epoch, links.past(a).vouched_us), (3, 40));
+}

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::merge::{self, Merge};
 use super::scan::Place;
@@ -18,10 +18,12 @@ use crate::proxy::request::{Request, Step};
 use crate::proxy::waiter::Answer;
 use crate::proxy::worker::Worker;
 use crate::resp::convert::Rule;
-use crate::resp::reply::{self, FrameScanner};
+use crate::resp::reply;
 use crate::resp::request::Args;
 use crate::resp::{Version, encode};
 use crate::upstream::cluster::{NodeId, nodes};
+use crate::upstream::dial::DialError;
+use crate::upstream::frames::FrameReader;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
@@ -137,46 +139,41 @@ struct Asked {
 
 impl Asked {
     async fn run(&self, worker: &Rc<Worker>, primaries: Vec<NodeId>, plan: Plan) -> Bytes {
-        let raw = encoded(&self.words);
-        let patience = worker.shared.config.upstream_timeouts.read;
+        let question = Question::new(worker, encoded(&self.words));
         match plan {
-            Plan::Every(merge) => self.every(worker, primaries, raw, patience, &merge).await,
+            Plan::Every(merge) => self.every(worker, primaries, question, &merge).await,
             Plan::Wait(length) => {
                 // A server waits for what the connection wrote last, and a PING counts as the newest.
-                let raw = [b"*1\r\n$4\r\nPING\r\n", &raw[..]].concat().into();
-                self.every(worker, primaries, raw, patience.saturating_add(length), &Merge::Least)
-                    .await
+                let question = Question {
+                    raw: [b"*1\r\n$4\r\nPING\r\n", &question.raw[..]].concat().into(),
+                    replies: 2,
+                    patience: question.patience.saturating_add(length),
+                };
+                self.every(worker, primaries, question, &Merge::Least).await
             }
             Plan::AnyNonNull => {
                 let mut left = primaries;
                 let mut found = Bytes::from_static(b"_\r\n");
                 while !left.is_empty() {
                     let node = left.swap_remove(fastrand::usize(..left.len()));
-                    found = ask(worker, node, &raw, patience).await;
+                    found = ask(worker, node, &question).await;
                     if found[..] != *b"_\r\n" {
                         break;
                     }
                 }
                 found
             }
-            Plan::Scan => self.scan(worker, patience).await,
+            Plan::Scan => self.scan(worker).await,
             Plan::Refused(error) => error_frame(error),
         }
     }
 
-    async fn every(
-        &self,
-        worker: &Rc<Worker>,
-        primaries: Vec<NodeId>,
-        raw: Bytes,
-        patience: Duration,
-        merge: &Merge,
-    ) -> Bytes {
+    async fn every(&self, worker: &Rc<Worker>, primaries: Vec<NodeId>, question: Question, merge: &Merge) -> Bytes {
         let tasks: Vec<_> = primaries
             .into_iter()
             .map(|node| {
-                let (worker, raw) = (Rc::clone(worker), raw.clone());
-                tokio::task::spawn_local(async move { ask(&worker, node, &raw, patience).await })
+                let (worker, question) = (Rc::clone(worker), question.clone());
+                tokio::task::spawn_local(async move { ask(&worker, node, &question).await })
             })
             .collect();
         let mut frames = Vec::with_capacity(tasks.len());
@@ -190,7 +187,7 @@ impl Asked {
     }
 
     /// One step, on the node whose turn it is.
-    async fn scan(&self, worker: &Rc<Worker>, patience: Duration) -> Bytes {
+    async fn scan(&self, worker: &Rc<Worker>) -> Bytes {
         let Some(view) = &worker.cluster else {
             return Bytes::new();
         };
@@ -200,7 +197,7 @@ impl Asked {
         };
         let mut words = self.words.clone();
         words[1] = place.cursor.to_string().into_bytes();
-        let frame = ask(worker, place.node, &encoded(&words), patience).await;
+        let frame = ask(worker, place.node, &Question::new(worker, encoded(&words))).await;
         let parts = || {
             let mut parts = reply::elements(&frame)?;
             let cursor = std::str::from_utf8(reply::text(parts.next()?)?).ok()?.parse().ok()?;
@@ -214,7 +211,7 @@ impl Asked {
         };
         // What has gone to another node meanwhile makes another round.
         let next = match place.after(cursor, &view.cluster.topology()) {
-            None if self.is_settled(worker, view, patience).await => Some(0),
+            None if self.is_settled(worker, view).await => Some(0),
             None => Place::first(&view.cluster.topology()).and_then(Place::encode),
             Some(next) => next.encode(),
         };
@@ -230,16 +227,15 @@ impl Asked {
 
     /// Whether the nodes themselves know of no slot that has another node than the topology says. One that is on its way is
     /// awaited, for some time: nobody may ever finish what he has begun.
-    async fn is_settled(&self, worker: &Rc<Worker>, view: &View, patience: Duration) -> bool {
-        let mut question = Vec::new();
-        encode::command(&mut question, [&b"CLUSTER"[..], b"NODES"].into_iter());
+    async fn is_settled(&self, worker: &Rc<Worker>, view: &View) -> bool {
+        let question = Question::new(worker, encoded(&[b"CLUSTER".to_vec(), b"NODES".to_vec()]));
         let end = tokio::time::Instant::now() + ON_THE_WAY_FOR;
         loop {
             let topology = view.cluster.topology();
             let mut is_moving = false;
             for node in &topology.primaries {
                 let Some(endpoint) = view.endpoint(*node) else { continue };
-                let frame = ask(worker, *node, &question, patience).await;
+                let frame = ask(worker, *node, &question).await;
                 let text = String::from_utf8_lossy(reply::text(&frame).unwrap_or_default()).into_owned();
                 let seen = nodes::parse(&text, &endpoint);
                 is_moving |= seen.iter().any(|seen| !seen.moving.is_empty());
@@ -269,52 +265,52 @@ impl Asked {
     }
 }
 
-/// The last reply of a node to these requests, or an error that names it.
-async fn ask(worker: &Rc<Worker>, node: NodeId, raw: &[u8], patience: Duration) -> Bytes {
+/// What a node is asked over a connection of its own.
+#[derive(Clone)]
+struct Question {
+    raw: Bytes,
+    /// So many replies it has; the last one is the answer.
+    replies: usize,
+    patience: Duration,
+}
+
+impl Question {
+    fn new(worker: &Worker, raw: Bytes) -> Question {
+        Question {
+            raw,
+            replies: 1,
+            patience: worker.shared.config.upstream_timeouts.read,
+        }
+    }
+}
+
+/// The answer of a node, or an error that names it.
+async fn ask(worker: &Rc<Worker>, node: NodeId, question: &Question) -> Bytes {
     let Some(view) = &worker.cluster else {
         return Bytes::new();
     };
     let name = view.name(node);
-    match exchange(worker, view, node, raw, patience).await {
+    match exchange(worker, view, node, question).await {
         Ok(frame) => frame,
         Err(why) => error_frame(&format!("ERR nearcache: node {name} of the cluster: {why}")),
     }
 }
 
-async fn exchange(worker: &Worker, view: &View, node: NodeId, raw: &[u8], patience: Duration) -> Result<Bytes, String> {
+async fn exchange(worker: &Worker, view: &View, node: NodeId, question: &Question) -> Result<Bytes, String> {
     let pool = view.pool(worker, node).ok_or("it is not known any more")?;
+    let patience = question.patience;
     let answer_within = worker.shared.config.upstream_timeouts.connect.min(patience);
-    let mut lent = pool
-        .take(Version::Resp3, Some(0), answer_within)
-        .await
-        .map_err(|error| error.to_string())?;
-    let most = worker.shared.config.clients.output_limit_bytes;
-    let replies = if raw.starts_with(b"*1\r\n$4\r\nPING\r\n") { 2 } else { 1 };
+    let lent = pool.take(Version::Resp3, Some(0), answer_within).await;
+    let mut lent = lent.map_err(|error| error.to_string())?;
+    let mut frames = FrameReader::up_to(worker.shared.config.clients.output_limit_bytes);
     let exchange = async {
-        lent.stream.write_all(raw).await.map_err(|error| error.to_string())?;
-        let (mut input, mut scanner, mut scanned) = (BytesMut::new(), FrameScanner::default(), 0);
-        let mut left = replies;
+        lent.stream.write_all(&question.raw).await?;
+        let mut left = question.replies;
         loop {
-            let (bytes, is_complete) = scanner
-                .advance(&input[scanned..])
-                .map_err(|error| format!("it sent what is no RESP: {error}"))?;
-            scanned += bytes;
-            if is_complete {
-                let is_push = input.first() == Some(&b'>');
-                left -= usize::from(!is_push);
-                if left == 0 {
-                    return Ok(input.split_to(scanned).freeze());
-                }
-                input.advance(std::mem::take(&mut scanned));
-                continue;
-            }
-            if input.len() > most {
-                return Err("its reply is larger than clients.output_limit".to_owned());
-            }
-            match lent.stream.read_append(&mut input).await {
-                Ok(0) => return Err("it closed the connection".to_owned()),
-                Ok(_) => {}
-                Err(error) => return Err(error.to_string()),
+            let frame = frames.next(&mut lent.stream).await?;
+            left -= usize::from(frame.first() != Some(&b'>'));
+            if left == 0 {
+                return Ok(frame.freeze());
             }
         }
     };
@@ -323,7 +319,7 @@ async fn exchange(worker: &Worker, view: &View, node: NodeId, raw: &[u8], patien
             pool.give_back(lent);
             Ok(frame)
         }
-        Ok(Err(why)) => Err(why),
+        Ok(Err(error)) => Err(DialError::to_string(&error)),
         Err(_) => Err(format!("no answer within {} ms", patience.as_millis())),
     }
 }

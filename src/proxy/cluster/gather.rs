@@ -88,10 +88,11 @@ impl Gather {
 
     /// A part has come: a RESP3 frame.
     pub fn put(&self, worker: &Rc<Worker>, index: usize, frame: Bytes, now_us: u64) {
-        if let Some(place @ None) = self.frames.borrow_mut().get_mut(index) {
-            *place = Some(frame);
-            self.left.set(self.left.get() - 1);
+        match self.frames.borrow_mut().get_mut(index) {
+            Some(place @ None) => *place = Some(frame),
+            _ => return,
         }
+        self.left.set(self.left.get() - 1);
         if self.left.get() == 0 {
             self.finish(worker, now_us);
         }
@@ -171,9 +172,10 @@ impl Whole {
             },
             None => Effect::None,
         };
+        let first_us = self.first_us;
         let gather = Gather::of(client, sequence, version, What::Whole(Box::new(self)), parts);
         worker.counters().shared_total.add(parts as u64);
-        link.send_with(now_us, |out, expect| {
+        link.send_begun(now_us, first_us, |out, expect| {
             let nobody = |effect| Waiter {
                 to: None,
                 version: Version::Resp3,

@@ -94,11 +94,8 @@ impl View {
 
     /// Where what any node may be asked is asked.
     fn any_node(&self) -> Result<NodeId, String> {
-        let node = self
-            .cluster
-            .any
-            .endpoint()
-            .and_then(|endpoint| self.cluster.node_at(&endpoint));
+        let endpoint = self.cluster.any.endpoint();
+        let node = endpoint.and_then(|endpoint| Some(self.cluster.known_at(&endpoint)?.id));
         let is_cut = |id: NodeId| self.node(id).is_some_and(|node| node.target.breaker().is_cut());
         match node {
             None => Err(format!(

@@ -161,7 +161,7 @@ pub fn arrived(
     let redirect = Redirect::of(frame.bytes, || view.endpoint(node));
     // Errors may be older than the question whose slot it is.
     if frame.bytes.first() != Some(&b'-') {
-        sink.vouched(routed.sent_us);
+        sink.vouched(worker, routed.sent_us);
         view.down_since_us.set(u64::MAX);
     }
     if let Some(part) = routed.part.take_if(|part| part.is_whole || redirect.is_none()) {
@@ -251,11 +251,13 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
         return;
     };
     let is_due = is_due(worker, view, &redirect, routed.first_us, now_us);
+    let age = Duration::from_micros(now_us.saturating_sub(routed.first_us));
+    let is_late = age >= worker.shared.config.upstream_timeouts.request;
     let node_of = |endpoint: &Option<Endpoint>| endpoint.as_ref().and_then(|endpoint| view.cluster.node_at(endpoint));
     let next = match &redirect {
         _ if is_delayed && routed.has_later => None,
         Redirect::Moved(endpoint) => node_of(endpoint)
-            .filter(|_| routed.tries <= MOST_MOVES)
+            .filter(|_| routed.tries <= MOST_MOVES && !is_late)
             .map(|node| (Some(node), false, MOVE_PAUSE * (1 << routed.tries.min(8)) / 4)),
         Redirect::Ask(endpoint) => node_of(endpoint)
             .filter(|_| is_due)
@@ -310,8 +312,8 @@ fn send_again(worker: &Rc<Worker>, view: &View, node: NodeId, is_asking: bool, m
         return;
     };
     routed.sent_us = now_us;
-    let raw = routed.raw.clone();
-    link.send_with(now_us, |out, expect| {
+    let (raw, first_us) = (routed.raw.clone(), routed.first_us);
+    link.send_begun(now_us, first_us, |out, expect| {
         if is_asking {
             out.extend_from_slice(ASKING);
             expect(Waiter {
@@ -337,12 +339,8 @@ fn has_later(waiter: &Waiter) -> bool {
         Effect::Read(touched) | Effect::Write(touched) | Effect::Followed { touched, .. } => touched,
         _ => return false,
     };
-    let (client, sequence) = match (&waiter.to, &routed.part) {
-        (Some((client, sequence)), _) => (client, *sequence),
-        (None, Some(part)) => (&part.gather.client, part.gather.sequence),
-        (None, None) => return false,
-    };
-    client.state.borrow().outbox.has_later(sequence, touched)
+    let client = waiter.client();
+    client.is_some_and(|(client, sequence)| client.state.borrow().outbox.has_later(sequence, touched))
 }
 
 /// Whoever waits for this sends nothing new meanwhile.

@@ -16,6 +16,7 @@ use crate::command::{Access, Spec};
 use crate::proxy::client::Client;
 use crate::proxy::flight::FillGuard;
 use crate::proxy::outbox::{Ready, Source, Touched};
+use crate::proxy::read::{self, MOST_KEYS};
 use crate::proxy::request::{Request, Road, Step, available};
 use crate::proxy::waiter::{Effect, FillKind, Waiter};
 use crate::proxy::worker::{Link, Worker};
@@ -73,10 +74,16 @@ fn split(
 ) -> Step {
     let args = request.args;
     // Nothing is sent before it is known that everything can be.
-    let mut links: Vec<Rc<Link>> = Vec::with_capacity(groups.len());
+    let mut from: Vec<From> = Vec::with_capacity(groups.len());
     for group in groups {
+        if kind == Kind::Values
+            && let Some(values) = stale_values(worker, client, request, group)
+        {
+            from.push(From::Stale(values));
+            continue;
+        }
         match available(worker, client, Road::Main, group.slot) {
-            Ok(link) => links.push(link),
+            Ok(link) => from.push(From::Node(link)),
             Err(step) => return step,
         }
     }
@@ -102,7 +109,14 @@ fn split(
         Kind::Pairs => Merge::First,
     };
     let gather = Gather::split(client, sequence, version, merge, &request.spec.name, groups.len());
-    for (index, (group, link)) in groups.iter().zip(&links).enumerate() {
+    for (index, (group, from)) in groups.iter().zip(from).enumerate() {
+        let link = match from {
+            From::Node(link) => link,
+            From::Stale(values) => {
+                gather.put(worker, index, values, request.now_us);
+                continue;
+            }
+        };
         let part = Part {
             gather: Rc::clone(&gather),
             index,
@@ -117,13 +131,67 @@ fn split(
                     floor_us,
                     takes_stale: false,
                 };
-                values(worker, view, link, request, group, &asker, part);
+                values(worker, view, &link, request, group, &asker, part);
             }
-            Kind::Counted | Kind::Pairs => plain(worker, link, request, group, kind, part),
+            Kind::Counted | Kind::Pairs => plain(worker, &link, request, group, kind, part),
         }
     }
     worker.wake_touched();
     Step::DONE
+}
+
+/// Whence the part of a group comes.
+enum From {
+    Node(Rc<Link>),
+    /// Its node cannot be asked: the reply, from what nobody vouches for any more.
+    Stale(Bytes),
+}
+
+/// Of a group whose node is away, if L1 knows all its values together.
+fn stale_values(worker: &Worker, client: &Client, request: &Request<'_>, group: &Group) -> Option<Bytes> {
+    let link = worker.stale_link(0, group.slot)?;
+    let state = client.state.borrow();
+    let is_first = state.road == Road::Main || state.outbox.is_all_answered();
+    let queries = queries(request, group);
+    let hashes: Vec<u64> = queries.iter().map(|query| query.hash).collect();
+    let asker = Asker {
+        now_us: request.now_us,
+        link,
+        own: state.outbox.own_all(&hashes),
+        floor_us: state.floor_us,
+        takes_stale: true,
+    };
+    if !is_first || asker.own != Own::Clear || queries.len() > MOST_KEYS {
+        return None;
+    }
+    known(worker, &queries, &asker)
+}
+
+fn queries<'a>(request: &Request<'a>, group: &Group) -> Vec<Query<'a>> {
+    let names = group.keys.iter().map(|at| request.args.arg(*at));
+    names
+        .map(|name| Query {
+            hash: name_hash(name),
+            db: 0,
+            name,
+            variant: b"",
+        })
+        .collect()
+}
+
+/// The reply for these keys, if L1 knows all their values together; they are counted as hits.
+fn known(worker: &Worker, queries: &[Query<'_>], asker: &Asker) -> Option<Bytes> {
+    let mut answer = Ready::default();
+    encode::array_header(&mut answer.bytes, queries.len());
+    let mut stale = 0;
+    let is_known = worker.shared.cache.peek_many(queries, asker, Which::This, |_, view| {
+        stale += u64::from(view.is_stale);
+        read::write_value(&mut answer, &view.value, Version::Resp3);
+    });
+    is_known.then(|| {
+        read::count_hits(worker, queries.len() as u64, stale);
+        answer.into_bytes()
+    })
 }
 
 /// The arguments by slot, slots in the order of their first keys; and where the value of each key will be.
@@ -153,30 +221,16 @@ fn values(
     asker: &Asker,
     part: Part,
 ) {
-    let args = request.args;
-    let queries: Vec<Query<'_>> = group
-        .keys
-        .iter()
-        .map(|at| Query {
-            hash: name_hash(args.arg(*at)),
-            db: 0,
-            name: args.arg(*at),
-            variant: b"",
-        })
-        .collect();
-    let cache = &worker.shared.cache;
+    let queries = queries(request, group);
     let counters = worker.counters();
     let is_caching = worker.is_caching(link);
-    if is_caching && asker.own == Own::Clear && queries.len() <= MOST_KEYS {
-        let mut answer = Ready::default();
-        encode::array_header(&mut answer.bytes, queries.len());
-        if cache.peek_many(&queries, asker, Which::This, |_, view| {
-            crate::proxy::read::write_value(&mut answer, &view.value, Version::Resp3);
-        }) {
-            counters.l1_hits_total.add(queries.len() as u64);
-            part.gather.put(worker, part.index, answer.into_bytes(), request.now_us);
-            return;
-        }
+    if is_caching
+        && asker.own == Own::Clear
+        && queries.len() <= MOST_KEYS
+        && let Some(values) = known(worker, &queries, asker)
+    {
+        part.gather.put(worker, part.index, values, request.now_us);
+        return;
     }
     let may_lease = is_caching && queries.len() <= MOST_KEYS && !view.cluster.is_moving(group.slot);
     let leases: Box<[(usize, LeaseId)]> = match may_lease {
@@ -184,7 +238,7 @@ fn values(
         true => queries
             .iter()
             .enumerate()
-            .filter_map(|(i, query)| Some((i, cache.lease_only(query, asker)?)))
+            .filter_map(|(i, query)| Some((i, worker.shared.cache.lease_only(query, asker)?)))
             .collect(),
     };
     if is_caching {
@@ -253,6 +307,3 @@ fn command(request: &Request<'_>, group: &Group, step: usize) -> Bytes {
     encode::command(&mut raw, words.into_iter());
     raw.into()
 }
-
-/// As for `MGET` of one node.
-const MOST_KEYS: usize = 1024;

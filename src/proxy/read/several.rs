@@ -203,4 +203,4 @@ pub(super) fn existence_known(
 }
 
 /// A request of more keys neither asks nor fills L1: it would hold many shards at once.
-const MOST_KEYS: usize = 1024;
+pub const MOST_KEYS: usize = 1024;

@@ -86,7 +86,14 @@ impl Worker {
         }
         let is_over = |open: &Open| {
             let is_primary = primaries.iter().any(|id| u32::from(*id) == open.key);
-            !is_primary && !primaries.is_empty() && open.link.oldest_unanswered_us().is_none()
+            // While a script runs there somebody has to see that the node lives.
+            let owes_nothing = |link: &Link| link.oldest_unanswered_us().is_none();
+            let scripts = self.script_connections.borrow();
+            let mut scripts = scripts.iter().filter(|(key, _)| *key == open.key);
+            !is_primary
+                && !primaries.is_empty()
+                && owes_nothing(&open.link)
+                && scripts.all(|(_, scripts)| owes_nothing(scripts.link()))
         };
         self.connections.borrow_mut().retain(|open| {
             if is_over(open) {

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch as channel};
 
-use super::dial::Target;
+use super::dial::{Role, Route, Target};
 use crate::command::slot::SLOTS;
 use crate::config::Endpoint;
 pub use topology::{NOBODY, NodeId, Topology};
@@ -41,6 +41,30 @@ pub struct Node {
     pub id: NodeId,
     pub endpoint: Endpoint,
     pub target: Target,
+    /// Leads to it, or nowhere while it is no node of the cluster.
+    route: channel::Sender<Route>,
+}
+
+impl Node {
+    fn leave(&self) {
+        let why = format!("{} has no slots of the cluster any more", self.endpoint);
+        self.lead_to(Err(why));
+    }
+
+    fn rejoin(&self) {
+        self.lead_to(Ok(self.endpoint.clone()));
+    }
+
+    fn lead_to(&self, node: Result<Endpoint, String>) {
+        self.route.send_if_modified(|route| {
+            let is_news = route.node.is_ok() != node.is_ok();
+            if is_news {
+                route.node = node;
+                route.generation += 1;
+            }
+            is_news
+        });
+    }
 }
 
 /// More nodes than the largest cluster has, over all changes in the life of a process.
@@ -73,31 +97,57 @@ impl Cluster {
     /// anything else is done: whoever fills after the void sees this topology.
     pub fn publish(&self, topology: Topology) {
         let version = topology.version;
-        *self.topology.write() = Arc::new(topology);
+        let old = std::mem::replace(&mut *self.topology.write(), Arc::new(topology));
         self.version.store(version, Ordering::SeqCst);
+        self.leave_others(&old);
+    }
+
+    /// Nobody needs a connection to a node that has left: what tries to make one, or probes it, ends.
+    fn leave_others(&self, old: &Topology) {
+        let topology = self.topology();
+        for node in self.nodes.read().iter() {
+            let is_in = |topology: &Topology| topology.primaries.contains(&node.id);
+            if is_in(&topology) {
+                node.rejoin();
+            } else if is_in(old) || node.target.breaker().is_cut() {
+                node.leave();
+            }
+        }
     }
 
     pub fn node(&self, id: NodeId) -> Option<Arc<Node>> {
         self.nodes.read().get(usize::from(id)).map(Arc::clone)
     }
 
-    /// The node at an address, which may be a new one.
+    /// The node at this address, if there ever was one.
+    pub fn known_at(&self, endpoint: &Endpoint) -> Option<Arc<Node>> {
+        let nodes = self.nodes.read();
+        nodes.iter().find(|node| node.endpoint == *endpoint).map(Arc::clone)
+    }
+
+    /// The node at an address that a node has named, which may be a new one.
     pub fn node_at(&self, endpoint: &Endpoint) -> Option<NodeId> {
-        let find = |nodes: &[Arc<Node>]| nodes.iter().find(|node| node.endpoint == *endpoint).map(|node| node.id);
-        if let Some(id) = find(&self.nodes.read()) {
-            return Some(id);
+        if let Some(node) = self.known_at(endpoint) {
+            node.rejoin();
+            return Some(node.id);
         }
         let mut nodes = self.nodes.write();
-        if let Some(id) = find(&nodes) {
-            return Some(id);
+        if let Some(node) = nodes.iter().find(|node| node.endpoint == *endpoint) {
+            return Some(node.id);
         }
         let id = NodeId::try_from(nodes.len())
             .ok()
             .filter(|_| nodes.len() < MOST_NODES)?;
+        let (route, routes) = channel::channel(Route {
+            generation: 0,
+            node: Ok(endpoint.clone()),
+            role: Role::Any,
+        });
         nodes.push(Arc::new(Node {
             id,
             endpoint: endpoint.clone(),
-            target: self.any.beside(endpoint.clone()),
+            target: self.any.beside(routes),
+            route,
         }));
         Some(id)
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::super::dial::{Role, Route};
 use super::super::exchange::Exchange;
 use super::nodes::{self, Seen};
-use super::{Cluster, NodeId, Topology};
+use super::{Cluster, Node, NodeId, Topology};
 use crate::config::Endpoint;
 use crate::resp::reply;
 
@@ -28,7 +28,9 @@ pub struct Watcher {
     turn: usize,
     /// Answers in a row that claimed what is believed to be over.
     contradicted: u32,
-    /// Why nodes that were asked have not answered, until they do.
+    /// The node that was asked last has not answered.
+    is_in_trouble: bool,
+    /// Why nodes that were asked have not answered, until they do or are nodes of the cluster no longer.
     troubles: BTreeMap<Endpoint, String>,
     next: Instant,
 }
@@ -66,6 +68,7 @@ impl Watcher {
             asked: 0,
             turn: 0,
             contradicted: 0,
+            is_in_trouble: false,
             troubles: BTreeMap::new(),
             next: Instant::now(),
         }
@@ -82,11 +85,16 @@ impl Watcher {
             }
             let hint = self.cluster.hint.lock().take();
             let answer = self.ask(hint).await;
+            self.is_in_trouble = answer.is_err();
             let is_well = matches!(&answer, Ok((_, seen)) if !seen.iter().any(|seen| seen.is_failed));
             self.next = Instant::now() + if is_well { self.period } else { self.period.min(HURRIED) };
             match answer {
                 Ok((asked, seen)) => {
                     self.troubles.remove(&asked);
+                    self.troubles.retain(|node, _| {
+                        let is_named = seen.iter().any(|seen| seen.endpoint.as_ref() == Some(node));
+                        is_named || self.seeds.contains(node)
+                    });
                     if let Some(change) = self.judge(&asked, &seen) {
                         return change;
                     }
@@ -170,7 +178,7 @@ impl Watcher {
             .filter_map(|id| Some(self.cluster.node(*id)?.endpoint.clone()))
             .collect();
         // In trouble everybody is asked.
-        if all.is_empty() || !self.troubles.is_empty() {
+        if all.is_empty() || self.is_in_trouble {
             all.extend(topology.replicas.iter().cloned());
             all.extend(self.seeds.iter().cloned());
         }
@@ -201,25 +209,30 @@ impl Watcher {
             self.route.send_modify(|route| route.node = Err(why));
             return None;
         }
-        let (topology, nodes) = change?;
+        let Some((topology, nodes)) = change else {
+            self.lead_to(&known, asked);
+            return None;
+        };
         self.lead_to(&topology, asked);
         Some(Change { topology, nodes })
     }
 
-    /// What any node may be asked is asked of one that is there.
+    /// What any node may be asked is asked of one that is there, and that the proxy can reach.
     fn lead_to(&self, topology: &Topology, asked: &Endpoint) {
         let is_well = |endpoint: &Endpoint| {
-            let id = self.cluster.node_at(endpoint);
-            id.is_some_and(|id| topology.primaries.contains(&id) && !topology.failed.contains(&id))
+            let node = self.cluster.known_at(endpoint);
+            let is_cut = |node: &Node| node.target.breaker().is_cut();
+            let is_in = |id| topology.primaries.contains(&id) && !topology.failed.contains(&id);
+            !self.troubles.contains_key(endpoint) && node.is_some_and(|node| is_in(node.id) && !is_cut(&node))
         };
         let now = self.route.borrow().node.clone();
-        if now.as_ref().is_ok_and(is_well) {
+        if now.as_ref().is_ok_and(is_well) && !self.cluster.any.breaker().is_cut() {
             return;
         }
         let primaries = topology.primaries.iter().filter_map(|id| self.cluster.node(*id));
         let Some(node) = std::iter::once(asked.clone())
             .chain(primaries.map(|node| node.endpoint.clone()))
-            .find(is_well)
+            .find(|endpoint| now.as_ref() != Ok(endpoint) && is_well(endpoint))
         else {
             return;
         };

@@ -17,6 +17,8 @@ pub(super) struct Queue<W> {
     waiters: VecDeque<Waiting<W>>,
     /// So many at the front have been told that their deadline has passed.
     expired: usize,
+    /// What is late before its turn.
+    begun_earlier: Vec<Begun>,
     pub last_sent_us: u64,
     /// When bytes last arrived, or the first unanswered request was queued, whichever is later.
     pub silent_since_us: u64,
@@ -31,6 +33,14 @@ struct Waiting<W> {
     waiter: W,
 }
 
+/// Requests that were queued together, and whose deadline is counted from an earlier time.
+struct Begun {
+    begun_us: u64,
+    start: u64,
+    /// So many of them have been told that they are late.
+    told: usize,
+}
+
 /// Answered bytes up to this are not worth a move of what is behind them.
 const TRIM_BYTES: usize = 64 << 10;
 
@@ -43,6 +53,7 @@ impl<W> Queue<W> {
             stuck_since_us: 0,
             waiters: VecDeque::new(),
             expired: 0,
+            begun_earlier: Vec::new(),
             last_sent_us: 0,
             silent_since_us: 0,
         }
@@ -93,6 +104,18 @@ impl<W> Queue<W> {
         self.base + self.out.len() as u64
     }
 
+    /// The deadline of what was queued last is counted from this time.
+    pub fn last_began(&mut self, begun_us: u64) {
+        if let Some(last) = self.waiters.back() {
+            let start = last.start;
+            self.begun_earlier.push(Begun {
+                begun_us,
+                start,
+                told: 0,
+            });
+        }
+    }
+
     /// When the oldest unanswered request was queued, and who waits for it.
     #[inline]
     pub fn pop(&mut self) -> Option<(u64, W)> {
@@ -119,12 +142,29 @@ impl<W> Queue<W> {
 
     /// The oldest one that was queued before this time and has not been told that it is late; it is from now on.
     pub fn next_late(&mut self, before_us: u64) -> Option<(u64, &mut W)> {
-        let late = self.waiters.get_mut(self.expired)?;
-        if late.queued_us >= before_us {
-            return None;
+        if self
+            .waiters
+            .get(self.expired)
+            .is_some_and(|late| late.queued_us < before_us)
+        {
+            self.expired += 1;
+            let late = self.waiters.get_mut(self.expired - 1)?;
+            return Some((late.queued_us, &mut late.waiter));
         }
-        self.expired += 1;
-        Some((late.queued_us, &mut late.waiter))
+        let oldest = self.waiters.front().map_or(u64::MAX, |waiting| waiting.start);
+        self.begun_earlier.retain(|begun| begun.start >= oldest);
+        while let Some(at) = self.begun_earlier.iter().position(|begun| begun.begun_us < before_us) {
+            let begun = &mut self.begun_earlier[at];
+            let first = self.waiters.partition_point(|waiting| waiting.start < begun.start);
+            let nth = first.max(self.expired) + begun.told;
+            if self.waiters.get(nth).is_none_or(|waiting| waiting.start != begun.start) {
+                self.begun_earlier.swap_remove(at);
+                continue;
+            }
+            begun.told += 1;
+            return Some((begun.begun_us, &mut self.waiters[nth].waiter));
+        }
+        None
     }
 
     /// Whether somebody waits who has been told that it is late.
@@ -188,6 +228,7 @@ impl<W> Queue<W> {
         self.written = self.out.len();
         self.forget_written();
         self.expired = 0;
+        self.begun_earlier.clear();
         std::mem::take(&mut self.waiters)
             .into_iter()
             .map(|waiting| waiting.waiter)
@@ -199,9 +240,14 @@ impl<W> Queue<W> {
         let (base, end) = (self.base, self.base + self.out.len() as u64);
         let out = std::mem::take(&mut self.out);
         let mut pieces: Vec<Piece<W>> = Vec::new();
+        let mut expired = std::mem::take(&mut self.expired);
+        let begun_earlier = std::mem::take(&mut self.begun_earlier);
         for waiting in std::mem::take(&mut self.waiters) {
             match pieces.last_mut() {
-                Some(piece) if piece.start == waiting.start => piece.waiters.push(waiting.waiter),
+                Some(piece) if piece.start == waiting.start => {
+                    piece.waiters.push(waiting.waiter);
+                    piece.expired += usize::from(expired > 0);
+                }
                 _ => pieces.push(Piece {
                     start: waiting.start,
                     queued_us: waiting.queued_us,
@@ -212,21 +258,27 @@ impl<W> Queue<W> {
                         false => Fate::Unsent,
                     },
                     waiters: vec![waiting.waiter],
+                    expired: usize::from(expired > 0),
+                    begun_us: None,
                 }),
             }
+            expired = expired.saturating_sub(1);
         }
         let ends: Vec<u64> = pieces.iter().skip(1).map(|piece| piece.start).chain([end]).collect();
         for (piece, end) in pieces.iter_mut().zip(ends) {
             piece.bytes = out[(piece.start - base) as usize..(end - base) as usize].to_vec();
+            let begun = begun_earlier.iter().find(|begun| begun.start == piece.start);
+            piece.begun_us = begun.map(|begun| begun.begun_us);
         }
         self.written = 0;
         self.base = end;
-        self.expired = 0;
         pieces
     }
 
-    /// A piece of the lost connection goes to the next one.
+    /// A piece of the lost connection goes to the next one, behind those that were put back before.
     pub fn put_back(&mut self, piece: Piece<W>) {
+        self.expired += piece.expired;
+        let begun_us = piece.begun_us;
         let start = self.base + self.out.len() as u64;
         self.out.extend_from_slice(&piece.bytes);
         self.waiters.extend(piece.waiters.into_iter().map(|waiter| Waiting {
@@ -235,6 +287,9 @@ impl<W> Queue<W> {
             is_repeat: piece.fate != Fate::Unsent,
             waiter,
         }));
+        if let Some(begun_us) = begun_us {
+            self.last_began(begun_us);
+        }
     }
 
     /// Everything that is not written yet, which passes for written from now on.
@@ -252,6 +307,10 @@ pub(super) struct Piece<W> {
     bytes: Vec<u8>,
     pub fate: Fate,
     pub waiters: Vec<W>,
+    /// So many of them, the first ones, have been told that they are late.
+    expired: usize,
+    /// Their time began before they were queued.
+    begun_us: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

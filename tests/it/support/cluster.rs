@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::client::{children, payload};
+use super::relay::Relay;
 use super::server::free_port;
 use super::{Client, STEP, Server, eventually};
 
@@ -104,6 +105,20 @@ impl Cluster {
             .map(|node| format!("127.0.0.1:{}", node.port()))
             .collect();
         format!("redis+cluster://{}", seeds.join(","))
+    }
+
+    /// From now on a node names a relay as its address, so that clients of the cluster reach it by that alone.
+    pub fn relay(&self, node: usize) -> Relay {
+        let relay = Relay::start(&self.nodes[node].socket());
+        let port = relay.port().to_string();
+        self.client(node)
+            .expect(&["CONFIG", "SET", "cluster-announce-port", &port], "+OK");
+        let named = format!("127.0.0.1:{port}@");
+        eventually("all nodes know its new address", STEP * 2, || {
+            let mut nodes = self.nodes.iter();
+            nodes.all(|node| node.client().text(&["CLUSTER", "NODES"]).contains(&named))
+        });
+        relay
     }
 
     /// A key in a slot of this primary at the start; others for other numbers.

@@ -54,6 +54,10 @@ impl Relay {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// From now on nothing passes: the peer looks alive and says nothing.
     pub fn hold(&self) {
         self.control.is_held.store(true, Ordering::SeqCst);

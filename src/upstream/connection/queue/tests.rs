@@ -135,3 +135,48 @@ fn each_is_told_once_that_it_is_late() {
     push(&mut queue, 40, &[4]);
     assert_eq!(late(&mut queue, 41), [4]);
 }
+
+fn late(queue: &mut Queue<u32>, before_us: u64) -> Vec<u32> {
+    std::iter::from_fn(|| queue.next_late(before_us).map(|(_, waiter)| *waiter)).collect()
+}
+
+#[test]
+fn a_deadline_that_began_earlier_is_not_that_of_the_queue() {
+    let mut queue = queue();
+    push(&mut queue, 10, &[1]);
+    push(&mut queue, 10, &[2, 3]);
+    queue.last_began(3);
+    push(&mut queue, 11, &[4]);
+    queue.last_began(4);
+    assert_eq!(late(&mut queue, 3), [0u32; 0]);
+    assert_eq!(late(&mut queue, 4), [2, 3]);
+    assert_eq!(late(&mut queue, 4), [0u32; 0]);
+    // One that is answered in time is not told.
+    queue.wrote(8);
+    (1..=4).for_each(|n| assert_eq!(queue.pop().map(|(_, n)| n), Some(n)));
+    assert_eq!(late(&mut queue, 100), [0u32; 0]);
+    // Nor twice, and it goes with the request to the next connection.
+    push(&mut queue, 20, &[5]);
+    queue.last_began(15);
+    push(&mut queue, 21, &[6]);
+    for piece in queue.pieces() {
+        queue.put_back(piece);
+    }
+    assert_eq!(late(&mut queue, 16), [5]);
+}
+
+#[test]
+fn who_was_told_is_not_told_again_on_the_next_connection() {
+    let mut queue = queue();
+    push(&mut queue, 1, &[1]);
+    push(&mut queue, 2, &[2]);
+    push(&mut queue, 9, &[3]);
+    assert_eq!(late(&mut queue, 5), [1, 2]);
+    // The first is not sent again.
+    for piece in queue.pieces().into_iter().skip(1) {
+        queue.put_back(piece);
+    }
+    assert!(queue.is_overdue());
+    assert_eq!(late(&mut queue, 5), [0u32; 0]);
+    assert_eq!(late(&mut queue, 10), [3]);
+}
