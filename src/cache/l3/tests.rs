@@ -36,6 +36,8 @@ fn config() -> Config {
         readers: 1,
         hash,
         identity: 0,
+        compression: None,
+        keys: KeyRing::default(),
         unix_offset_ms: UNIX_OFFSET_MS,
     }
 }

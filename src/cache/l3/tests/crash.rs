@@ -13,22 +13,24 @@ struct Logged {
     is_of_all: bool,
 }
 
-fn log(medium: &Simulated) -> Vec<Logged> {
+fn log(medium: &Simulated, keys: &KeyRing) -> Vec<Logged> {
     let mut records = Vec::new();
     for name in medium.names() {
-        let bytes = medium.content(&name);
-        let Ok(header) = Header::decode(&bytes) else { continue };
+        let mut bytes = medium.content(&name);
+        let Ok((_, envelope)) = Header::decode(&bytes, keys) else {
+            continue;
+        };
         let mut at = HEADER_BYTES;
-        while let Some(rest) = bytes.get(at..)
-            && let Ok(record) = Record::decode(rest, header.nonce)
+        while let Some(rest) = bytes.get_mut(at..)
+            && let Ok(record) = Record::decode(rest, &envelope, at as u64)
         {
             records.push(Logged {
                 place: (name.clone(), at),
                 hash: record.hash,
-                value: (record.kind == Kind::Entry).then(|| record.value.to_vec()),
+                value: (record.kind == Kind::Entry).then(|| codec::decompress(record.codec, record.value).unwrap()),
                 is_of_all: record.kind == Kind::TombstoneOfAll,
             });
-            at += format::padded(record.length());
+            at += format::padded(envelope.length(&record));
         }
     }
     records
@@ -67,7 +69,7 @@ fn check_crash(seed: u64, call: Option<u64>, config: &Config, recovery: Recovery
         panic!("there is no call {call}");
     };
     let (live, durable) = (medium.live_at_crash().unwrap(), medium.durable_at_crash().unwrap());
-    let (live, durable) = (log(&live), log(&durable));
+    let (live, durable) = (log(&live, &config.keys), log(&durable, &config.keys));
     let is_reclaiming = config.size_bytes < 1 << 20;
     // What was written before something that is durable is durable, or was freed.
     let least = match durable.last() {

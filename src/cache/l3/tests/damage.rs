@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Proptest, TestRunner};
 
 use super::*;
+use crate::cache::l3::format::HEADER_BYTES;
 
 /// A store of several segments, with voided and replaced values in it, as a kill leaves it; and what counts.
 fn grown(seed: u64) -> (Simulated, Run) {
@@ -74,7 +75,7 @@ fn strict_recovery_changes_nothing_and_stays_off() {
     let (image, run) = grown(2);
     let name = image.names()[0].clone();
     let mut bytes = image.content(&name);
-    bytes[100] ^= 1;
+    bytes[HEADER_BYTES + 36] ^= 1;
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     image.put(&name, bytes.clone());
@@ -96,7 +97,10 @@ fn strict_recovery_changes_nothing_and_stays_off() {
     assert!(store.is_off.load(SeqCst) && stats.entries == 0);
     assert!(store.trouble.lock().as_ref().unwrap().contains("strict"));
     let repair = &store.repairs.lock()[0];
-    assert_eq!((repair.file.as_str(), repair.offset), (name.as_str(), 64));
+    assert_eq!(
+        (repair.file.as_str(), repair.offset),
+        (name.as_str(), HEADER_BYTES as u64)
+    );
     assert_eq!(image.content(&name), bytes);
 }
 
@@ -113,7 +117,7 @@ fn a_torn_tail_is_cut_off_noted_and_sealed() {
         assert_eq!(repairs.len(), 1, "{repairs:?}");
         assert_eq!(repairs[0].file, name);
         assert!(
-            repairs[0].offset > 64 && repairs[0].reason.contains("torn tail"),
+            repairs[0].offset > HEADER_BYTES as u64 && repairs[0].reason.contains("torn tail"),
             "{repairs:?}"
         );
     }
@@ -129,7 +133,7 @@ fn damage_in_the_middle_costs_what_is_older_unless_it_is_salvaged() {
     let name = names[names.len() - 2].clone();
     let mut bytes = image.content(&name);
     // The first record's checksum, and the footer.
-    bytes[64] ^= 1;
+    bytes[HEADER_BYTES] ^= 1;
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     image.put(&name, bytes);
@@ -146,7 +150,7 @@ fn a_version_that_is_not_known_is_refused_and_left_alone() {
     let (image, _) = grown(5);
     let name = image.names()[1].clone();
     let mut bytes = image.content(&name);
-    bytes[8] = 2;
+    bytes[8] = 9;
     image.put(&name, bytes);
     let before = image.names();
     for recovery in [Recovery::Strict, Recovery::TolerateTornTail, Recovery::Salvage] {
@@ -154,7 +158,7 @@ fn a_version_that_is_not_known_is_refused_and_left_alone() {
             panic!("it was guessed")
         };
         let text = error.to_string();
-        assert!(text.contains(&name) && text.contains("version 2"), "{text}");
+        assert!(text.contains(&name) && text.contains("version 9"), "{text}");
     }
     assert_eq!(image.names(), before);
 }
