@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::health::{Seen, Status};
 use crate::cache::Stats;
+use crate::cache::l3::codec::Codec;
 use crate::cache::l3::{L3, State};
 use crate::clock;
 use crate::metrics::expose::{Exposition, Labels};
@@ -154,6 +155,24 @@ fn l3(out: &mut Exposition, shared: &Shared, store: &L3) {
         ("all", counts.medium_bytes),
     ] {
         out.add(&names::L3_WRITTEN, &[(names::OPERATION, what)], bytes as f64);
+    }
+    for (codec, count) in [
+        (Codec::Zstd, counts.compressed_zstd),
+        (Codec::Lz4, counts.compressed_lz4),
+        (Codec::Plain, counts.compressed_not),
+    ] {
+        out.add(&names::L3_COMPRESSED, &[(names::CODEC, codec.name())], count as f64);
+    }
+    for (when, bytes) in [
+        ("before", counts.compress_from_bytes),
+        ("after", counts.compress_to_bytes),
+    ] {
+        out.add(&names::L3_COMPRESSION_BYTES, &[(names::OPERATION, when)], bytes as f64);
+    }
+    out.add(&names::L3_COMPRESSION_SECONDS, &[], counts.compress_ns as f64 / 1e9);
+    for (key, segments) in store.key_segments() {
+        let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
+        out.add(&names::L3_KEY_SEGMENTS, &[(names::KEY, &key)], segments as f64);
     }
     for (reason, count) in [
         ("kept", counts.kept),

@@ -21,6 +21,10 @@ pub const REQUEST: &str = "request";
 pub const STATUS: &str = "status";
 pub const REASON: &str = "reason";
 pub const STATE: &str = "state";
+/// With what a value was compressed.
+pub const CODEC: &str = "codec";
+/// The id of a key that files are encrypted with, or `none`.
+pub const KEY: &str = "key";
 /// A node of the upstream: `host:port`, or the path of a socket.
 pub const NODE: &str = "node";
 
@@ -98,6 +102,22 @@ pub const L3_STATE: Number = gauge(
 pub const L3_WRITTEN: Number = counter(
     "nearcache_l3_written_bytes_total",
     "Bytes written, by what they are: evicted entries, entries moved to a newer segment, everything.",
+);
+pub const L3_COMPRESSED: Number = counter(
+    "nearcache_l3_compressed_total",
+    "Values that were to be compressed, by what with; none: that would not have spared an eighth.",
+);
+pub const L3_COMPRESSION_BYTES: Number = counter(
+    "nearcache_l3_compression_bytes_total",
+    "Bytes of the values that were to be compressed, before and after.",
+);
+pub const L3_COMPRESSION_SECONDS: Number = counter(
+    "nearcache_l3_compression_seconds_total",
+    "Time that the writer's thread took to compress.",
+);
+pub const L3_KEY_SEGMENTS: Number = gauge(
+    "nearcache_l3_key_segments",
+    "Segment files by the id of the key that they are encrypted with; none: those that are not.",
 );
 pub const L3_DROPPED: Number = counter(
     "nearcache_l3_dropped_total",

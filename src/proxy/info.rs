@@ -167,6 +167,9 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
             ("nearcache_l3_corrupt_records", counts.corrupt_records.to_string()),
             ("nearcache_l3_repairs", counts.repairs.to_string()),
         ]);
+        if let Some((Some(key), _)) = l3.key_segments().last() {
+            facts.push(("nearcache_l3_encrypted_with", key.to_string()));
+        }
         facts.extend(l3.trouble().map(|trouble| ("nearcache_l3_trouble", trouble)));
     }
     if let Some(topology) = &shared.topology {

@@ -9,7 +9,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::upstream;
+use super::{tiers, upstream};
 use crate::clock;
 use crate::config::Config;
 use crate::proxy::shared::Shared;
@@ -168,7 +168,7 @@ pub async fn sweep(shared: Arc<Shared>, cancel: CancellationToken) {
 }
 
 /// `SIGHUP` has the configuration read again, by whoever read it at the start. What can change without a restart
-/// does: `cache.l1`, passwords and certificates. A configuration that is wrong changes nothing, nor does one that names a
+/// does: `cache.l1`, passwords, certificates and the keys of L3. A configuration that is wrong changes nothing, nor does one that names a
 /// file in which something is wrong.
 pub async fn reload(
     shared: Arc<Shared>,
@@ -203,6 +203,7 @@ pub async fn reload(
                          divides it into fewer shards"
                     );
                 }
+                tiers::reload_keys(&shared, &config);
                 upstream::reload(&shared, &config.upstream, access, sentinel_access.as_ref());
             }
             Err(why) => {

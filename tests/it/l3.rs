@@ -322,13 +322,13 @@ fn a_second_process_and_a_bad_directory_are_refused_in_words() {
         .unwrap();
     assert!(error.contains("l3.path"), "{error}");
     let other = tempfile::tempdir().unwrap();
-    let mut header = b"NCL3SEG\n\x02\0\0\0".to_vec();
+    let mut header = b"NCL3SEG\n\x09\0\0\0".to_vec();
     header.resize(64, 0);
     std::fs::write(other.path().join("0000000000000001.seg"), header).unwrap();
     let error = Proxy::try_start(&server.url(), "", &["--l3", other.path().to_str().unwrap()])
         .err()
         .unwrap();
-    assert!(error.contains("version 2"), "{error}");
+    assert!(error.contains("version 9"), "{error}");
 }
 
 #[test]

@@ -19,43 +19,51 @@
 //! - an error of the medium costs entries, not the process.
 
 pub mod check;
+pub mod codec;
 pub mod format;
+pub mod keys;
 pub mod storage;
 
 mod admission;
 mod by_hand;
+mod envelope;
 mod index;
 mod marks;
+mod open_error;
 mod queue;
 mod reader;
 mod reclaim;
 mod recovery;
+mod rotation;
 mod segments;
 mod writer;
 
 use std::collections::HashSet;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use crossbeam::queue::SegQueue;
 use crossbeam::sync::{Parker, Unparker};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::l1::Query;
 pub use admission::Admission;
 use admission::Sketch;
 pub use by_hand::Hand;
+pub use codec::Compression;
 pub use format::KeyEnd;
 pub use index::Origin;
 use index::{Index, Part};
+use keys::{KeyId, KeyRing};
 pub use marks::Mark;
 use marks::Marks;
+pub use open_error::OpenError;
 use queue::Queue;
 pub use queue::Spill;
 pub use reader::Found;
 use reader::Reads;
 pub use recovery::Repair;
+pub use rotation::KeysInUse;
 use segments::{Segment, Segments};
 use storage::Storage;
 
@@ -73,6 +81,9 @@ pub struct Config {
     pub admission: Admission,
     pub sync: Sync,
     pub recovery: Recovery,
+    /// `None`: values are written as they are.
+    pub compression: Option<Compression>,
+    pub keys: KeyRing,
     /// What is written of spills in a second; `None`: whatever comes.
     pub write_bytes_a_second: Option<u64>,
     /// Threads that read.
@@ -106,37 +117,6 @@ pub enum Recovery {
     /// All records whose checksums fit are kept, those beyond damage and older ones, too. A voided value may be among them.
     Salvage,
 }
-
-/// Why the store cannot be opened.
-#[derive(Debug)]
-pub enum OpenError {
-    /// Another process has it.
-    Locked(String),
-    /// A segment of a version that this program does not know. Nothing was changed.
-    Version {
-        file: String,
-        damage: format::Damage,
-    },
-    Io(String, io::Error),
-}
-
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            OpenError::Locked(place) => write!(
-                f,
-                "{place} is in use by another process: each process needs a directory of its own"
-            ),
-            OpenError::Version { file, damage } => write!(
-                f,
-                "the segment {file} cannot be used: {damage}; run that version, or move the file away"
-            ),
-            OpenError::Io(what, error) => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
 
 /// Totals. Counters count since the start.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -201,6 +181,14 @@ counters! {
     write_bytes,
     /// All bytes, with tombstones, headers, footers and what was reinserted.
     medium_bytes,
+    /// Values that were compressed, and those that would not have become smaller by an eighth.
+    compressed_zstd,
+    compressed_lz4,
+    compressed_not,
+    /// Bytes of all these before and after, and the time that it took.
+    compress_from_bytes,
+    compress_to_bytes,
+    compress_ns,
     /// Entries that were on the disk as they are.
     kept,
     /// Evicted entries that were not asked for often enough.
@@ -239,6 +227,8 @@ pub(crate) struct Store {
     segments: Segments,
     sketch: Sketch,
     marks: Marks,
+    /// Held while a segment is begun.
+    keys: RwLock<Arc<KeyRing>>,
     queue: Queue,
     counters: Counters,
     /// What was in the index when everything was voided; the writer counts it.
@@ -372,6 +362,20 @@ impl L3 {
         self.store.shut.fetch_add(1, SeqCst);
         self.store.void_all();
         Shut(&self.store)
+    }
+
+    /// From now on new segments are written with the newest of these keys.
+    ///
+    /// # Errors
+    /// A key is missing that a segment is encrypted with, which no later start could read. Nothing was changed.
+    pub fn set_keys(&self, keys: KeyRing) -> Result<(), KeysInUse> {
+        self.store.set_keys(keys)
+    }
+
+    /// The keys, the one for new segments last, each with the number of segments that are encrypted with it; `None`: those
+    /// that are not encrypted.
+    pub fn key_segments(&self) -> Vec<(Option<KeyId>, usize)> {
+        self.store.key_segments()
     }
 
     pub fn stats(&self) -> Stats {

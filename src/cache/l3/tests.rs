@@ -4,10 +4,13 @@ mod crash;
 mod damage;
 mod faults;
 mod life;
+mod secrets;
 mod threads;
 
 use std::collections::BTreeMap;
 
+use super::codec::Method;
+use super::keys::NewSegments;
 use super::recovery::Leftovers;
 use super::storage::simulated::Simulated;
 use super::writer::Writer;
@@ -36,7 +39,23 @@ fn config() -> Config {
         readers: 1,
         hash,
         identity: 0,
+        compression: None,
+        keys: KeyRing::default(),
         unix_offset_ms: UNIX_OFFSET_MS,
+    }
+}
+
+fn ring(keys: &[u8]) -> KeyRing {
+    let keys: Vec<[u8; keys::KEY_BYTES]> = keys.iter().map(|&key| [key; keys::KEY_BYTES]).collect();
+    KeyRing::new(&keys, NewSegments::Encrypted)
+}
+
+/// Encrypted and compressed.
+fn packed(method: Method) -> Config {
+    Config {
+        compression: Some(Compression { method, from_bytes: 64 }),
+        keys: ring(&[1]),
+        ..config()
     }
 }
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use crossbeam::sync::Parker;
 
-use super::format::{self, HEADER_BYTES, Header, Record};
+use super::codec::{Codec, Compressor};
+use super::format::{self, HEADER_BYTES, Record};
 use super::index::{Place, Row};
 use super::recovery::{self, Leftovers};
 use super::segments::Segment;
@@ -48,7 +49,7 @@ pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, parker: &Parker) {
 pub(super) struct Writer {
     pub store: Arc<Store>,
     pub active: Option<Active>,
-    next_sequence: u64,
+    pub next_sequence: u64,
     /// Segments that an error ended, to be sealed when the medium works again: at a restart what is older than a segment
     /// without a footer is not believed.
     unsealed: Vec<Active>,
@@ -65,7 +66,9 @@ pub(super) struct Writer {
     /// Bytes that may be written now, and when that was computed.
     allowance: f64,
     allowed_us: u64,
-    random: fastrand::Rng,
+    pub random: fastrand::Rng,
+    /// Not here while it is used.
+    compressor: Option<Compressor>,
 }
 
 /// The segment that is being written.
@@ -116,6 +119,7 @@ impl Writer {
             allowance: 0.0,
             allowed_us: 0,
             random: fastrand::Rng::new(),
+            compressor: Some(Compressor::new(store.config.compression)),
         }
     }
 
@@ -126,6 +130,7 @@ impl Writer {
             return false;
         }
         self.bury_forgotten();
+        self.change_keys(now_us);
         self.refill_allowance(now_us);
         let is_busy = self.write_batch(now_us);
         self.sync_if_due(now_us);
@@ -187,6 +192,11 @@ impl Writer {
             bytes += self.spill(&spill, now_us);
         }
         self.flush(now_us);
+        if self.store.keys.read().writing().is_some()
+            && let Some(compressor) = &mut self.compressor
+        {
+            compressor.wipe();
+        }
         true
     }
 
@@ -209,12 +219,26 @@ impl Writer {
             db: spill.db,
             name: spill.name(),
             variant: spill.variant(),
+            codec: Codec::Plain,
             value: spill.value(),
         };
         if record.expires_ms <= store.unix_ms(now_us) {
             counters.expirations.fetch_add(1, Relaxed);
             return 0;
         }
+        let mut compressor = self.compressor.take();
+        let record = match &mut compressor {
+            Some(compressor) => compressor.pack(record, counters),
+            None => record,
+        };
+        let bytes = self.write_entry(spill, &record, now_us);
+        self.compressor = compressor;
+        bytes
+    }
+
+    fn write_entry(&mut self, spill: &Spill, record: &Record<'_>, now_us: u64) -> usize {
+        let store = Arc::clone(&self.store);
+        let counters = &store.counters;
         let bytes = format::padded(record.length());
         if store.config.write_bytes_a_second.is_some() && self.allowance < bytes as f64 {
             counters.dropped_rate.fetch_add(1, Relaxed);
@@ -224,7 +248,7 @@ impl Writer {
             origin: spill.origin,
             mark: spill.mark,
         };
-        if !self.append(&record, what, now_us) {
+        if !self.append(record, what, now_us) {
             counters.dropped_trouble.fetch_add(1, Relaxed);
             return 0;
         }
@@ -338,25 +362,21 @@ impl Writer {
             return false;
         }
         let store = Arc::clone(&self.store);
-        let header = Header {
-            sequence: self.next_sequence,
-            created_ms: store.unix_ms(now_us),
-            nonce: self.random.u64(..),
-            seed: store.seed,
-            probe: store.probe,
-        };
-        let name = format::file_name(header.sequence);
-        let made = store.storage.create(&name).and_then(|file| {
-            file.write_all_at(&header.encode(), 0)?;
+        // Until the segment is known: no key is given up that it is encrypted with.
+        let keys = store.keys.read();
+        let name = format::file_name(self.next_sequence);
+        let made = self.header(keys.writing(), now_us).and_then(|(header, envelope)| {
+            let file = store.storage.create(&name)?;
+            file.write_all_at(&header.encode(&envelope), 0)?;
             if store.config.sync != Sync::Never {
                 store.storage.sync_names()?;
             }
-            Ok(file)
+            Ok((header, envelope, file))
         });
         // Whether or not there is a file of that name now: it is not tried again.
         self.next_sequence += 1;
-        let file = match made {
-            Ok(file) => file,
+        let (header, envelope, file) = match made {
+            Ok(made) => made,
             Err(error) => {
                 let _ = store.storage.remove(&name);
                 self.failed("made", &name, &error, now_us);
@@ -364,10 +384,11 @@ impl Writer {
             }
         };
         let added = store.segments.add(header.sequence, |slot| {
-            let segment = Segment::new(header, slot, file, HEADER_BYTES as u64);
+            let segment = Segment::new(header, envelope, slot, file, HEADER_BYTES as u64);
             segment.is_active.store(true, Relaxed);
             segment
         });
+        drop(keys);
         let Some(segment) = added else {
             let _ = store.storage.remove(&name);
             self.failed("made", &name, &io::Error::other("there are too many segments"), now_us);
@@ -387,7 +408,7 @@ impl Writer {
     }
 
     /// Gives the active segment its footer; from then on it is as durable as the policy says.
-    fn seal(&mut self, now_us: u64) {
+    pub fn seal(&mut self, now_us: u64) {
         let Some(active) = self.active.take() else { return };
         active.segment.is_active.store(false, Relaxed);
         self.is_unsynced = false;
@@ -401,7 +422,7 @@ impl Writer {
 
     fn write_footer(&self, active: &Active) -> io::Result<()> {
         let segment = &active.segment;
-        let footer = format::encode_footer(&active.rows, active.end, segment.header.nonce);
+        let footer = format::encode_footer(&active.rows, active.end, &segment.envelope)?;
         segment.file.write_all_at(&footer, active.end)?;
         segment.bytes.store(active.end + footer.len() as u64, Relaxed);
         match self.store.config.sync {
@@ -514,22 +535,23 @@ const MOST_UNSEALED: usize = 16;
 
 impl Active {
     fn has_room(&self, record: &Record<'_>, segment_bytes: u64) -> bool {
-        let records = self.buffer.len() + format::padded(record.length());
+        let records = self.buffer.len() + format::padded(self.segment.envelope.length(record));
         self.end + (records + format::footer_bytes(self.rows.len() + 1)) as u64 <= segment_bytes
     }
 
     fn append(&mut self, record: &Record<'_>, what: What) -> bool {
         let offset = self.end + self.buffer.len() as u64;
-        if record.encode(self.segment.header.nonce, &mut self.buffer).is_none() {
+        let envelope = &self.segment.envelope;
+        if record.encode(envelope, offset, &mut self.buffer).is_none() {
             return false;
         }
-        let row = record.row(offset as u32);
+        let row = record.row(envelope, offset as u32);
         self.segment.note(&row);
         self.rows.push(row);
         self.batch.push(Unpublished {
             hash: record.hash,
             identity: row.identity,
-            place: Place::new(self.segment.slot, offset, record.length()),
+            place: Place::new(self.segment.slot, offset, row.length as usize),
             what,
         });
         true

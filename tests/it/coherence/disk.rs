@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use nearcache::cache::l3::keys::KeyRing;
 use nearcache::cache::l3::storage::{SegmentFile, Storage};
 use nearcache::cache::l3::{Admission, Config, Hand, L3, Recovery, Sync};
 use nearcache::cache::name_hash;
@@ -22,6 +23,8 @@ pub fn open(now_us: u64) -> (L3, Hand) {
         readers: 1,
         hash: |_, name| name_hash(name),
         identity: 0,
+        compression: None,
+        keys: KeyRing::default(),
         unix_offset_ms: 0,
     };
     L3::open_by_hand(config, Box::new(Memory::default()), now_us).expect("memory can be opened")
