@@ -9,6 +9,7 @@ use crate::clock;
 use crate::metrics::expose::{Exposition, Labels};
 use crate::metrics::names::{self, Number};
 use crate::metrics::{Counters, Durations, Tally};
+use crate::proxy::invalidation::Mode;
 use crate::proxy::shared::Shared;
 use crate::upstream::breaker;
 use crate::upstream::sentinel::Sentinels;
@@ -252,6 +253,12 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
         out.add(&names::HEALTH, &[(names::STATUS, status.name())], f64::from(is_so));
     }
     out.add(&names::SUBSCRIPTIONS, &[], shared.audience.held() as f64);
+    let now = Mode::of(shared);
+    for mode in Mode::ALL {
+        let is_so = u8::from(mode == now);
+        out.add(&names::INVALIDATION, &[("mode", mode.name())], f64::from(is_so));
+    }
+    out.add(&names::KEYSPACE_EVENTS, &[], shared.events_total.load(Relaxed) as f64);
     out.add(&names::CACHE_INFO, &[("caching", seen.caching.name())], 1.0);
 }
 

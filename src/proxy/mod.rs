@@ -11,6 +11,7 @@ mod client_command;
 pub mod cluster;
 mod flight;
 pub mod info;
+pub mod invalidation;
 mod local;
 mod nearcache;
 pub mod outbox;

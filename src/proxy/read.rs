@@ -235,7 +235,7 @@ fn single(
         takes_stale: false,
     };
     let must_wait = outbox.must_wait_for_flight(&Touched::One(hash));
-    let leasing = if must_wait || is_large || worker.is_moving(request.slot) {
+    let leasing = if must_wait || is_large || worker.is_moving(request.slot) || !worker.is_watched(name) {
         Leasing::Denied
     } else {
         Leasing::Allowed

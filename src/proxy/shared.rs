@@ -74,6 +74,14 @@ pub struct Shared {
     pub links_untracked: AtomicUsize,
     pub links_refused: AtomicUsize,
     pub last_trouble: Mutex<Option<String>>,
+    /// Why the server does not track, as it last said, and why there are no keyspace events.
+    pub tracking_refusal: Mutex<Option<String>>,
+    pub events_trouble: Mutex<Option<String>>,
+    /// Keyspace events are applied now, and how many were.
+    pub has_events: AtomicBool,
+    pub events_total: AtomicU64,
+    /// The beginnings of the keys that a server which broadcasts tells of; empty: of all.
+    pub broadcast_prefixes: Arc<[String]>,
     pub is_draining: AtomicBool,
     pub started_us: u64,
     pub started_unix_s: u64,
@@ -186,6 +194,7 @@ impl Shared {
             node_links: Mutex::default(),
             links_retired: AtomicUsize::new(0),
             switches: AtomicU64::new(0),
+            broadcast_prefixes: config.cache.broadcast_prefixes.as_slice().into(),
             config,
             target,
             links,
@@ -207,6 +216,10 @@ impl Shared {
             links_untracked: AtomicUsize::new(0),
             links_refused: AtomicUsize::new(0),
             last_trouble: Mutex::new(None),
+            tracking_refusal: Mutex::default(),
+            events_trouble: Mutex::default(),
+            has_events: AtomicBool::new(false),
+            events_total: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
             started_us: clock::now_us(),
             started_unix_s,

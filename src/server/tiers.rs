@@ -7,7 +7,9 @@ use crate::cache::l3::{self, L3};
 use crate::cache::{self, L1, L1Config, Links, name_hash_by, seed_names};
 use crate::clock;
 use crate::command::Table;
-use crate::config::{Admission, Config, Consistency, Endpoint, Objective, Place, Recovery, Sync, Upstream};
+use crate::config::{
+    Admission, Config, Consistency, Endpoint, Invalidation, Objective, Place, Recovery, Sync, Upstream,
+};
 use crate::proxy::shared::Shared;
 use crate::upstream::dial::Target;
 
@@ -99,7 +101,11 @@ pub fn build(config: Config, target: Target, l3: Option<Arc<L3>>) -> Shared {
     } else {
         Duration::MAX
     };
-    let links = Arc::new(Links::new(micros(config.cache.bound)));
+    let links = Links::new(micros(config.cache.bound));
+    let links = Arc::new(match config.cache.invalidation {
+        Invalidation::Broadcast => links.by_turn(),
+        _ => links,
+    });
     let l1 = L1::over(
         L1Config {
             budget_bytes: config.cache.l1_bytes,

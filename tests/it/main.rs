@@ -21,6 +21,7 @@ mod differential;
 mod embedded;
 mod flights;
 mod l3;
+mod ladder;
 mod limits;
 mod many_clients;
 mod operation;

@@ -184,6 +184,7 @@ fn values(
         true => queries
             .iter()
             .enumerate()
+            .filter(|(_, query)| worker.is_watched(query.name))
             .filter_map(|(i, query)| Some((i, cache.lease_only(query, asker)?)))
             .collect(),
     };

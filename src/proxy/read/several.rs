@@ -55,6 +55,7 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
         queries
             .iter()
             .enumerate()
+            .filter(|(_, query)| worker.is_watched(query.name))
             .filter_map(|(i, query)| Some((i, cache.lease_only(query, &asker)?)))
             .collect()
     };
