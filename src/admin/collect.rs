@@ -258,6 +258,9 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
         let is_so = u8::from(mode == now);
         out.add(&names::INVALIDATION, &[("mode", mode.name())], f64::from(is_so));
     }
+    let touches = &shared.touches;
+    out.add(&names::TOUCHES, &[], touches.sent_total.load(Relaxed) as f64);
+    out.add(&names::TOUCHES_DROPPED, &[], touches.dropped_total.load(Relaxed) as f64);
     out.add(&names::KEYSPACE_EVENTS, &[], shared.events_total.load(Relaxed) as f64);
     out.add(&names::CACHE_INFO, &[("caching", seen.caching.name())], 1.0);
 }

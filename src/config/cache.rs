@@ -35,6 +35,9 @@ pub struct Cache {
     pub max_stale: Option<Duration>,
     /// How long the absence of a key is kept; `None` = not at all; default 60 s, minimum 1 ms.
     pub negative_ttl: Option<Duration>,
+    /// Of so many hits one is reported to the upstream (`TOUCH`), so that it does not evict what is read here; 0 (default) =
+    /// none.
+    pub touch_sample: usize,
     /// Number of shards of L1, a power of two; `None` (default) = chosen from the budget.
     pub shards: Option<usize>,
 }
@@ -93,6 +96,7 @@ impl Default for Cache {
             max_age: None,
             max_stale: None,
             negative_ttl: Some(Duration::from_secs(60)),
+            touch_sample: 0,
             shards: None,
         }
     }
@@ -132,6 +136,7 @@ impl Cache {
             max_age: reader.length_or_off("cache.max_age", eventual.then_some(EVENTUAL_MAX_AGE), MILLISECOND),
             max_stale: reader.length_or_off("cache.max_stale", default.max_stale, MILLISECOND),
             negative_ttl: reader.length_or_off("cache.negative_ttl", default.negative_ttl, MILLISECOND),
+            touch_sample: reader.number("cache.touch_sample", default.touch_sample, 0, 1_000_000),
             shards: read_shards(reader),
         };
         if cache.max_value_bytes > cache.l1_bytes {
@@ -141,6 +146,12 @@ impl Cache {
             reader.problem(
                 "cache.max_stale",
                 "must be off where cache.consistency is \"strong\", which shows no copies",
+            );
+        }
+        if consistency == Consistency::Strong && cache.touch_sample > 0 {
+            reader.problem(
+                "cache.touch_sample",
+                "must be 0 where cache.consistency is \"strong\", which has no hits",
             );
         }
         if eventual && cache.max_stale.is_some() {
@@ -210,6 +221,7 @@ impl Cache {
             ("max_age", print_length_or_off(self.max_age)),
             ("max_stale", print_length_or_off(self.max_stale)),
             ("negative_ttl", print_length_or_off(self.negative_ttl)),
+            ("touch_sample", integer(self.touch_sample)),
             ("shards", integer(self.shards.unwrap_or(0))),
         ]
     }

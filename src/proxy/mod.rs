@@ -23,6 +23,7 @@ mod replies;
 pub mod request;
 pub mod shared;
 mod subscriptions;
+pub mod touch;
 mod transaction;
 pub mod waiter;
 pub mod worker;

@@ -121,6 +121,7 @@ fn peek(worker: &Worker, client: &Client, link: LinkId, request: &Request<'_>, s
     });
     if let Some(is_stale) = hit {
         count_hits(worker, 1, u64::from(is_stale));
+        worker.note_hit(*db, sought.name);
     }
     hit.is_some()
 }
@@ -258,6 +259,7 @@ fn single(
     match decision {
         Decision::Hit(()) => {
             counters.l1_hits_total.add(1);
+            worker.note_hit(*db, name);
             Step::DONE
         }
         Decision::Joined { flight, link: leader } => {
@@ -401,6 +403,7 @@ fn derived(worker: &Worker, client: &Client, (link, trust): (LinkId, Trust), req
     let Some(derived) = derived else { return false };
     outbox.answer_now(|ready| derived.write(ready));
     count_hits(worker, 1, u64::from(is_stale));
+    worker.note_hit(*db, name);
     true
 }
 

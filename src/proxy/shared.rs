@@ -16,6 +16,7 @@ use super::client::ClientMeta;
 use super::flight::Follower;
 use super::pause::Pause;
 use super::pubsub::audience::Audience;
+use super::touch::Touches;
 use crate::cache::l3::Found;
 use crate::cache::{L1, LinkId, Links};
 use crate::clock;
@@ -80,6 +81,8 @@ pub struct Shared {
     /// Keyspace events are applied now, and how many were.
     pub has_events: AtomicBool,
     pub events_total: AtomicU64,
+    /// Keys of hits of which the upstream is to hear.
+    pub touches: Touches,
     /// The beginnings of the keys that a server which broadcasts tells of; empty: of all.
     pub broadcast_prefixes: Arc<[String]>,
     pub is_draining: AtomicBool,
@@ -220,6 +223,7 @@ impl Shared {
             events_trouble: Mutex::default(),
             has_events: AtomicBool::new(false),
             events_total: AtomicU64::new(0),
+            touches: Touches::default(),
             is_draining: AtomicBool::new(false),
             started_us: clock::now_us(),
             started_unix_s,

@@ -33,5 +33,6 @@ mod sentinel;
 mod stale;
 mod support;
 mod tls;
+mod touch;
 mod transactions;
 mod trouble;

@@ -174,6 +174,7 @@ fn values(
             crate::proxy::read::write_value(&mut answer, &view.value, Version::Resp3);
         }) {
             counters.l1_hits_total.add(queries.len() as u64);
+            worker.note_queries(&queries);
             part.gather.put(worker, part.index, answer.into_bytes(), request.now_us);
             return;
         }
