@@ -10,6 +10,7 @@ use crate::clock;
 use crate::metrics::expose::{Exposition, Labels};
 use crate::metrics::names::{self, Number};
 use crate::metrics::{Counters, Durations, Tally};
+use crate::proxy::invalidation::Mode;
 use crate::proxy::shared::Shared;
 use crate::upstream::breaker;
 use crate::upstream::sentinel::Sentinels;
@@ -271,6 +272,15 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
         out.add(&names::HEALTH, &[(names::STATUS, status.name())], f64::from(is_so));
     }
     out.add(&names::SUBSCRIPTIONS, &[], shared.audience.held() as f64);
+    let now = Mode::of(shared);
+    for mode in Mode::ALL {
+        let is_so = u8::from(mode == now);
+        out.add(&names::INVALIDATION, &[("mode", mode.name())], f64::from(is_so));
+    }
+    let touches = &shared.touches;
+    out.add(&names::TOUCHES, &[], touches.sent_total.load(Relaxed) as f64);
+    out.add(&names::TOUCHES_DROPPED, &[], touches.dropped_total.load(Relaxed) as f64);
+    out.add(&names::KEYSPACE_EVENTS, &[], shared.events_total.load(Relaxed) as f64);
     out.add(&names::CACHE_INFO, &[("caching", seen.caching.name())], 1.0);
 }
 

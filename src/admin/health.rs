@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 use crate::cache::LinkId;
 use crate::clock;
 use crate::config::Consistency;
+use crate::proxy::invalidation::Mode;
 use crate::proxy::shared::Shared;
 
 /// The worse the greater.
@@ -130,6 +131,7 @@ pub enum Reason {
     /// Copies are not shown: another node may have become the primary.
     PrimaryUnconfirmed,
     TrackingRefused,
+    NoEvents,
     FactsUnknown,
     Draining,
 }
@@ -158,6 +160,7 @@ impl fmt::Display for Reason {
                 "no majority of the sentinels has named this primary within the staleness bound: no copies are shown",
             ),
             Reason::TrackingRefused => f.write_str("the upstream refuses CLIENT TRACKING: nothing is cached"),
+            Reason::NoEvents => f.write_str("the upstream sends no keyspace events: nothing is cached"),
             Reason::FactsUnknown => f.write_str("the upstream's version and commands are not known yet"),
             Reason::Draining => f.write_str("the proxy is ending"),
         }
@@ -291,8 +294,8 @@ impl Seen {
         let caching = match cache.consistency {
             _ if !cache.enabled => Caching::Off,
             Consistency::Strong => Caching::Off,
+            _ if Mode::of(shared) == Mode::None => Caching::Refused,
             Consistency::Eventual => Caching::ByAge,
-            Consistency::Coherent if links.refused > 0 => Caching::Refused,
             Consistency::Coherent => Caching::Tracked,
         };
         let nodes = shared.nodes();
@@ -349,7 +352,10 @@ impl Seen {
             reasons.push(Reason::PrimaryUnconfirmed);
         }
         if self.caching == Caching::Refused {
-            reasons.push(Reason::TrackingRefused);
+            reasons.push(match self.links.refused {
+                0 => Reason::NoEvents,
+                _ => Reason::TrackingRefused,
+            });
         }
         let l1 = match self.caching {
             Caching::Off | Caching::ByAge => Status::Healthy,

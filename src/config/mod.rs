@@ -28,7 +28,7 @@ mod url;
 
 pub use auth::{Auth, Credentials};
 pub use breaker::Breaker;
-pub use cache::{Cache, Consistency, Objective};
+pub use cache::{Cache, Consistency, Invalidation, Objective};
 pub use clients::Clients;
 pub use credentials::Password;
 pub use environment::{Warning, on_loopback};

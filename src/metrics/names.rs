@@ -256,6 +256,22 @@ pub const CACHE_INFO: Number = gauge(
     "nearcache_cache_info",
     "1; the label says by what right anything is cached.",
 );
+pub const INVALIDATION: Number = gauge(
+    "nearcache_invalidation_mode",
+    "1 for the means by which the proxy learns what others change at the upstream, 0 for the others.",
+);
+pub const TOUCHES: Number = counter(
+    "nearcache_touched_keys_total",
+    "Keys of hits of which the upstream was told that they are used.",
+);
+pub const TOUCHES_DROPPED: Number = counter(
+    "nearcache_touched_keys_dropped_total",
+    "Keys of hits of which it was not told: too many at a time, or it could not be told or would not care.",
+);
+pub const KEYSPACE_EVENTS: Number = counter(
+    "nearcache_keyspace_events_total",
+    "Changes of which the upstream has told by keyspace events.",
+);
 pub const BUILD_INFO: Number = gauge("nearcache_build_info", "1; the label says which version this is.");
 pub const UPTIME: Number = gauge("nearcache_uptime_seconds", "Time since the start.");
 pub const WORKERS: Number = gauge("nearcache_workers", "Worker threads.");

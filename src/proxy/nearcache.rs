@@ -99,6 +99,10 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
             .to_owned(),
         ),
     ];
+    if !worker.is_watched(name) {
+        let why = "not kept: it begins with none of cache.broadcast_prefixes";
+        facts.push(("watched".to_owned(), why.to_owned()));
+    }
     let entries: Vec<Explained> = worker.shared.cache.explain(hash, now_us);
     facts.push((
         "entries".to_owned(),

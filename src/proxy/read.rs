@@ -120,6 +120,7 @@ fn peek(worker: &Worker, client: &Client, link: LinkId, request: &Request<'_>, s
     });
     if let Some(is_stale) = hit {
         count_hits(worker, 1, u64::from(is_stale));
+        worker.note_hit(*db, sought.name);
     }
     hit.is_some()
 }
@@ -234,7 +235,7 @@ fn single(
         takes_stale: false,
     };
     let must_wait = outbox.must_wait_for_flight(&Touched::One(hash));
-    let leasing = if must_wait || is_large || worker.is_moving(request.slot) {
+    let leasing = if must_wait || is_large || worker.is_moving(request.slot) || !worker.is_watched(name) {
         Leasing::Denied
     } else {
         Leasing::Allowed
@@ -257,6 +258,7 @@ fn single(
     match decision {
         Decision::Hit(()) => {
             counters.l1_hits_total.add(1);
+            worker.note_hit(*db, name);
             Step::DONE
         }
         Decision::Joined { flight, link: leader } => {
@@ -400,6 +402,7 @@ fn derived(worker: &Worker, client: &Client, (link, trust): (LinkId, Trust), req
     let Some(derived) = derived else { return false };
     outbox.answer_now(|ready| derived.write(ready));
     count_hits(worker, 1, u64::from(is_stale));
+    worker.note_hit(*db, name);
     true
 }
 

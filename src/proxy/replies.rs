@@ -14,6 +14,7 @@ use super::client::{Client, write_frame};
 use super::cluster::NO_SLOT;
 use super::cluster::redirect::{self, Redirect, Routed};
 use super::info;
+use super::invalidation;
 use super::outbox::Touched;
 use super::pubsub;
 use super::request::Road;
@@ -293,12 +294,7 @@ impl Sink for LinkSink {
         }
         let state = match tracking {
             TrackingState::Refused(error) => {
-                tracing::warn!(
-                    upstream = worker.shared.upstream_name,
-                    %error,
-                    "the upstream refuses CLIENT TRACKING: nothing is cached unless cache.consistency is \"eventual\""
-                );
-                *worker.shared.last_trouble.lock() = Some(format!("CLIENT TRACKING was refused: {error}"));
+                invalidation::refused(&worker.shared, error);
                 // What was leased while the connection came up must not be inserted: no push will ever tell of it.
                 worker.shared.links.lost(self.link);
                 LinkState::Refused

@@ -3,6 +3,7 @@
 //! in here waits.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
@@ -16,7 +17,7 @@ use super::{local, pubsub, read, transaction};
 use crate::cache::name_hash;
 use crate::clock;
 use crate::command::{Access, Keys, Local, Path, Pin, Spec};
-use crate::config::Consistency;
+use crate::config::Invalidation;
 use crate::resp::convert::Rule;
 use crate::resp::request::Args;
 use crate::upstream::facts::Facts;
@@ -376,8 +377,11 @@ impl Worker {
     pub fn is_caching(&self, link: &Link) -> bool {
         let cache = &self.shared.config.cache;
         // While a connection comes up its requests queue; if it then turns out untracked, their leases are dead.
-        let is_watched = || link.is_tracking() || !link.is_up();
-        cache.is_used() && (cache.consistency == Consistency::Eventual || is_watched())
+        let is_watched = || match cache.invalidation {
+            Invalidation::KeyspaceEvents => self.shared.has_events.load(Relaxed),
+            _ => link.is_tracking() || !link.is_up(),
+        };
+        cache.is_used() && (cache.takes_own_writes() || is_watched())
     }
 
     /// Now, for what must not be older than this moment.

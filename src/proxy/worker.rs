@@ -24,6 +24,7 @@ use super::pubsub::hub::Hub;
 use super::read::below;
 use super::replies::LinkSink;
 use super::shared::{FlightAnswer, Message, Shared};
+use super::touch::Sampler;
 use super::waiter::{Answer, Effect};
 use crate::cache::LinkId;
 use crate::clock;
@@ -85,6 +86,8 @@ pub struct Worker {
     pub variant: RefCell<Vec<u8>>,
     /// Misses that wait for the disk.
     pub below: RefCell<below::Waiting>,
+    /// Which of its hits the upstream is to hear of.
+    pub sampler: Sampler,
 }
 
 /// Which entries of L1 will do.
@@ -133,6 +136,7 @@ impl Worker {
             hashes: RefCell::default(),
             variant: RefCell::default(),
             below: RefCell::default(),
+            sampler: Sampler::new(shared.config.cache.touch_sample),
             shared,
         })
     }

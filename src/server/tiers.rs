@@ -11,7 +11,7 @@ use crate::cache::{self, L1, L1Config, Links, name_hash_by, seed_names};
 use crate::clock;
 use crate::command::Table;
 use crate::config::{
-    Admission, Compression, Config, Consistency, Endpoint, Objective, Place, Recovery, Sync, Upstream,
+    Admission, Compression, Config, Consistency, Endpoint, Invalidation, Objective, Place, Recovery, Sync, Upstream,
 };
 use crate::proxy::shared::Shared;
 use crate::upstream::dial::Target;
@@ -147,7 +147,11 @@ pub fn build(config: Config, target: Target, l3: Option<Arc<L3>>) -> Shared {
     } else {
         Duration::MAX
     };
-    let links = Arc::new(Links::new(micros(config.cache.bound)));
+    let links = Links::new(micros(config.cache.bound));
+    let links = Arc::new(match config.cache.invalidation {
+        Invalidation::Broadcast => links.by_turn(),
+        _ => links,
+    });
     let l1 = L1::over(
         L1Config {
             budget_bytes: config.cache.l1_bytes,

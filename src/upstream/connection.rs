@@ -443,7 +443,7 @@ impl<S: Sink> Connection<S> {
     }
 
     fn greeting_now(&self) -> Greeting {
-        let mut greeting = self.greeting;
+        let mut greeting = self.greeting.clone();
         if self.target.breaker().is_connected() {
             greeting.answer_within = greeting.answer_within.max(self.timeouts.greet);
         }

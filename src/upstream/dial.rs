@@ -17,13 +17,12 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::breaker::{self, Breaker, Cut};
-use super::frames::FrameReader;
+use super::handshake;
+pub use super::handshake::{Greeted, Greeting, Tracking, TrackingState};
 use super::tls::{self, Tls};
 use crate::clock;
 use crate::config::{Credentials, Endpoint, Secret};
 use crate::net::Stream;
-use crate::resp::reply;
-use crate::resp::{Version, encode};
 
 /// Where the upstream is and as whom the proxy speaks to it. Clones share both, and both may change.
 #[derive(Clone, Debug)]
@@ -104,7 +103,16 @@ impl fmt::Display for DialError {
         match self {
             DialError::Timeout(after) => write!(f, "no answer within {} ms", after.as_millis()),
             DialError::Io(e) | DialError::Local(e) => f.write_str(e),
-            DialError::Refused { request, error } => write!(f, "{request} was refused: {error}"),
+            DialError::Refused { request, error } => {
+                write!(f, "{request} was refused: {error}")?;
+                match needs_resp3(request, error) {
+                    true => f.write_str(
+                        " (nearcache speaks RESP3 to its upstream: it needs Redis 6.0 or later or a Valkey, and HELLO under its \
+                         own name)",
+                    ),
+                    false => Ok(()),
+                }
+            }
             DialError::Protocol(what) => write!(f, "not a Redis server? {what}"),
             DialError::Tls(what) => write!(f, "TLS: {what}"),
             DialError::TlsTimeout(after) => write!(
@@ -138,7 +146,15 @@ impl DialError {
     }
 }
 
-fn is_server_state(error: &str) -> bool {
+/// Whether the server, or its rules for the user, know no `HELLO 3`.
+fn needs_resp3(request: &str, error: &str) -> bool {
+    request == "HELLO 3"
+        && ["ERR unknown command", "NOPERM", "NOPROTO"]
+            .iter()
+            .any(|code| error.starts_with(code))
+}
+
+pub(super) fn is_server_state(error: &str) -> bool {
     ["BUSY ", "LOADING ", "MASTERDOWN "]
         .iter()
         .any(|code| error.starts_with(code))
@@ -166,40 +182,6 @@ fn is_local(error: &io::Error) -> bool {
     ];
     of.iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-/// What a new connection should be.
-#[derive(Clone, Copy, Debug)]
-pub struct Greeting {
-    pub version: Version,
-    pub db: u32,
-    pub tracking: Tracking,
-    /// For the answers of the handshake: a server that is paused or busy accepts at once and answers late.
-    pub answer_within: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tracking {
-    Off,
-    /// `CLIENT TRACKING ON`; a refusal is no failure, it is reported.
-    Wanted,
-}
-
-/// What the handshake found out.
-#[derive(Clone, Debug)]
-pub struct Greeted {
-    pub tracking: TrackingState,
-    /// The connection's id at the server, if the server tells (for `CLIENT UNBLOCK`).
-    pub id: Option<i64>,
-    /// Of the node that was reached.
-    pub generation: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TrackingState {
-    Off,
-    On,
-    Refused(String),
 }
 
 impl Target {
@@ -360,7 +342,7 @@ impl Target {
             let opened = tokio::select! {
                 biased;
                 () = changed(&mut route) => continue,
-                opened = access.open(&node, role, greeting, self.connect_timeout) => opened,
+                opened = access.open(&node, role, &greeting, self.connect_timeout) => opened,
             };
             return match opened {
                 Ok((stream, greeted)) => Ok((stream, Greeted { generation, ..greeted })),
@@ -423,111 +405,16 @@ impl Access {
         &self,
         node: &Endpoint,
         role: Role,
-        greeting: Greeting,
+        greeting: &Greeting,
         connect_timeout: Duration,
     ) -> Result<(Stream, Greeted), DialError> {
         let mut stream = self.connect_socket(node, connect_timeout).await?;
-        let greeted = tokio::time::timeout(greeting.answer_within, self.greet(&mut stream, role, greeting))
-            .await
-            .map_err(|_| DialError::Timeout(greeting.answer_within))??;
+        let greeted = tokio::time::timeout(
+            greeting.answer_within,
+            handshake::greet(self, &mut stream, role, greeting),
+        )
+        .await
+        .map_err(|_| DialError::Timeout(greeting.answer_within))??;
         Ok((stream, greeted))
     }
-
-    async fn greet(&self, stream: &mut Stream, role: Role, greeting: Greeting) -> Result<Greeted, DialError> {
-        let mut out = Vec::with_capacity(128);
-        let mut sent: Vec<&'static str> = Vec::with_capacity(4);
-        let credentials = self
-            .password
-            .as_ref()
-            .map(|p| (self.user.as_deref().unwrap_or("default").as_bytes(), p.expose()));
-        if greeting.version == Version::Resp3 {
-            match credentials {
-                Some((user, password)) => {
-                    encode::command(&mut out, [&b"HELLO"[..], b"3", b"AUTH", user, password].into_iter());
-                }
-                None => encode::command(&mut out, [&b"HELLO"[..], b"3"].into_iter()),
-            }
-            sent.push("HELLO 3");
-        } else if let Some((user, password)) = credentials {
-            if user == b"default" {
-                encode::command(&mut out, [&b"AUTH"[..], password].into_iter());
-            } else {
-                encode::command(&mut out, [&b"AUTH"[..], user, password].into_iter());
-            }
-            sent.push("AUTH");
-        }
-        if greeting.version == Version::Resp2 && role == Role::Primary {
-            encode::command(&mut out, [&b"HELLO"[..], b"2"].into_iter());
-            sent.push("HELLO 2");
-        }
-        if greeting.db != 0 {
-            let db = greeting.db.to_string();
-            encode::command(&mut out, [&b"SELECT"[..], db.as_bytes()].into_iter());
-            sent.push("SELECT");
-        }
-        if greeting.tracking == Tracking::Wanted {
-            encode::command(&mut out, [&b"CLIENT"[..], b"TRACKING", b"ON"].into_iter());
-            sent.push("CLIENT TRACKING ON");
-        }
-        // Asked last and of every connection: its answer also shows that the server is alive.
-        encode::command(&mut out, [&b"CLIENT"[..], b"ID"].into_iter());
-        sent.push("CLIENT ID");
-        let mut greeted = Greeted {
-            tracking: TrackingState::Off,
-            id: None,
-            generation: 0,
-        };
-        let mut frames = FrameReader::default();
-        if let Err(error) = stream.write_all(&out).await {
-            // A server that hangs up before it has read everything may have said why.
-            if frames.read(stream).await? == 0 {
-                return Err(error.into());
-            }
-        }
-        for request in sent {
-            let frame = loop {
-                let frame = frames.next(stream).await?;
-                // A push may come between the replies once tracking is on.
-                if frame.first() != Some(&b'>') {
-                    break frame;
-                }
-            };
-            let frame = &frame[..];
-            if reply::is_error(frame) {
-                let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default())
-                    .trim()
-                    .to_owned();
-                match request {
-                    // Not for good.
-                    "CLIENT TRACKING ON" if is_server_state(&error) => {
-                        return Err(DialError::Refused { request, error });
-                    }
-                    "CLIENT TRACKING ON" => greeted.tracking = TrackingState::Refused(error),
-                    "CLIENT ID" if !error.starts_with("NOAUTH") => {}
-                    _ => return Err(DialError::Refused { request, error }),
-                }
-            } else if request.starts_with("HELLO") && role == Role::Primary {
-                // What ROLE would say, of which many a user has no right to ask.
-                let role = role_in_hello(frame);
-                if role != "master" {
-                    return Err(DialError::NotPrimary(role));
-                }
-            } else if request == "CLIENT TRACKING ON" {
-                greeted.tracking = TrackingState::On;
-            } else if request == "CLIENT ID" {
-                greeted.id = reply::integer(frame);
-            }
-        }
-        Ok(greeted)
-    }
-}
-
-fn role_in_hello(frame: &[u8]) -> String {
-    let mut fields = reply::elements(frame).into_iter().flatten();
-    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-        if reply::text(name) == Some(b"role") {
-            return String::from_utf8_lossy(reply::text(value).unwrap_or_default()).into_owned();
-        }
-    }
-    "server without a role (a sentinel?)".to_owned()
 }

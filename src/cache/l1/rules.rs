@@ -107,7 +107,10 @@ impl Rules {
 
     /// Whether the entry is one that `link` itself filled and still watches, so that a reply of `link` leaves it alone.
     pub fn is_kept_by(&self, slot: &Slot, link: LinkId, now_us: u64) -> bool {
-        slot.stamp.link() == link && self.links.epoch(link) == slot.epoch && !is_over(slot.stamp.deadline_ms(), now_us)
+        !self.links.is_by_turn()
+            && slot.stamp.link() == link
+            && self.links.epoch(link) == slot.epoch
+            && !is_over(slot.stamp.deadline_ms(), now_us)
     }
 
     /// Whether a request may wait for the reply of a standing lease.

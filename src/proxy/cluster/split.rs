@@ -229,6 +229,7 @@ fn values(
         && queries.len() <= MOST_KEYS
         && let Some(values) = known(worker, &queries, asker)
     {
+        worker.note_queries(&queries);
         part.gather.put(worker, part.index, values, request.now_us);
         return;
     }
@@ -238,6 +239,7 @@ fn values(
         true => queries
             .iter()
             .enumerate()
+            .filter(|(_, query)| worker.is_watched(query.name))
             .filter_map(|(i, query)| Some((i, worker.shared.cache.lease_only(query, asker)?)))
             .collect(),
     };

@@ -55,6 +55,7 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
         queries
             .iter()
             .enumerate()
+            .filter(|(_, query)| worker.is_watched(query.name))
             .filter_map(|(i, query)| Some((i, cache.lease_only(query, &asker)?)))
             .collect()
     };
@@ -154,6 +155,7 @@ fn show(
     });
     if is_known {
         count_hits(worker, keys as u64, stale);
+        worker.note_queries(queries);
         outbox.answer_now(|ready| ready.append(answer));
     }
     is_known
@@ -195,6 +197,7 @@ pub(super) fn existence_known(
     });
     if is_known {
         count_hits(worker, hashes.len() as u64, stale);
+        worker.note_queries(&queries);
         state
             .outbox
             .answer_now(|ready| encode::integer(&mut ready.bytes, count));

@@ -79,7 +79,8 @@ fn attempts_that_were_under_way_together_fail_once() {
 fn every_opening_is_counted_for_all_nodes() {
     let breaker = Breaker::new(SETTINGS);
     let another = breaker.another();
-    (0..3).for_each(|_| _ = another.failed(0, now_us(), "refused"));
+    let opened = (0..3).map(|_| another.failed(0, now_us(), "refused"));
+    assert_eq!(opened.collect::<Vec<_>>(), [false, false, true]);
     assert_eq!((breaker.openings(), another.openings()), (1, 1));
     another.begin_probe();
     another.wait_for_probe(Duration::from_secs(1));
