@@ -34,7 +34,7 @@ pub fn collect(shared: &Shared) -> Exposition {
 type Field = fn(&Counters) -> &Tally;
 
 /// Metrics that are the sum of one counter over the workers.
-const TOTALS: [(Number, Field); 20] = [
+const TOTALS: [(Number, Field); 21] = [
     (names::LATE, |c| &c.late_total),
     (names::SHED, |c| &c.shed_total),
     (names::REPEATS, |c| &c.repeats_total),
@@ -53,6 +53,7 @@ const TOTALS: [(Number, Field); 20] = [
     (names::LINKS_LOST, |c| &c.links_lost_total),
     (names::PUSHES, |c| &c.pushes_total),
     (names::REDIRECTS, |c| &c.redirects_total),
+    (names::REPLICA_REPLIES, |c| &c.replica_replies_total),
     (names::PROBES, |c| &c.probes_total),
     (names::MESSAGES, |c| &c.messages_total),
 ];
@@ -259,6 +260,11 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
     };
     for (state, count) in [("primary", primaries), ("failed", failed), ("replica", replicas)] {
         out.add(&names::CLUSTER_NODES, &[(names::STATE, state)], count as f64);
+    }
+    let readers = shared.readers.iter().flat_map(|readers| readers.list().to_vec());
+    let (usable, unusable): (Vec<_>, Vec<_>) = readers.partition(|reader| reader.is_usable());
+    for (state, readers) in [("usable", usable), ("unusable", unusable)] {
+        out.add(&names::READERS, &[(names::STATE, state)], readers.len() as f64);
     }
     out.add(&names::CLUSTER_SLOTS, &[], slots as f64);
     out.add(&names::CLUSTER_CHANGES, &[], changes as f64);

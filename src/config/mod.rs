@@ -20,6 +20,7 @@ mod layers;
 mod listen;
 mod log;
 mod reader;
+mod reads;
 mod secret;
 mod shutdown;
 mod tls;
@@ -37,6 +38,7 @@ pub use l3::{Admission, Compression, L3, Recovery, Sync};
 pub use layers::{Origin, Problem, Settings};
 pub use listen::ListenAddr;
 pub use log::{Log, LogFormat, LogLevel};
+pub use reads::{ReadFrom, Reads};
 pub use secret::Secret;
 pub use shutdown::Shutdown;
 pub use tls::TlsOptions;
@@ -58,6 +60,8 @@ pub struct Config {
     pub workers: usize,
     /// The Redis behind the proxy.
     pub upstream: Upstream,
+    /// Which nodes answer reads.
+    pub reads: Reads,
     /// How long each step with the upstream may take.
     pub upstream_timeouts: UpstreamTimeouts,
     /// When a node is given up for a while.
@@ -85,6 +89,7 @@ impl Default for Config {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9091))),
             workers: 0,
             upstream: Upstream::default(),
+            reads: Reads::default(),
             upstream_timeouts: UpstreamTimeouts::default(),
             breaker: Breaker::default(),
             pinned_max: Clients::default().max_clients,
@@ -125,6 +130,7 @@ impl Config {
         let mut out = String::new();
         print_settings(&mut out, &self.top_settings());
         let mut upstream = self.upstream.settings();
+        upstream.extend(self.reads.settings());
         upstream.push(("pinned_max", integer(self.pinned_max)));
         upstream.extend(self.upstream_timeouts.settings());
         for (section, settings) in [
@@ -148,7 +154,7 @@ impl Config {
         let default = Self::default();
         let clients = Clients::read(reader);
         let upstream = Upstream::read(reader);
-        let config = Self {
+        let mut config = Self {
             listen: listen::read_list(reader, default.listen),
             admin: listen::read_admin(reader, default.admin),
             workers: reader.number("workers", default.workers, 0, 1024),
@@ -160,9 +166,11 @@ impl Config {
             l3: L3::read(reader),
             log: Log::read(reader),
             shutdown: Shutdown::read(reader),
+            reads: Reads::default(),
             clients,
             upstream,
         };
+        config.reads = Reads::read(reader, &config.upstream, &config.cache);
         environment::refuse_absent_parts(reader);
         config
     }

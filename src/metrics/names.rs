@@ -227,6 +227,14 @@ pub const REDIRECTS: Number = counter(
     "nearcache_redirects_total",
     "Requests sent again because a node of the cluster had sent them elsewhere.",
 );
+pub const REPLICA_REPLIES: Number = counter(
+    "nearcache_replica_replies_total",
+    "Replies that came from replicas, those to questions of the proxy's own included.",
+);
+pub const READERS: Number = gauge(
+    "nearcache_readers",
+    "Nodes that reads may be spread over besides the primary alone, by whether they can be used now.",
+);
 pub const CLUSTER_NODES: Number = gauge(
     "nearcache_cluster_nodes",
     "Nodes of the cluster: primaries with slots, those of them that are held for dead, and replicas.",

@@ -15,7 +15,7 @@ use super::shared::Shared;
 use super::waiter::{Effect, Waiter};
 use super::worker::Worker;
 use crate::clock;
-use crate::config::Consistency;
+use crate::config::{Consistency, ReadFrom};
 use crate::resp::convert::Rule;
 use crate::resp::reply;
 use crate::resp::{Version, encode};
@@ -175,6 +175,22 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
             facts.push(("nearcache_l3_encrypted_with", key.to_string()));
         }
         facts.extend(l3.trouble().map(|trouble| ("nearcache_l3_trouble", trouble)));
+    }
+    if let Some(readers) = &shared.readers {
+        let from = match readers.from() {
+            ReadFrom::Primary => "primary",
+            ReadFrom::PreferReplica => "prefer-replica",
+            ReadFrom::Nearest => "nearest",
+        };
+        let states: Vec<String> = readers.list().iter().map(|reader| reader.state()).collect();
+        facts.extend([
+            ("nearcache_read_from", from.to_owned()),
+            ("nearcache_readers", states.join(" | ")),
+            (
+                "nearcache_replica_replies",
+                total(|c| &c.replica_replies_total).to_string(),
+            ),
+        ]);
     }
     if let Some(topology) = &shared.topology {
         let topology = topology.borrow();

@@ -19,6 +19,7 @@ mod pause;
 pub mod pinned;
 pub mod pubsub;
 pub mod read;
+pub mod readers;
 mod replies;
 pub mod request;
 pub mod shared;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::client::Client;
 use super::info;
 use super::local::wrong_arity;
+use super::readers;
 use super::request::{Request, Step};
 use super::worker::Worker;
 use crate::cache::l3::Origin;
@@ -103,6 +104,7 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
         let why = "not kept: it begins with none of cache.broadcast_prefixes";
         facts.push(("watched".to_owned(), why.to_owned()));
     }
+    facts.extend(readers::explain(worker, slot, db, name).map(|node| ("read from".to_owned(), node)));
     let entries: Vec<Explained> = worker.shared.cache.explain(hash, now_us);
     facts.push((
         "entries".to_owned(),

@@ -2,6 +2,7 @@
 //! its answer. Runs in the task that reads the connection, one frame after the other, with no queue between.
 
 mod outcome;
+mod reader;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -45,6 +46,8 @@ pub struct LinkSink {
     state: Cell<LinkState>,
     /// The node of the cluster to which the connection leads.
     pub node: Option<NodeId>,
+    /// Outside of a cluster: the replica to which it leads, and the database.
+    replica: Option<(NodeId, u32)>,
     /// Of a cluster: when the newest request was sent that the node has answered as the one that has its slot.
     vouched_us: Cell<u64>,
     /// Of a cluster: the slot of the fill whose end is being applied, and its PTTL request where the node refused that.
@@ -89,11 +92,17 @@ impl LinkSink {
             suspected: Cell::new(0),
             state: Cell::new(LinkState::Down),
             node,
+            replica: None,
             vouched_us: Cell::new(0),
             slot_of_fill: Cell::new(NO_SLOT),
             probed_slot: Cell::new(NO_SLOT),
             raw_of_fill: Cell::default(),
         }
+    }
+
+    /// The same for a connection to this replica, in this database.
+    pub fn of_replica(self, replica: Option<(NodeId, u32)>) -> LinkSink {
+        LinkSink { replica, ..self }
     }
 
     pub fn received_us(&self) -> u64 {
@@ -416,6 +425,9 @@ impl Sink for LinkSink {
         if !self.is_vouching() {
             worker.note_scripts();
         }
+        if self.is_reader(&worker) {
+            worker.counters().replica_replies_total.add(answers);
+        }
         if answered_us != 0 {
             if self.state.get() == LinkState::Tracked {
                 // A node of a cluster that was cut off from the others, or has lost its slots, answers all the same.
@@ -442,7 +454,9 @@ impl Sink for LinkSink {
         if !self.is_vouching() {
             return;
         }
-        worker.hang_up_scripts(self.node, "the server is gone");
+        if self.replica.is_none() {
+            worker.hang_up_scripts(self.node, "the server is gone");
+        }
         worker.shared.links.lost(self.link);
         self.set_state(&worker, LinkState::Down);
     }
@@ -512,6 +526,14 @@ impl Sink for LinkSink {
         }
         worker.counters().repeats_total.add(1);
         true
+    }
+
+    fn is_refusal(&self, error: &[u8]) -> bool {
+        self.is_refusal_of_reader(error)
+    }
+
+    fn goes_elsewhere(&self, requests: &[u8], begun_us: u64, waiters: Vec<Waiter>) -> Result<(), Vec<Waiter>> {
+        self.to_primary(requests, begun_us, waiters)
     }
 
     fn expired(&self, waiter: &mut Waiter) {

@@ -13,7 +13,7 @@ use super::outbox::{Source, Touched};
 use super::pubsub::Gate;
 use super::waiter::{Effect, Waiter};
 use super::worker::{Link, Worker};
-use super::{local, pubsub, read, transaction};
+use super::{local, pubsub, read, readers, transaction};
 use crate::cache::name_hash;
 use crate::clock;
 use crate::command::{Access, Keys, Local, Path, Pin, Spec};
@@ -215,9 +215,12 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
     if is_kept && worker.shared.config.cache.max_stale.is_some() && read::stale(worker, client, request) {
         return Step::DONE;
     }
-    let link = match available(worker, client, road, request.slot) {
-        Ok(link) => link,
-        Err(step) => return step,
+    let link = match readers::link(worker, client, request) {
+        Some(link) => link,
+        None => match available(worker, client, road, request.slot) {
+            Ok(link) => link,
+            Err(step) => return step,
+        },
     };
     if is_kept && worker.is_caching(&link) {
         return read::cached(worker, client, &link, request);

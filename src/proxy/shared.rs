@@ -25,6 +25,7 @@ use crate::metrics::Counters;
 use crate::upstream::cluster::{Cluster, NodeId};
 use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
+use crate::upstream::readers::Readers;
 use crate::upstream::sentinel::Topology;
 
 /// Large values that travel at once, as long as they travel fast. The server copies such a value in one go, during which it
@@ -42,6 +43,8 @@ pub struct Shared {
     pub topology: Option<watch::Receiver<Topology>>,
     /// The nodes behind, where they are a cluster.
     pub cluster: Option<Arc<Cluster>>,
+    /// Those that reads are spread over, where the primary is not the only one.
+    pub readers: Option<Arc<Readers>>,
     /// Which link leads to which of them.
     node_links: Mutex<Vec<(NodeId, LinkId)>>,
     /// Links that lead to nodes without slots, and are down for that.
@@ -194,6 +197,7 @@ impl Shared {
             },
             topology: None,
             cluster: None,
+            readers: None,
             node_links: Mutex::default(),
             links_retired: AtomicUsize::new(0),
             switches: AtomicU64::new(0),

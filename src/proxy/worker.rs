@@ -22,6 +22,7 @@ use super::outbox::{Ready, Touched};
 use super::pubsub;
 use super::pubsub::hub::Hub;
 use super::read::below;
+use super::readers::Reading;
 use super::replies::LinkSink;
 use super::shared::{FlightAnswer, Message, Shared};
 use super::touch::Sampler;
@@ -62,6 +63,10 @@ pub struct Worker {
     pub clients: RefCell<Slab<Rc<Client>>>,
     /// What it knows of the cluster, where the upstream is one.
     pub cluster: Option<View>,
+    /// Where reads go to replicas: to which.
+    pub reading: Option<Reading>,
+    /// Links of connections that are not needed now, for when they are again, each under the key of its connection.
+    retired: RefCell<Vec<(u32, LinkId)>>,
     /// Shared connections by database, or by the node of a cluster; few, so a list.
     connections: RefCell<Vec<Open>>,
     /// The same for scripts: a server reads nothing from a connection while it runs a script for it, so nothing else may
@@ -120,6 +125,8 @@ impl Worker {
             }),
             cluster: shared.cluster.as_ref().map(|cluster| View::new(Arc::clone(cluster))),
             openings: Cell::new(0),
+            reading: shared.readers.as_ref().map(|readers| Reading::new(Arc::clone(readers))),
+            retired: RefCell::default(),
             target,
             clients: RefCell::default(),
             connections: RefCell::default(),
@@ -154,8 +161,10 @@ impl Worker {
         let now_us = clock::now_us();
         let probe_after = self.shared.config.cache.bound / 4;
         if let Some(view) = &self.cluster {
-            self.follow_cluster(view);
             view.tick_pools(now_us);
+        }
+        if self.cluster.is_some() || self.reading.is_some() {
+            self.follow_nodes();
         }
         for Open { link, .. } in self.connections.borrow().iter() {
             link.patient_until_us.set(self.shared.pause.until_us());

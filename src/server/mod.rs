@@ -154,6 +154,7 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
     shared.topology = upstream.sentinel.as_ref().map(|sentinel| sentinel.topology.clone());
     let (cluster, watcher) = upstream.cluster.unzip();
     shared.cluster = cluster.clone();
+    shared.readers = upstream::readers(&shared.config, &shared.target, &cancel);
     let shared = Arc::new(shared);
     if let Some((cluster, watcher)) = cluster.zip(watcher) {
         let followed = upstream::follow_cluster(Arc::clone(&shared), cluster, watcher, cancel.clone());

@@ -15,6 +15,7 @@ use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster::watch::{Change, Watcher};
 use crate::upstream::dial::{Access, Role, Route, Target};
 use crate::upstream::embedded::Embedded;
+use crate::upstream::readers::{self, Readers};
 use crate::upstream::sentinel::{self, Settings, Topology};
 use crate::upstream::tls::Tls;
 
@@ -124,6 +125,25 @@ pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationTok
     }
 }
 
+/// Those that reads are spread over, if they are.
+pub fn readers(config: &Config, target: &Target, cancel: &CancellationToken) -> Option<Arc<Readers>> {
+    let timeout = config.upstream_timeouts.connect.min(config.upstream_timeouts.read);
+    let settings = readers::Settings {
+        from: config.reads.from,
+        zone: config.reads.zone.clone(),
+        period: (config.cache.bound / 3).min(LONGEST_PERIOD),
+        timeout,
+    };
+    let readers = config
+        .reads
+        .are_spread()
+        .then(|| Readers::new(settings, cancel.clone()))?;
+    if !config.reads.replicas.is_empty() {
+        readers.follow(target, &config.reads.replicas, false);
+    }
+    Some(Arc::new(readers))
+}
+
 fn breaker(config: &config::Breaker) -> breaker::Settings {
     breaker::Settings {
         failures: config.failures,
@@ -143,8 +163,14 @@ pub async fn follow(shared: Arc<Shared>, followed: Followed, cancel: Cancellatio
     let Followed {
         mut topology, route, ..
     } = followed;
+    let follow_readers = |topology: &Topology| {
+        if let Some(readers) = &shared.readers {
+            readers.follow(&shared.target, &topology.replicas, true);
+        }
+    };
     loop {
         let now = topology.borrow_and_update().clone();
+        let latest = now.clone();
         let (known, generation) = {
             let route = route.borrow();
             (route.node.clone(), route.generation)
@@ -163,6 +189,8 @@ pub async fn follow(shared: Arc<Shared>, followed: Followed, cancel: Cancellatio
                 node: now.primary,
                 role: Role::Primary,
             });
+            // Before what leads to them is closed, so that it leads to a replica of the new primary from then on.
+            follow_readers(&latest);
             for inbox in &shared.inboxes {
                 inbox.send(Message::Switch);
             }
@@ -170,6 +198,7 @@ pub async fn follow(shared: Arc<Shared>, followed: Followed, cancel: Cancellatio
             // Why there is none is told to clients.
             route.send_modify(|route| route.node = now.primary);
         }
+        follow_readers(&latest);
         tokio::select! {
             () = cancel.cancelled() => return,
             changed = topology.changed() => if changed.is_err() {
@@ -202,6 +231,12 @@ pub async fn follow_cluster(
             );
         }
         cluster.publish(topology);
+        if let Some(readers) = &shared.readers {
+            readers.follow_cluster(&cluster, &cluster.topology());
+            if !nodes.is_empty() {
+                readers.list().iter().for_each(|reader| shared.void_node(reader.id));
+            }
+        }
         nodes.iter().for_each(|node| shared.void_node(*node));
         if !nodes.is_empty() && shared.config.cache.consistency == Consistency::Eventual {
             shared.void_copies();

@@ -59,6 +59,23 @@ pub trait Sink: 'static {
     fn may_go_again(&self, _lost: &[Self::Waiter], _was_sent: bool) -> bool {
         false
     }
+    /// What may go again is taken over by another connection; its time has run since `begun_us`.
+    ///
+    /// # Errors
+    /// It is not: who waits for it.
+    fn goes_elsewhere(
+        &self,
+        _requests: &[u8],
+        _begun_us: u64,
+        waiters: Vec<Self::Waiter>,
+    ) -> Result<(), Vec<Self::Waiter>> {
+        Err(waiters)
+    }
+    /// Whether the server refuses by this error what another one would serve: the connection is given up, and the request that
+    /// it answers with it.
+    fn is_refusal(&self, _error: &[u8]) -> bool {
+        false
+    }
     /// Whether it carries scripts, which may answer with any error.
     fn carries_scripts(&self) -> bool {
         false
@@ -233,6 +250,11 @@ impl<S: Sink> Connection<S> {
 
     pub fn is_taking(&self) -> bool {
         !matches!(*self.phase.borrow(), Phase::Down(_))
+    }
+
+    /// The node to which it leads, as it is shown to people.
+    pub fn node(&self) -> String {
+        self.target.node()
     }
 
     pub fn is_up(&self) -> bool {
@@ -474,7 +496,11 @@ impl<S: Sink> Connection<S> {
                 Fate::SentAgain => false,
             };
             if goes_again {
-                self.queue.borrow_mut().put_back(piece);
+                let left =
+                    piece.hand_over(|bytes, begun_us, waiters| self.sink.goes_elsewhere(bytes, begun_us, waiters));
+                if let Some(piece) = left {
+                    self.queue.borrow_mut().put_back(piece);
+                }
             } else {
                 piece
                     .waiters

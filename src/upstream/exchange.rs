@@ -44,6 +44,7 @@ impl Exchange {
             version: Version::Resp3,
             db: 0,
             tracking: Tracking::Off,
+            is_readonly: false,
             answer_within,
         }
     }

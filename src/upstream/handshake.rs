@@ -15,6 +15,8 @@ pub struct Greeting {
     pub version: Version,
     pub db: u32,
     pub tracking: Tracking,
+    /// To a node of a cluster that is to answer reads as a replica, too.
+    pub is_readonly: bool,
     /// For the answers of the handshake: a server that is paused or busy accepts at once and answers late.
     pub answer_within: Duration,
 }
@@ -83,6 +85,10 @@ pub(super) async fn greet(
         let db = greeting.db.to_string();
         encode::command(&mut out, [&b"SELECT"[..], db.as_bytes()].into_iter());
         sent.push("SELECT");
+    }
+    if greeting.is_readonly {
+        encode::command(&mut out, [&b"READONLY"[..]].into_iter());
+        sent.push("READONLY");
     }
     let mut tracking = vec![&b"CLIENT"[..], b"TRACKING", b"ON"];
     if let Tracking::Broadcast(prefixes) = &greeting.tracking {

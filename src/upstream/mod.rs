@@ -18,5 +18,6 @@ pub mod frames;
 mod handshake;
 pub mod occasional;
 pub mod pool;
+pub mod readers;
 pub mod sentinel;
 pub mod tls;

@@ -116,6 +116,7 @@ impl Pool {
             version,
             db,
             tracking: Tracking::Off,
+            is_readonly: false,
             answer_within,
         };
         let opening = async {

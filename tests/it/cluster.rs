@@ -6,6 +6,8 @@ mod faults;
 mod moves;
 mod silence;
 mod states;
+mod tls;
+mod valkey;
 
 use std::time::Duration;
 

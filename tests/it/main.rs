@@ -29,6 +29,7 @@ mod options;
 mod pinned;
 mod pipe;
 mod pubsub;
+mod replicas;
 mod sentinel;
 mod stale;
 mod support;

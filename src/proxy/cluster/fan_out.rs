@@ -237,7 +237,7 @@ impl Asked {
                 let Some(endpoint) = view.endpoint(*node) else { continue };
                 let frame = ask(worker, *node, &question).await;
                 let text = String::from_utf8_lossy(reply::text(&frame).unwrap_or_default()).into_owned();
-                let seen = nodes::parse(&text, &endpoint);
+                let seen = nodes::parse(&text, &endpoint, view.cluster.preferred());
                 is_moving |= seen.iter().any(|seen| !seen.moving.is_empty());
                 let change = topology.after(&seen, |endpoint| view.cluster.node_at(endpoint), false);
                 if change.is_some_and(|(_, nodes)| !nodes.is_empty()) {

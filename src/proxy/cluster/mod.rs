@@ -23,7 +23,6 @@ use super::client::{Client, State};
 use super::pubsub;
 use super::request::{self, Request, Step};
 use super::worker::Worker;
-use crate::cache::LinkId;
 use crate::command::slot::slot;
 use crate::command::{Local, Path, Pin, Spec};
 use crate::config::Endpoint;
@@ -47,8 +46,6 @@ pub struct View {
     pools: RefCell<Vec<(NodeId, Rc<Pool>)>>,
     /// Since when all nodes refuse to serve; `u64::MAX`: they do not.
     pub down_since_us: Cell<u64>,
-    /// Links of nodes that have no slots now, for when they have some again.
-    pub retired: RefCell<Vec<(NodeId, LinkId)>>,
 }
 
 impl View {
@@ -60,7 +57,6 @@ impl View {
             cluster,
             pools: RefCell::default(),
             down_since_us: Cell::new(u64::MAX),
-            retired: RefCell::default(),
         }
     }
 
@@ -135,7 +131,16 @@ impl View {
 
     /// Whether what this node has read of a slot may be kept. To be asked when it is stored.
     pub fn may_keep(&self, node: NodeId, slot: u16) -> bool {
-        self.topology().owner(slot) == node && !self.cluster.is_moving(slot)
+        let topology = self.topology();
+        let owner = topology.owner(slot);
+        (owner == node || self.is_replica_of(&topology, node, owner)) && !self.cluster.is_moving(slot)
+    }
+
+    #[cold]
+    fn is_replica_of(&self, topology: &Topology, node: NodeId, owner: NodeId) -> bool {
+        let Some(node) = self.node(node) else { return false };
+        let mut replicas = topology.replicas.iter();
+        replicas.any(|replica| replica.primary == Some(owner) && replica.endpoint == node.endpoint)
     }
 
     /// Whether a client may send its next request now: under the topology of those that are unanswered, none of which is
@@ -166,13 +171,6 @@ impl View {
         ));
         pools.push((id, Rc::clone(&pool)));
         Some(pool)
-    }
-
-    /// The link that a node had before it lost its slots.
-    pub fn reuse(&self, key: u32) -> Option<LinkId> {
-        let mut retired = self.retired.borrow_mut();
-        let at = retired.iter().position(|(node, _)| u32::from(*node) == key)?;
-        Some(retired.swap_remove(at).1)
     }
 
     pub fn tick_pools(&self, now_us: u64) {

@@ -17,6 +17,7 @@ use crate::proxy::client::Client;
 use crate::proxy::flight::FillGuard;
 use crate::proxy::outbox::{Ready, Source, Touched};
 use crate::proxy::read::{self, MOST_KEYS};
+use crate::proxy::readers;
 use crate::proxy::request::{Request, Road, Step, available};
 use crate::proxy::waiter::{Effect, FillKind, Waiter};
 use crate::proxy::worker::{Link, Worker};
@@ -80,6 +81,12 @@ fn split(
             && let Some(values) = stale_values(worker, client, request, group)
         {
             from.push(From::Stale(values));
+            continue;
+        }
+        let reading = worker.reading.as_ref().filter(|_| request.spec.access == Access::Read);
+        let first = group.keys.first().map_or(&b""[..], |at| args.arg(*at));
+        if let Some(link) = reading.and_then(|reading| readers::link_for(worker, reading, client, group.slot, first)) {
+            from.push(From::Node(link));
             continue;
         }
         match available(worker, client, Road::Main, group.slot) {

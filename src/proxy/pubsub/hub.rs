@@ -91,6 +91,7 @@ impl Hub {
                 version: Version::Resp3,
                 db: worker.shared.initial_db,
                 tracking: Tracking::Off,
+                is_readonly: false,
                 answer_within: worker.target.connect_timeout,
             };
             let sink = HubSink {

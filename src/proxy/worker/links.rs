@@ -12,6 +12,7 @@ use crate::cache::LinkId;
 use crate::clock;
 use crate::config::Invalidation;
 use crate::proxy::cluster::{NO_SLOT, View};
+use crate::proxy::readers::replica_of;
 use crate::proxy::replies::LinkSink;
 use crate::proxy::request::Road;
 use crate::resp::Version;
@@ -35,7 +36,7 @@ impl Worker {
             return Ok(Rc::clone(&open.link));
         }
         let (target, node, db) = self.place(key)?;
-        let retired = self.cluster.as_ref().and_then(|view| view.reuse(key));
+        let retired = self.reuse(key);
         if retired.is_some() {
             self.shared.links_retired.fetch_sub(1, Relaxed);
         }
@@ -54,10 +55,11 @@ impl Worker {
                 version: Version::Resp3,
                 db,
                 tracking: self.tracking(),
+                is_readonly: self.reading.is_some() && node.is_some(),
                 answer_within: target.connect_timeout,
             },
             self.timeouts(),
-            LinkSink::new(self, id, node),
+            LinkSink::new(self, id, node).of_replica(replica_of(key)),
         ));
         let task = tokio::task::spawn_local(Rc::clone(&link).run()).abort_handle();
         self.connections.borrow_mut().push(Open {
@@ -71,45 +73,90 @@ impl Worker {
     /// Where the connections of a key lead: target, node of the cluster, and database.
     fn place(&self, key: u32) -> Result<(Rc<Target>, Option<NodeId>, u32), String> {
         let Some(view) = &self.cluster else {
-            return Ok((Rc::clone(&self.target), None, key));
+            let Some((replica, db)) = replica_of(key) else {
+                return Ok((Rc::clone(&self.target), None, key));
+            };
+            let reader = self.reading.as_ref().and_then(|reading| reading.readers.at(replica));
+            let reader = reader.ok_or("ERR nearcache: the replica is not known")?;
+            return Ok((Rc::new(reader.target.clone()), None, db));
         };
         let node = NodeId::try_from(key).ok().and_then(|id| view.node(id));
         let node = node.ok_or("ERR nearcache: the node of the cluster is not known")?;
         Ok((Rc::new(node.target.clone()), Some(node.id), 0))
     }
 
-    /// Connections to the primaries of the cluster that there are now, and to no other node. Called often.
-    pub(super) fn follow_cluster(self: &Rc<Self>, view: &View) {
-        let primaries = view.primaries();
-        for node in &primaries {
-            if let Err(error) = self.connection_at((*node).into()) {
+    /// Connections to the primaries of the cluster that there are now and to the nodes that reads are spread over, and to no
+    /// others. Called often.
+    pub(super) fn follow_nodes(self: &Rc<Self>) {
+        let primaries = self.cluster.as_ref().map(View::primaries);
+        let dbs: Vec<u32> = match &primaries {
+            Some(_) => vec![0],
+            None => {
+                let connections = self.connections.borrow();
+                let keys = connections.iter().map(|open| open.key);
+                keys.filter(|key| replica_of(*key).is_none()).collect()
+            }
+        };
+        let mut wanted: Vec<u32> = match &primaries {
+            Some(primaries) => primaries.iter().map(|node| u32::from(*node)).collect(),
+            None => dbs.clone(),
+        };
+        if wanted.is_empty() {
+            return;
+        }
+        if let Some(reading) = &self.reading {
+            wanted.extend(reading.choose(primaries.as_deref(), &dbs));
+        }
+        for key in &wanted {
+            if let Err(error) = self.connection_at(*key) {
                 tracing::error!(error, "no shared connection");
             }
         }
+        let now_us = clock::now_us();
+        let bound_us = self.shared.config.cache.bound.as_micros() as u64;
         let is_over = |open: &Open| {
-            let is_primary = primaries.iter().any(|id| u32::from(*id) == open.key);
+            if wanted.contains(&open.key) {
+                return false;
+            }
+            let since_us = open.link.oldest_unanswered_us();
+            // Reads that a replica owes are repeated elsewhere.
+            if self.is_replica(open) && since_us.is_some_and(|us| now_us.saturating_sub(us) > bound_us) {
+                open.link.hang_up("it is not read from any more".to_owned());
+            }
             // While a script runs there somebody has to see that the node lives.
-            let owes_nothing = |link: &Link| link.oldest_unanswered_us().is_none();
             let scripts = self.script_connections.borrow();
             let mut scripts = scripts.iter().filter(|(key, _)| *key == open.key);
-            !is_primary
-                && !primaries.is_empty()
-                && owes_nothing(&open.link)
-                && scripts.all(|(_, scripts)| owes_nothing(scripts.link()))
+            since_us.is_none() && scripts.all(|(_, scripts)| scripts.link().oldest_unanswered_us().is_none())
         };
         self.connections.borrow_mut().retain(|open| {
             if is_over(open) {
                 open.task.abort();
-                open.link.retire("the node has no slots any more");
+                open.link.retire("the node is not needed any more");
                 open.link.sink.retire(self);
-                view.retired
-                    .borrow_mut()
-                    .push((open.key as NodeId, open.link.sink.link));
+                self.retired.borrow_mut().push((open.key, open.link.sink.link));
                 self.shared.links_retired.fetch_add(1, Relaxed);
                 return false;
             }
             true
         });
+    }
+
+    fn is_replica(&self, open: &Open) -> bool {
+        open.link.sink.is_reader(self)
+    }
+
+    /// The connection of this key, if there is one.
+    pub fn existing(&self, key: u32) -> Option<Rc<Link>> {
+        let connections = self.connections.borrow();
+        let open = connections.iter().find(|open| open.key == key)?;
+        Some(Rc::clone(&open.link))
+    }
+
+    /// The link that a connection had before it was given up.
+    fn reuse(&self, key: u32) -> Option<LinkId> {
+        let mut retired = self.retired.borrow_mut();
+        let at = retired.iter().position(|(of, _)| *of == key)?;
+        Some(retired.swap_remove(at).1)
     }
 
     /// What is not kept need not be watched: the server remembers every key that a tracked connection reads.
@@ -186,6 +233,7 @@ impl Worker {
             version: Version::Resp3,
             db,
             tracking: Tracking::Off,
+            is_readonly: false,
             answer_within: target.connect_timeout,
         };
         // A script may run for long, and the server reads nothing behind it. That it lives is seen on the other connection,

@@ -10,7 +10,7 @@ pub mod topology;
 pub mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch as channel};
@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch as channel};
 use super::dial::{Role, Route, Target};
 use crate::command::slot::SLOTS;
 use crate::config::Endpoint;
+use nodes::Preferred;
 pub use topology::{NOBODY, NodeId, Topology};
 
 pub struct Cluster {
@@ -28,6 +29,8 @@ pub struct Cluster {
     nodes: RwLock<Vec<Arc<Node>>>,
     /// A bit for each slot that was seen to be on its way since a node was last asked: nothing is kept of it.
     moving: Box<[AtomicU64]>,
+    /// By which of their names nodes are called.
+    has_hostnames: AtomicBool,
     /// Who knows better, by the word of another node. Guards nothing else.
     hint: Mutex<Option<Endpoint>>,
     is_hinted: Notify,
@@ -77,6 +80,7 @@ impl Cluster {
             topology: RwLock::default(),
             nodes: RwLock::default(),
             moving: (0..usize::from(SLOTS) / 64).map(|_| AtomicU64::new(0)).collect(),
+            has_hostnames: AtomicBool::new(false),
             hint: Mutex::default(),
             is_hinted: Notify::new(),
             any,
@@ -163,6 +167,18 @@ impl Cluster {
         self.moving
             .get(usize::from(slot) / 64)
             .is_some_and(|bits| bits.load(Ordering::Relaxed) >> (slot % 64) & 1 != 0)
+    }
+
+    pub fn preferred(&self) -> Preferred {
+        match self.has_hostnames.load(Ordering::Relaxed) {
+            true => Preferred::Hostname,
+            false => Preferred::Address,
+        }
+    }
+
+    fn prefer(&self, preferred: Preferred) {
+        self.has_hostnames
+            .store(preferred == Preferred::Hostname, Ordering::Relaxed);
     }
 
     fn forget_moving(&self) {

@@ -20,7 +20,14 @@ pub struct Topology {
     pub primaries: Vec<NodeId>,
     /// Those of them that the cluster holds for dead.
     pub failed: Vec<NodeId>,
-    pub replicas: Vec<Endpoint>,
+    pub replicas: Vec<Replica>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Replica {
+    pub endpoint: Endpoint,
+    /// Whose slots it has; `None`: of nobody who has any.
+    pub primary: Option<NodeId>,
 }
 
 impl Default for Topology {
@@ -103,7 +110,15 @@ impl Topology {
             .map(|(id, _)| *id)
             .collect();
         let replicas = seen.iter().filter(|seen| !seen.is_primary && !seen.is_failed);
-        new.replicas = replicas.filter_map(|seen| seen.endpoint.clone()).collect();
+        new.replicas = replicas
+            .filter_map(|replica| {
+                let primary = named.iter().find(|(_, seen)| seen.id == replica.follows);
+                Some(Replica {
+                    endpoint: replica.endpoint.clone()?,
+                    primary: primary.map(|(id, _)| *id).filter(|id| new.primaries.contains(id)),
+                })
+            })
+            .collect();
         new.replicas.sort();
         let is_news = !changed.is_empty() || new.failed != self.failed || new.replicas != self.replicas;
         // A slot that goes is another version; a node that is in trouble is not.

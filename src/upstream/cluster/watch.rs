@@ -164,8 +164,15 @@ impl Watcher {
             };
             return Err((endpoint, format!("CLUSTER NODES is refused: {error}{remedy}")));
         }
-        let text = reply::text(&frame).unwrap_or_default();
-        let seen = nodes::parse(&String::from_utf8_lossy(text), &endpoint);
+        let text = String::from_utf8_lossy(reply::text(&frame).unwrap_or_default());
+        if self.asked == 1 && nodes::has_hostnames(&text) {
+            // It is a setting of the node, and the same for all of them.
+            match exchange.ask(&[b"CLUSTER", b"SLOTS"], self.timeout).await {
+                Ok(slots) => self.cluster.prefer(nodes::preferred(&slots)),
+                Err(error) => return Err((endpoint, error.to_string())),
+            }
+        }
+        let seen = nodes::parse(&text, &endpoint, self.cluster.preferred());
         self.line = Some((endpoint.clone(), exchange));
         Ok((endpoint, seen))
     }
@@ -179,7 +186,7 @@ impl Watcher {
             .collect();
         // In trouble everybody is asked.
         if all.is_empty() || self.is_in_trouble {
-            all.extend(topology.replicas.iter().cloned());
+            all.extend(topology.replicas.iter().map(|replica| replica.endpoint.clone()));
             all.extend(self.seeds.iter().cloned());
         }
         self.turn = self.turn.wrapping_add(1);

@@ -97,6 +97,10 @@ impl<S: Sink> Connection<S> {
             if input[start] == b'>' && !self.is_reply(&input[start..*scanned]) {
                 self.sink.push(&input[start..*scanned]);
             } else {
+                if input[start] == b'-' && self.sink.is_refusal(&input[start..*scanned]) {
+                    let why = String::from_utf8_lossy(&input[start + 1..*scanned]);
+                    break Err(format!("it does not serve: {}", why.trim()));
+                }
                 let Some((sent_us, waiter)) = self.next_waiter() else {
                     break Err("the upstream sent a reply that nobody asked for".into());
                 };

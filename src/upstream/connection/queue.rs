@@ -313,6 +313,15 @@ pub(super) struct Piece<W> {
     begun_us: Option<u64>,
 }
 
+impl<W> Piece<W> {
+    /// Gives it to somebody else, with the time since when it waits; what he does not take.
+    pub fn hand_over(self, take: impl FnOnce(&[u8], u64, Vec<W>) -> Result<(), Vec<W>>) -> Option<Piece<W>> {
+        let begun_us = self.begun_us.unwrap_or(self.queued_us);
+        let waiters = take(&self.bytes, begun_us, self.waiters).err()?;
+        Some(Piece { waiters, ..self })
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
     /// Nobody has seen any of it.

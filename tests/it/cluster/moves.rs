@@ -15,8 +15,41 @@ const READERS: usize = 4;
 #[test]
 fn slots_move_there_and_back_under_load() {
     let cluster = Cluster::start();
+    let redirects = under_load(&cluster, &|tags| {
+        for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
+            for tag in tags {
+                cluster.move_slot(slot(tag.as_bytes()), from, to);
+            }
+        }
+    });
+    assert!(redirects > count() as f64, "{redirects}");
+}
+
+/// Valkey moves slots by itself, with all keys at one moment, and tells nobody of keys that were not there.
+#[test]
+fn slots_that_valkey_moves_by_itself_are_followed_under_load() {
+    let Some(cluster) = Cluster::valkey(3, false, &[]) else {
+        return;
+    };
+    under_load(&cluster, &|tags| {
+        for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
+            for tags in tags.chunks(20) {
+                let slots: Vec<u16> = tags.iter().map(|tag| slot(tag.as_bytes())).collect();
+                cluster.migrate(&slots, from, to);
+            }
+        }
+    });
+}
+
+fn count() -> usize {
+    number_from_env("NEARCACHE_TEST_SLOTS").unwrap_or(SLOTS) as usize
+}
+
+/// Has clients write and read keys of slots of the first node, for as long as `moving` moves these, and looks at all of it.
+/// Returns how many requests were sent elsewhere.
+fn under_load(cluster: &Cluster, moving: &(dyn Fn(&[String]) + Sync)) -> f64 {
     let proxy = Proxy::before(&cluster.url(), &["--workers", "2"]);
-    let count = number_from_env("NEARCACHE_TEST_SLOTS").unwrap_or(SLOTS) as usize;
+    let count = count();
     // One name for each slot that moves, with two counters each.
     let tags: Vec<String> = (0..count).map(|nth| cluster.key(0, nth)).collect();
     let acked: Vec<AtomicU64> = tags.iter().map(|_| AtomicU64::new(0)).collect();
@@ -74,13 +107,7 @@ fn slots_move_there_and_back_under_load() {
                 }
             });
         }
-        let moving = scope.spawn(|| {
-            for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
-                for tag in &tags {
-                    cluster.move_slot(slot(tag.as_bytes()), from, to);
-                }
-            }
-        });
+        let moving = scope.spawn(|| moving(&tags));
         let moved = moving.join();
         is_over.store(true, Ordering::Relaxed);
         moved.expect("the slots move");
@@ -99,7 +126,7 @@ fn slots_move_there_and_back_under_load() {
         "{} writes, {hits} hits, {redirects} redirections",
         writes.load(Ordering::Relaxed)
     );
-    assert!(redirects > count as f64, "{redirects}");
+    redirects
 }
 
 /// Counts both names of a tag up to `n`, in one of the ways in which clients write, and reads what it has written.

@@ -187,6 +187,8 @@ fn seen(owner: usize, epoch: u64) -> Vec<Seen> {
     vec![Seen {
         endpoint: Some(endpoint(owner)),
         is_primary: true,
+        id: String::new(),
+        follows: "-".to_owned(),
         is_failed: false,
         epoch,
         slots: vec![(0, 16_383)],

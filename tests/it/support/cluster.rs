@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::certificates::{Authority, Identity};
 use super::client::{children, payload};
 use super::relay::Relay;
 use super::server::free_port;
@@ -18,6 +19,7 @@ pub struct Cluster {
     pub nodes: Vec<Server>,
     pub ids: Vec<String>,
     primaries: usize,
+    scheme: &'static str,
 }
 
 impl Cluster {
@@ -28,8 +30,48 @@ impl Cluster {
 
     /// So many primaries, with a replica each if wanted, and more arguments for each node.
     pub fn with(primaries: usize, has_replicas: bool, extra: &[&str]) -> Cluster {
+        let launch = |flags: &[&str]| Some(Server::with(flags));
+        Cluster::launch(primaries, has_replicas, extra, "redis", &launch).expect("there is a redis-server")
+    }
+
+    /// The same of Valkeys; `None` with a printed reason when there is none.
+    pub fn valkey(primaries: usize, has_replicas: bool, extra: &[&str]) -> Option<Cluster> {
+        Cluster::launch(primaries, has_replicas, extra, "redis", &Server::valkey)
+    }
+
+    /// All of them, the bus included, speak nothing but TLS, Unix sockets aside.
+    pub fn over_tls(authority: &Authority, identity: &Identity, extra: &[&str]) -> Cluster {
+        let paths = [&identity.cert, &identity.key, &authority.ca].map(|path| path.display().to_string());
+        let [cert, key, ca] = &paths;
+        let mut flags = vec![
+            "--tls-cert-file",
+            cert,
+            "--tls-key-file",
+            key,
+            "--tls-ca-cert-file",
+            ca,
+            "--tls-auth-clients",
+            "no",
+            "--tls-replication",
+            "yes",
+            "--tls-cluster",
+            "yes",
+        ];
+        flags.extend(extra);
+        let launch = |flags: &[&str]| Some(Server::with_tls_port(flags));
+        Cluster::launch(3, true, &flags, "rediss", &launch).expect("there is a redis-server")
+    }
+
+    fn launch(
+        primaries: usize,
+        has_replicas: bool,
+        extra: &[&str],
+        scheme: &'static str,
+        launch: &dyn Fn(&[&str]) -> Option<Server>,
+    ) -> Option<Cluster> {
         let count = if has_replicas { 2 * primaries } else { primaries };
-        let (nodes, buses): (Vec<Server>, Vec<String>) = (0..count).map(|_| node(extra)).unzip();
+        let started = (0..count).map(|_| node(extra, launch)).collect::<Option<Vec<_>>>()?;
+        let (nodes, buses): (Vec<Server>, Vec<String>) = started.into_iter().unzip();
         let ids: Vec<String> = nodes
             .iter()
             .map(|node| {
@@ -37,7 +79,12 @@ impl Cluster {
                 String::from_utf8(id).expect("ids are text")
             })
             .collect();
-        let cluster = Cluster { nodes, ids, primaries };
+        let cluster = Cluster {
+            nodes,
+            ids,
+            primaries,
+            scheme,
+        };
         for (i, node) in cluster.nodes[..primaries].iter().enumerate() {
             let mut client = node.client();
             let (first, last) = cluster.range(i);
@@ -65,7 +112,7 @@ impl Cluster {
                             .contains("master_link_status:up"))
             });
         }
-        cluster
+        Some(cluster)
     }
 
     /// A handshake that takes longer than the timeout of the nodes is given up, as it may on a busy machine.
@@ -98,13 +145,18 @@ impl Cluster {
 
     /// The address for `--upstream`: two of the nodes.
     pub fn url(&self) -> String {
+        self.url_by("127.0.0.1")
+    }
+
+    /// The same by this name of the machine.
+    pub fn url_by(&self, host: &str) -> String {
         let seeds: Vec<String> = self
             .nodes
             .iter()
             .take(2)
-            .map(|node| format!("127.0.0.1:{}", node.port()))
+            .map(|node| format!("{host}:{}", node.port()))
             .collect();
-        format!("redis+cluster://{}", seeds.join(","))
+        format!("{}+cluster://{}", self.scheme, seeds.join(","))
     }
 
     /// From now on a node names a relay as its address, so that clients of the cluster reach it by that alone.
@@ -169,6 +221,31 @@ impl Cluster {
         }
     }
 
+    /// Has a Valkey move these slots by itself, and waits until it has.
+    pub fn migrate(&self, slots: &[u16], from: usize, to: usize) {
+        let slots: Vec<String> = slots.iter().map(u16::to_string).collect();
+        let ranges = slots.iter().flat_map(|slot| [slot.as_str(), slot.as_str()]);
+        let mut request = vec!["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"];
+        request.extend(ranges);
+        request.extend(["NODE", &self.ids[to]]);
+        let mut source = self.client(from);
+        // One at a time; and a node may not have heard of the one before.
+        eventually("the move begins", STEP, || source.text(&request) == "+OK\r\n");
+        eventually("the slots have moved", STEP * 2, || {
+            let mut nodes = (0..self.primaries).map(|node| self.client(node));
+            nodes.all(|mut node| {
+                let owner = node.text(&["CLUSTER", "NODES"]);
+                let line = owner
+                    .lines()
+                    .find(|line| line.starts_with(&self.ids[to]))
+                    .unwrap_or_default();
+                slots
+                    .iter()
+                    .all(|slot| has_slot(line, slot.parse().expect("a slot is a number")))
+            })
+        });
+    }
+
     /// The new owner first, as redis-cli does.
     pub fn end_move(&self, slot: u16, from: usize, to: usize) {
         let slot = slot.to_string();
@@ -181,7 +258,7 @@ impl Cluster {
 }
 
 /// A node that knows no other, and the port of its bus.
-fn node(extra: &[&str]) -> (Server, String) {
+fn node(extra: &[&str], launch: &dyn Fn(&[&str]) -> Option<Server>) -> Option<(Server, String)> {
     for _ in 0..20 {
         let bus = free_port().to_string();
         let mut flags = vec![
@@ -197,12 +274,23 @@ fn node(extra: &[&str]) -> (Server, String) {
             "1",
         ];
         flags.extend(extra);
-        let server = Server::with(&flags);
+        let server = launch(&flags)?;
         if server.client().text(&["CLUSTER", "INFO"]).contains("cluster_state") {
-            return (server, bus);
+            return Some((server, bus));
         }
     }
     panic!("no node of a cluster starts");
+}
+
+/// Whether this line of `CLUSTER NODES` has the slot.
+fn has_slot(line: &str, slot: u16) -> bool {
+    let number = |text: &str| text.parse::<u16>().ok();
+    line.split(' ').skip(8).any(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        number(first)
+            .zip(number(last))
+            .is_some_and(|(first, last)| (first..=last).contains(&slot))
+    })
 }
 
 /// The slot of a key, by a reckoning independent of the product's.

@@ -6,6 +6,8 @@ fn node(port: u16, epoch: u64, slots: &[(u16, u16)]) -> Seen {
     Seen {
         endpoint: Some(Endpoint::Tcp { host: "n".into(), port }),
         is_primary: true,
+        id: format!("{port}"),
+        follows: "-".to_owned(),
         is_failed: false,
         epoch,
         slots: slots.to_vec(),
@@ -79,4 +81,30 @@ fn the_slots_of_a_dead_node_go_to_whoever_claims_them() {
         (3, vec![2, 3], vec![1, 3])
     );
     assert_eq!(Topology::default().owner(3), NOBODY);
+}
+
+#[test]
+fn replicas_are_known_with_whose_slots_they_have() {
+    let replica = |port, follows: &str| Seen {
+        is_primary: false,
+        follows: follows.to_owned(),
+        ..node(port, 1, &[])
+    };
+    let seen = [
+        node(1, 1, &[(0, 9)]),
+        node(2, 2, &[(10, 16383)]),
+        replica(3, "2"),
+        replica(4, "nobody"),
+        Seen {
+            is_failed: true,
+            ..replica(5, "1")
+        },
+    ];
+    let (topology, _) = after(&Topology::default(), &seen).unwrap();
+    let replicas: Vec<_> = topology
+        .replicas
+        .iter()
+        .map(|replica| (replica.endpoint.to_string(), replica.primary))
+        .collect();
+    assert_eq!(replicas, [("n:3".to_owned(), Some(2)), ("n:4".to_owned(), None)]);
 }
