@@ -19,6 +19,7 @@ use super::client::Client;
 use super::cluster::{NO_SLOT, View};
 use super::flight::Follower;
 use super::outbox::{Ready, Touched};
+use super::owed;
 use super::pubsub;
 use super::pubsub::hub::Hub;
 use super::read::below;
@@ -83,6 +84,8 @@ pub struct Worker {
     pub variant: RefCell<Vec<u8>>,
     /// Misses that wait for the disk.
     pub below: RefCell<below::Waiting>,
+    /// Clients whose acknowledgements wait for it.
+    pub held: RefCell<owed::Held>,
 }
 
 /// Which entries of L1 will do.
@@ -130,6 +133,7 @@ impl Worker {
             hashes: RefCell::default(),
             variant: RefCell::default(),
             below: RefCell::default(),
+            held: RefCell::default(),
             shared,
         })
     }
@@ -160,6 +164,7 @@ impl Worker {
             .retain(|(_, open)| !open.tick(now_us, probe_after, false));
         self.hub.tick(now_us, probe_after, self.shared.pause.until_us());
         self.pool.tick(now_us);
+        owed::look(self, now_us);
         below::give_up(self, (probe_after.as_micros() as u64).min(MOST_BELOW_US), now_us);
         let version = self.shared.facts_version();
         if version != self.facts_version.replace(version) {

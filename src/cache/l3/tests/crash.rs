@@ -15,7 +15,7 @@ struct Logged {
 
 fn log(medium: &Simulated) -> Vec<Logged> {
     let mut records = Vec::new();
-    for name in medium.names() {
+    for name in medium.segments() {
         let bytes = medium.content(&name);
         let Ok(header) = Header::decode(&bytes) else { continue };
         let mut at = HEADER_BYTES;
