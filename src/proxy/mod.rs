@@ -15,6 +15,7 @@ pub mod invalidation;
 mod local;
 mod nearcache;
 pub mod outbox;
+pub mod owed;
 mod pause;
 pub mod pinned;
 pub mod pubsub;

@@ -17,6 +17,7 @@ use super::cluster::redirect::{self, Redirect, Routed};
 use super::info;
 use super::invalidation;
 use super::outbox::Touched;
+use super::owed;
 use super::pubsub;
 use super::request::Road;
 use super::waiter::{Answer, Effect, FillKind, Waiter};
@@ -163,10 +164,10 @@ impl LinkSink {
         let cache = &worker.shared.cache;
         match effect {
             Effect::Read(touched) | Effect::Followed { touched, .. } => self.passed_by(worker, touched, to),
-            Effect::Write(touched) => self.acked(worker, touched),
+            Effect::Write(touched) => self.acked(worker, touched, to),
             Effect::Exec { read, written } => {
                 self.passed_by(worker, read, to);
-                self.acked(worker, written);
+                self.acked(worker, written, to);
             }
             Effect::Mget { touched, leases } => {
                 self.passed_by(worker, touched, to);
@@ -220,12 +221,12 @@ impl LinkSink {
             return;
         }
         match effect {
-            Effect::Write(written) | Effect::Exec { written, .. } => self.acked(worker, written),
+            Effect::Write(written) | Effect::Exec { written, .. } => self.acked(worker, written, None),
             _ => {}
         }
     }
 
-    fn acked(&self, worker: &Worker, touched: &Touched) {
+    fn acked(&self, worker: &Worker, touched: &Touched, to: Option<&Rc<Client>>) {
         if !worker.shared.config.cache.is_used() {
             return;
         }
@@ -235,6 +236,9 @@ impl LinkSink {
                 .hashes()
                 .iter()
                 .for_each(|&hash| worker.shared.cache.acked(self.link, hash)),
+        }
+        if let Some(client) = to {
+            owed::hold(worker, client, touched);
         }
     }
 

@@ -115,6 +115,8 @@ pub enum Message {
         place: u64,
         found: Option<Box<Found>>,
     },
+    /// It has what clients of this worker wait for.
+    Paid,
     /// A client was marked as killed.
     Look {
         client: u64,

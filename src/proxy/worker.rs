@@ -19,6 +19,7 @@ use super::client::Client;
 use super::cluster::{NO_SLOT, View};
 use super::flight::Follower;
 use super::outbox::{Ready, Touched};
+use super::owed;
 use super::pubsub;
 use super::pubsub::hub::Hub;
 use super::read::below;
@@ -93,6 +94,8 @@ pub struct Worker {
     pub below: RefCell<below::Waiting>,
     /// Which of its hits the upstream is to hear of.
     pub sampler: Sampler,
+    /// Clients whose acknowledgements wait for it.
+    pub held: RefCell<owed::Held>,
 }
 
 /// Which entries of L1 will do.
@@ -144,6 +147,7 @@ impl Worker {
             variant: RefCell::default(),
             below: RefCell::default(),
             sampler: Sampler::new(shared.config.cache.touch_sample),
+            held: RefCell::default(),
             shared,
         })
     }
@@ -176,6 +180,7 @@ impl Worker {
             .retain(|(_, open)| !open.tick(now_us, probe_after, false));
         self.hub.tick(now_us, probe_after, self.shared.pause.until_us());
         self.pool.tick(now_us);
+        owed::look(self, now_us);
         below::give_up(self, (probe_after.as_micros() as u64).min(MOST_BELOW_US), now_us);
         let openings = self.target.breaker().openings();
         if openings != self.openings.replace(openings) {

@@ -11,10 +11,11 @@
 //!   in a reader's hands ([`Found::mark`] is asked again by whoever shows it);
 //! - what is of an earlier life says so ([`Origin`]); whether that will do, and whether the link of this life still vouches, the
 //!   caller decides;
-//! - what was voided does not come back by a restart either, once its tombstone is written, some tens of milliseconds later: a
-//!   killed process loses younger tombstones only. A machine that loses power loses what was not synced: with
-//!   [`Sync::Interval`] what is younger than that, with [`Sync::EachSegment`] what is in the last segment, with [`Sync::Never`]
-//!   anything. A value that comes back so is of an earlier life;
+//! - what was voided does not come back by a restart either, once its tombstone is written: for a write that a client waits for
+//!   that is before he is answered ([`owed`]), for everything else (a push, a reply that is newer than what is here) 20 ms
+//!   later at most, as long as the medium keeps up. That is a killed process; a machine that loses power loses what was not
+//!   synced: with [`Sync::Interval`] what is younger than that, with [`Sync::EachSegment`] what is in the last segment, with
+//!   [`Sync::Never`] anything. A value that comes back so is of an earlier life;
 //! - the files take no more than the configured size and one segment;
 //! - an error of the medium costs entries, not the process.
 
@@ -26,19 +27,23 @@ pub mod storage;
 
 mod admission;
 mod by_hand;
+mod closing;
 mod envelope;
 mod index;
 mod marks;
 mod open_error;
+mod owed;
 mod queue;
 mod reader;
 mod reclaim;
 mod recovery;
 mod rotation;
 mod segments;
+mod syncing;
 mod writer;
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -58,6 +63,8 @@ use keys::{KeyId, KeyRing};
 pub use marks::Mark;
 use marks::Marks;
 pub use open_error::OpenError;
+use owed::Debts;
+pub use owed::Owed;
 use queue::Queue;
 pub use queue::Spill;
 pub use reader::Found;
@@ -66,6 +73,7 @@ pub use recovery::Repair;
 pub use rotation::KeysInUse;
 use segments::{Segment, Segments};
 use storage::Storage;
+use syncing::Syncer;
 
 /// What L3 is built with.
 #[derive(Clone, Debug)]
@@ -230,12 +238,15 @@ pub(crate) struct Store {
     /// Held while a segment is begun.
     keys: RwLock<Arc<KeyRing>>,
     queue: Queue,
+    debts: Debts,
     counters: Counters,
     /// What was in the index when everything was voided; the writer counts it.
     forgotten: SegQueue<Part>,
     is_recovering: AtomicBool,
     is_off: AtomicBool,
     is_closing: AtomicBool,
+    /// What could not be made durable, for the writer.
+    unsynced: SegQueue<(String, io::Error)>,
     /// How many have it shut.
     shut: AtomicUsize,
     /// Names that were voided while rows were still being read. `None`: all are read. Outer to the parts of the index.
@@ -284,11 +295,12 @@ impl L3 {
         let parker = Parker::new();
         let (store, found) = recovery::open(config, storage, parker.unparker().clone())?;
         let store = Arc::new(store);
+        let syncer = Syncer::start(&store)?;
         let thread = {
             let store = Arc::clone(&store);
             std::thread::Builder::new()
                 .name("l3-writer".to_owned())
-                .spawn(move || writer::run(&store, found, &parker))
+                .spawn(move || writer::run(&store, found, syncer, &parker))
                 .map_err(|error| OpenError::Io("the writer's thread does not start".to_owned(), error))?
         };
         let reads = Reads::start(&store)?;
@@ -408,22 +420,6 @@ impl L3 {
     pub fn repairs(&self) -> Vec<Repair> {
         self.store.repairs.lock().clone()
     }
-
-    /// Writes what is queued, seals the active segment and ends the threads.
-    pub fn close(&self) {
-        self.store.is_closing.store(true, SeqCst);
-        self.store.wake.unpark();
-        if let Some(thread) = self.writer.lock().take() {
-            let _ = thread.join();
-        }
-        self.reads.close();
-    }
-}
-
-impl Drop for L3 {
-    fn drop(&mut self) {
-        self.close();
-    }
 }
 
 impl Store {
@@ -479,18 +475,23 @@ impl Store {
                 voided.is_all = true;
             }
         }
-        let mut is_last = false;
+        let (mut is_last, mut has_room) = (false, true);
         let gone = {
             let mut part = self.index.part(hash);
             // Together with the rows: whoever publishes a copy has put its row here already, or sees the mark changed; and who
             // looks for one and finds it took the mark that was before.
-            self.marks.void(hash as u32);
-            part.remove(hash, |_| true, |place| is_last |= self.segments.died(place.slot))
+            is_due |= self.marks.void(hash as u32);
+            let gone = part.remove(hash, |_| true, |place| is_last |= self.segments.died(place.slot));
+            if gone > 0 || is_due {
+                has_room = self.queue.push_tombstone(hash);
+                self.debts.add(hash);
+            }
+            gone
         };
         if gone > 0 {
             self.counters.voids.fetch_add(gone as u64, Relaxed);
         }
-        if (gone > 0 || is_due) && !self.queue.push_tombstone(hash) {
+        if !has_room {
             self.void_all();
         }
         if is_last {
@@ -506,6 +507,7 @@ impl Store {
         }
         self.forget_all();
         self.queue.push_all();
+        self.debts.add_all();
         self.wake.unpark();
     }
 

@@ -165,10 +165,11 @@ impl Reads {
         true
     }
 
-    pub fn close(&self) {
+    /// `join` ends the wait for a thread.
+    pub fn close(&self, join: impl Fn(JoinHandle<()>) -> bool) {
         drop(self.sender.lock().take());
         for thread in self.threads.lock().drain(..) {
-            let _ = thread.join();
+            join(thread);
         }
     }
 }

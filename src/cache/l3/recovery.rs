@@ -18,6 +18,7 @@ use super::envelope::Envelope;
 use super::format::{self, ALIGN, Damage, HEADER_BYTES, Header, Kind, Record, TRAILER_BYTES, Trailer};
 use super::index::{Index, Place, Row};
 use super::keys::{KeyRing, Salt};
+use super::owed::{Debts, MARKER};
 use super::segments::{Segment, Segments};
 use super::storage::{SegmentFile, Storage, read_up_to};
 use super::{Config, Counters, Marks, OpenError, Origin, Queue, Recovery, Sketch, Store, Voided};
@@ -34,6 +35,8 @@ pub struct Repair {
 pub(super) struct Leftovers {
     found: BTreeMap<u64, Leftover>,
     pub next_sequence: u64,
+    /// What was voided may be missing from them.
+    are_incomplete: bool,
 }
 
 struct Leftover {
@@ -44,6 +47,10 @@ struct Leftover {
     bytes: u64,
 }
 
+/// Rows that are read into the index while a client may wait for something else: half a millisecond.
+const ROWS_AT_ONCE: usize = 2048;
+/// Names that are dropped while workers wait.
+const FEW_VOIDED: usize = 256;
 const MOST_REPAIRS: usize = 100;
 /// What an entry and its key take on average; decides how large the sketch is, and nothing else.
 const TYPICAL_RECORD_BYTES: u64 = 256;
@@ -60,7 +67,9 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         _ => refused("locked")(error),
     })?;
     let mut found = BTreeMap::new();
-    for name in storage.list().map_err(refused("read"))? {
+    let names = storage.list().map_err(refused("read"))?;
+    let mut has_marker = names.iter().any(|name| name == MARKER);
+    for name in names {
         let Some(sequence) = format::sequence_in(&name) else {
             continue;
         };
@@ -79,7 +88,14 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         let none = std::io::Error::other("no higher number is left for a new segment: remove the file");
         OpenError::Io(format::file_name(last), none)
     })?;
-    let leftovers = Leftovers { next_sequence, found };
+    let are_incomplete = !has_marker && !found.is_empty() && config.recovery != Recovery::Salvage;
+    let is_new = !has_marker && found.is_empty();
+    let leftovers = Leftovers {
+        next_sequence,
+        found,
+        are_incomplete,
+    };
+    has_marker |= is_new;
     let store = Store {
         seed,
         probe: (config.hash)(seed, format::PROBE) ^ config.identity,
@@ -89,8 +105,10 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         marks: Marks::new(),
         keys: RwLock::new(Arc::new(config.keys.clone())),
         queue: Queue::new(config.queue_bytes),
+        debts: Debts::new(has_marker),
         counters: Counters::default(),
         forgotten: SegQueue::new(),
+        unsynced: SegQueue::new(),
         is_recovering: AtomicBool::new(true),
         is_off: AtomicBool::new(false),
         is_closing: AtomicBool::new(false),
@@ -103,6 +121,10 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         storage,
         _lock: lock,
     };
+    if is_new && let Err(error) = store.make_marker() {
+        store.alarm(format!("{MARKER} could not be made: {error}"));
+        store.distrust();
+    }
     Ok((store, leftovers))
 }
 
@@ -140,16 +162,45 @@ impl Leftover {
     }
 }
 
-/// Reads all that was found into the index and lets it be seen.
-pub(super) fn run(store: &Store, leftovers: Leftovers, now_us: u64) {
+/// Reads all that was found into the index and lets it be seen. `between` is called often, for what cannot wait that long.
+pub(super) fn run(store: &Store, leftovers: Leftovers, now_us: u64, mut between: impl FnMut()) {
     let last = leftovers.found.keys().next_back().copied();
     let now_ms = store.unix_ms(now_us);
+    if leftovers.are_incomplete {
+        note(
+            store,
+            MARKER,
+            0,
+            "it is missing, so what was voided last may be in no segment: none is used".to_owned(),
+        );
+        // Before the marker is made again.
+        store.queue.push_all();
+        store.debts.add_all();
+    }
     for (sequence, leftover) in leftovers.found {
-        let Recovering::Goes = recover(store, sequence, leftover, Some(sequence) == last, now_ms) else {
+        between();
+        if leftovers.are_incomplete {
+            give_up_quietly(store, sequence, leftover);
+            continue;
+        }
+        let Recovering::Goes = recover(store, sequence, leftover, Some(sequence) == last, now_ms, &mut between) else {
             store.is_off.store(true, SeqCst);
             store.forget_all();
             break;
         };
+    }
+    // Most of them while nobody has to wait for the lock.
+    loop {
+        let early = match &mut *store.voided.lock() {
+            Some(voided) if voided.names.len() > FEW_VOIDED => std::mem::take(&mut voided.names),
+            _ => break,
+        };
+        for (i, hash) in early.into_iter().enumerate() {
+            store.drop_name(hash);
+            if i % ROWS_AT_ONCE == 0 {
+                between();
+            }
+        }
     }
     let mut voided = store.voided.lock();
     if let Some(voided) = voided.take() {
@@ -170,7 +221,14 @@ enum Recovering {
     Stops,
 }
 
-fn recover(store: &Store, sequence: u64, leftover: Leftover, is_last: bool, now_ms: u64) -> Recovering {
+fn recover(
+    store: &Store,
+    sequence: u64,
+    leftover: Leftover,
+    is_last: bool,
+    now_ms: u64,
+    between: &mut impl FnMut(),
+) -> Recovering {
     let recovery = store.config.recovery;
     let name = format::file_name(sequence);
     let header = leftover.header.and_then(|(header, envelope)| {
@@ -188,23 +246,9 @@ fn recover(store: &Store, sequence: u64, leftover: Leftover, is_last: bool, now_
             if recovery == Recovery::Strict {
                 return Recovering::Stops;
             }
-            let nothing = Header {
-                sequence,
-                created_ms: 0,
-                nonce: 0,
-                salt: Salt::default(),
-                key: None,
-                seed: 0,
-                probe: 0,
-            };
-            give_up(
-                store,
-                nothing,
-                Envelope::plain(0),
-                file,
-                leftover.bytes,
-                is_last && leftover.is_blank,
-            );
+            let is_harmless = is_last && leftover.is_blank;
+            let (header, envelope) = (unknown_header(sequence), Envelope::plain(0));
+            give_up(store, header, envelope, file, leftover.bytes, is_harmless);
             return Recovering::Goes;
         }
     };
@@ -212,7 +256,12 @@ fn recover(store: &Store, sequence: u64, leftover: Leftover, is_last: bool, now_
         if let Some(segment) = add(store, header, envelope, file, leftover.bytes) {
             segment.records_end.store(trailer.rows_at, Relaxed);
             segment.is_sealed.store(true, Relaxed);
-            rows.iter().for_each(|row| apply(store, &segment, row, now_ms));
+            for (i, row) in rows.iter().enumerate() {
+                apply(store, &segment, row, now_ms);
+                if i % ROWS_AT_ONCE == 0 {
+                    between();
+                }
+            }
         }
         return Recovering::Goes;
     }
@@ -311,6 +360,27 @@ fn give_up(
     }
     if !is_harmless && store.config.recovery != Recovery::Salvage {
         store.forget_all();
+    }
+}
+
+/// Nothing is taken from it, and what it undoes is not used either: it goes as soon as the older ones are gone.
+fn give_up_quietly(store: &Store, sequence: u64, leftover: Leftover) {
+    let (header, envelope) = leftover
+        .header
+        .unwrap_or_else(|_| (unknown_header(sequence), Envelope::plain(0)));
+    let file = leftover.file.unwrap_or_else(|| Box::new(Unreadable));
+    add(store, header, envelope, file, leftover.bytes);
+}
+
+fn unknown_header(sequence: u64) -> Header {
+    Header {
+        sequence,
+        created_ms: 0,
+        nonce: 0,
+        salt: Salt::default(),
+        key: None,
+        seed: 0,
+        probe: 0,
     }
 }
 

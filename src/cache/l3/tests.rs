@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod faults;
 mod life;
+mod owed;
 mod secrets;
 mod threads;
 
@@ -69,12 +70,12 @@ fn try_open(config: Config, medium: &Simulated) -> Result<(Arc<Store>, Leftovers
 fn open(config: Config, medium: &Simulated, now_us: u64) -> (Arc<Store>, u64) {
     let (store, leftovers) = try_open(config, medium).unwrap();
     let next = leftovers.next_sequence;
-    recovery::run(&store, leftovers, now_us);
+    recovery::run(&store, leftovers, now_us, || {});
     (store, next)
 }
 
 fn writer(store: &Arc<Store>, next_sequence: u64) -> Writer {
-    Writer::new(store, next_sequence)
+    Writer::new(store, next_sequence, Syncer::here())
 }
 
 /// Turns until nothing is left to do.

@@ -10,6 +10,7 @@ use crate::proxy::client::{Access as ClientAccess, Client, ClientMeta};
 use crate::proxy::cluster::{CROSS_SLOT, merge};
 use crate::proxy::local;
 use crate::proxy::outbox::Touched;
+use crate::proxy::owed;
 use crate::proxy::worker::Worker;
 use crate::resp::Version;
 use crate::resp::reply;
@@ -274,6 +275,7 @@ impl Pinned {
         if *written == Touched::All {
             worker.void_everything();
         }
+        owed::hold(worker, client, written);
         if *read == Touched::All {
             client.state.borrow_mut().floor_us = worker.now_us();
         }

@@ -113,6 +113,8 @@ pub enum Mutant {
     FoundAsOwn,
     /// It never expires.
     FoundForEver,
+    /// A client is told of its write before the tombstone of what that has overwritten is written.
+    AckBeforeTombstone,
 }
 
 /// Every real mutant, and where it is looked for.
@@ -163,6 +165,8 @@ pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::FoundOfAnyEpoch, &LOSS_WHILE_READ_L3),
     (Mutant::FoundAsOwn, &CORE_L3),
     (Mutant::FoundForEver, &TIME_WIDE_L3),
+    (Mutant::AckBeforeTombstone, &CORE_L3),
+    (Mutant::AckBeforeTombstone, &PINNED_L3),
     // Over a tier on the disk the old mistakes are still ones.
     (Mutant::IgnorePush, &CORE_L3),
     (Mutant::NoPassedBy, &CORE_L3),

@@ -291,11 +291,11 @@ impl Walk<'_> {
         if budget.sweep > 0 {
             actions.push(Action::Sweep);
         }
-        if let (Some(disk), Some(l3)) = (&rig.disk, rig.shared.cache.l3()) {
+        if let Some(disk) = &rig.disk {
             if budget.squeeze > 0 && rig.shared.cache.stats().entries > 0 {
                 actions.push(Action::Squeeze);
             }
-            if l3.stats().queued_bytes > 0 {
+            if disk.has_write() {
                 actions.push(Action::WriteDisk);
             }
             if disk.has_read() {
@@ -439,9 +439,7 @@ impl Walk<'_> {
                 Ok(())
             }
             Action::WriteDisk => {
-                if let Some(disk) = &mut self.rig.disk {
-                    disk.write(self.rig.now_us);
-                }
+                self.rig.write_disk();
                 Ok(())
             }
             Action::ReadDisk => {

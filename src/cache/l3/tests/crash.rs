@@ -15,7 +15,7 @@ struct Logged {
 
 fn log(medium: &Simulated, keys: &KeyRing) -> Vec<Logged> {
     let mut records = Vec::new();
-    for name in medium.names() {
+    for name in medium.segments() {
         let mut bytes = medium.content(&name);
         let Ok((_, envelope)) = Header::decode(&bytes, keys) else {
             continue;

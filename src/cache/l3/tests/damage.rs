@@ -26,7 +26,7 @@ fn grown_as(config: &Config, seed: u64) -> (Simulated, Run) {
         settle(&mut writer, &mut run.now_us);
     }
     let image = medium.killed();
-    assert!(image.names().len() >= 3);
+    assert!(image.segments().len() >= 3);
     (image, run)
 }
 
@@ -57,7 +57,7 @@ fn nor_is_one_in_files_that_are_encrypted_and_compressed() {
 
 fn flip_every(step: usize, config: &Config) {
     let (image, run) = grown_as(config, 1);
-    for name in image.names() {
+    for name in image.segments() {
         let good = image.content(&name);
         for at in (0..good.len()).step_by(step) {
             let bad = image.killed();
@@ -77,11 +77,11 @@ fn flip_every(step: usize, config: &Config) {
                 assert!((8..12).contains(&at), "{name} at {at}");
                 continue;
             };
-            recovery::run(&store, leftovers, run.now_us);
+            recovery::run(&store, leftovers, run.now_us, || {});
             match recovery {
                 Recovery::Salvage => check_written(&store, &run),
                 // The last segment's end may be cut off, with tombstones in it, as after a crash.
-                _ if image.names().last() == Some(&name) => check_written(&store, &run),
+                _ if image.segments().last() == Some(&name) => check_written(&store, &run),
                 _ => run.check_all(&store),
             }
         }
@@ -91,7 +91,7 @@ fn flip_every(step: usize, config: &Config) {
 #[test]
 fn strict_recovery_changes_nothing_and_stays_off() {
     let (image, run) = grown(2);
-    let name = image.names()[0].clone();
+    let name = image.segments()[0].clone();
     let mut bytes = image.content(&name);
     bytes[HEADER_BYTES + 36] ^= 1;
     let last = bytes.len() - 1;
@@ -125,7 +125,7 @@ fn strict_recovery_changes_nothing_and_stays_off() {
 #[test]
 fn a_torn_tail_is_cut_off_noted_and_sealed() {
     let (image, run) = grown(3);
-    let name = image.names().last().unwrap().clone();
+    let name = image.segments().last().unwrap().clone();
     let mut bytes = image.content(&name);
     bytes.truncate(bytes.len() - 20);
     image.put(&name, bytes);
@@ -147,7 +147,7 @@ fn a_torn_tail_is_cut_off_noted_and_sealed() {
 #[test]
 fn damage_in_the_middle_costs_what_is_older_unless_it_is_salvaged() {
     let (image, run) = grown(4);
-    let names = image.names();
+    let names = image.segments();
     let name = names[names.len() - 2].clone();
     let mut bytes = image.content(&name);
     // The first record's checksum, and the footer.
@@ -166,11 +166,11 @@ fn damage_in_the_middle_costs_what_is_older_unless_it_is_salvaged() {
 #[test]
 fn a_version_that_is_not_known_is_refused_and_left_alone() {
     let (image, _) = grown(5);
-    let name = image.names()[1].clone();
+    let name = image.segments()[1].clone();
     let mut bytes = image.content(&name);
     bytes[8] = 9;
     image.put(&name, bytes);
-    let before = image.names();
+    let before = image.segments();
     for recovery in [Recovery::Strict, Recovery::TolerateTornTail, Recovery::Salvage] {
         let Err(error) = try_open(Config { recovery, ..config() }, &image) else {
             panic!("it was guessed")
@@ -178,7 +178,7 @@ fn a_version_that_is_not_known_is_refused_and_left_alone() {
         let text = error.to_string();
         assert!(text.contains(&name) && text.contains("version 9"), "{text}");
     }
-    assert_eq!(image.names(), before);
+    assert_eq!(image.segments(), before);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn names_that_are_hashed_in_another_way_are_not_used() {
     let mut now_us = run.now_us;
     settle(&mut writer, &mut now_us);
     writer.turn(now_us + 30_000);
-    assert_eq!(image.names(), Vec::<String>::new(), "nobody can use them again");
+    assert_eq!(image.segments(), Vec::<String>::new(), "nobody can use them again");
 }
 
 /// What may happen to a file.
@@ -227,7 +227,7 @@ fn change() -> impl Strategy<Value = (u8, Change)> {
 }
 
 fn apply(image: &Simulated, which: u8, change: &Change) {
-    let names = image.names();
+    let names = image.segments();
     let Some(name) = names.get(usize::from(which) % names.len().max(1)) else {
         return;
     };
@@ -304,7 +304,7 @@ fn change_at_random(config: &Config, cases: u32) {
                 return Ok(());
             };
             let next = leftovers.next_sequence;
-            recovery::run(&store, leftovers, run.now_us);
+            recovery::run(&store, leftovers, run.now_us, || {});
             check_written(&store, &run);
             // And it goes on.
             let mut writer = writer(&store, next);

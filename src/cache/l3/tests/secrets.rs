@@ -63,7 +63,7 @@ fn shown_pieces(config: Config) -> usize {
     secrets.insert(store.seed.to_le_bytes().to_vec());
     let mut shown = std::collections::HashSet::new();
     for image in images {
-        for name in image.names() {
+        for name in image.segments() {
             let content = image.content(&name);
             shown.extend(
                 content
@@ -99,7 +99,7 @@ fn a_key_that_is_missing_is_refused_and_nothing_is_changed() {
         settle(&mut writer, &mut now_us);
         writer.close();
     }
-    let before: Vec<_> = medium.names().iter().map(|name| medium.content(name)).collect();
+    let before: Vec<_> = medium.segments().iter().map(|name| medium.content(name)).collect();
     let id = ring(&[1]).ids()[0].to_string();
     for (keys, said) in [
         (KeyRing::default(), "nor was any other"),
@@ -112,12 +112,12 @@ fn a_key_that_is_missing_is_refused_and_nothing_is_changed() {
             };
             let text = try_open(config, &medium).err().unwrap().to_string();
             assert!(
-                text.contains(&id) && text.contains(&medium.names()[0]) && text.contains(said),
+                text.contains(&id) && text.contains(&medium.segments()[0]) && text.contains(said),
                 "{text}"
             );
         }
     }
-    let after: Vec<_> = medium.names().iter().map(|name| medium.content(name)).collect();
+    let after: Vec<_> = medium.segments().iter().map(|name| medium.content(name)).collect();
     assert_eq!(before, after);
     let (store, _) = open(with(ring(&[2, 1, 3])), &medium, now_us);
     assert_eq!(value(&store, "name1", now_us).as_deref(), Some(&b"the value"[..]));
@@ -207,7 +207,7 @@ fn encryption_is_switched_on_and_off_over_files_that_stay_readable() {
 
 /// The one segment, its guard, and the place of each record.
 fn records(medium: &Simulated, keys: &KeyRing) -> (Vec<u8>, Envelope, Vec<std::ops::Range<usize>>) {
-    let bytes = medium.content(&medium.names()[0]);
+    let bytes = medium.content(&medium.segments()[0]);
     let (_, envelope) = Header::decode(&bytes, keys).unwrap();
     let (mut at, mut places, mut copy) = (HEADER_BYTES, Vec::new(), bytes.clone());
     while let Ok(record) = Record::decode(&mut copy[at..], &envelope, at as u64) {
@@ -237,7 +237,7 @@ fn records_that_have_changed_places_are_damage_where_there_is_a_key() {
         let first = bytes[places[0].clone()].to_vec();
         bytes.copy_within(places[1].clone(), places[0].start);
         bytes[places[1].clone()].copy_from_slice(&first);
-        let file = storage::Storage::open(&medium, &medium.names()[0]).unwrap();
+        let file = storage::Storage::open(&medium, &medium.segments()[0]).unwrap();
         file.write_all_at(&bytes, 0).unwrap();
         assert_eq!(
             [value(&store, "name1", now_us), value(&store, "name2", now_us)],
@@ -272,7 +272,7 @@ fn a_value_whose_length_is_a_lie_is_damage_and_is_counted() {
             .unwrap();
         bytes[places[0].clone()].copy_from_slice(&forged);
         let image = medium.killed();
-        image.put(&medium.names()[0], bytes.clone());
+        image.put(&medium.segments()[0], bytes.clone());
         let (store, _) = open(config.clone(), &image, now_us);
         assert_eq!(value(&store, "name1", now_us), None, "{claimed}");
         assert_eq!(store.stats().counts.corrupt_records, 1, "{claimed}");
