@@ -14,6 +14,7 @@ pub mod info;
 mod local;
 mod nearcache;
 pub mod outbox;
+pub mod password;
 mod pause;
 pub mod pinned;
 pub mod pubsub;
