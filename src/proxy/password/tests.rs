@@ -7,7 +7,8 @@ use crate::upstream::dial::Access;
 
 fn set(line: &str) -> Option<Vec<u8>> {
     let mut buf = Vec::new();
-    encode::command(&mut buf, line.split(' ').map(str::as_bytes));
+    let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    encode::command(&mut buf, words.into_iter());
     let mut spans: Vec<Span> = Vec::new();
     Scanner::default()
         .scan(&buf, &Limits::AUTHENTICATED, &mut spans)
