@@ -16,6 +16,7 @@ mod local;
 mod nearcache;
 pub mod outbox;
 pub mod owed;
+pub mod password;
 mod pause;
 pub mod pinned;
 pub mod pubsub;

@@ -21,7 +21,7 @@ use super::request::{Reason, Request, Road, Step, forward, pin, send};
 use super::waiter::{Effect, FillKind, Waiter};
 use super::worker::{Link, Trust, Worker};
 use crate::cache::{Asker, Decision, Expiry, Leasing, LinkId, Own, Query, View, ViewValue, name_hash};
-use crate::command::Cache;
+use crate::command::{Cache, own};
 use crate::resp::convert::Rule;
 use crate::resp::{Version, encode};
 
@@ -346,7 +346,7 @@ impl Lead {
                 rule: Rule::General,
                 effect: routed(effect, self.slot, now_us, || Bytes::copy_from_slice(raw)),
             });
-            encode::command(out, [&b"PTTL"[..], name].into_iter());
+            encode::command(out, [own::PTTL, name].into_iter());
             let effect = Effect::FillTtl(self.guard, self.kind);
             expect(Waiter {
                 to: Some((self.client, self.sequence)),

@@ -83,7 +83,11 @@ pub fn handle(
     now_us: u64,
 ) -> Step {
     let (is_unauthenticated, has_listened) = {
-        let state = client.state.borrow();
+        let mut state = client.state.borrow_mut();
+        if state.access == ClientAccess::Unauthenticated {
+            // Whether there is a password may have changed since the client came.
+            state.access = worker.initial_access();
+        }
         if state.road == Road::Held {
             drop(state);
             return pin(client, Reason::State(Pin::Multi));

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{tiers, upstream};
 use crate::clock;
+use crate::command::own;
 use crate::config::Config;
 use crate::proxy::shared::Shared;
 use crate::resp::reply;
@@ -94,7 +95,7 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
             is_away = false;
             let generation = upstream.generation;
             while generation == shared.target.generation() {
-                let info = match upstream.ask(&[b"INFO", b"commandstats"], within).await {
+                let info = match upstream.ask(&[own::INFO, b"commandstats"], within).await {
                     Ok(info) => info,
                     Err(_) => {
                         tokio::time::sleep(period).await;

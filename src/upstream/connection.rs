@@ -24,6 +24,7 @@ use queue::{Fate, Queue};
 
 use super::dial::{DialError, Greeted, Greeting, Target, TrackingState};
 use crate::clock;
+use crate::command::own;
 use crate::resp::reply::FrameScanner;
 
 /// Unanswered bytes beyond which sessions have to wait.
@@ -337,7 +338,7 @@ impl<S: Sink> Connection<S> {
             self.give_up(why, stuck_since_us);
         } else if quiet {
             let request = self.sink.probe_request();
-            let request = request.as_deref().unwrap_or(b"*1\r\n$4\r\nPING\r\n");
+            let request = request.as_deref().unwrap_or(own::PING_REQUEST);
             self.send(request, now_us, self.sink.probe(now_us));
         }
     }

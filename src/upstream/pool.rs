@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::dial::{DialError, Greeting, Target, Tracking};
 use super::frames::FrameReader;
 use crate::clock;
+use crate::command::own;
 use crate::config::Endpoint;
 use crate::net::Stream;
 use crate::resp::reply::is_error;
@@ -179,7 +180,7 @@ impl Pool {
 
     async fn select(&self, lent: &mut Lent, db: u32, answer_within: Duration) -> Result<(), DialError> {
         let mut request = Vec::new();
-        encode::command(&mut request, [&b"SELECT"[..], db.to_string().as_bytes()].into_iter());
+        encode::command(&mut request, [own::SELECT, db.to_string().as_bytes()].into_iter());
         let exchange = async {
             lent.stream.write_all(&request).await?;
             let reply = FrameReader::default().next(&mut lent.stream).await?;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{count_hits, missed, write_view};
 use crate::cache::{Asker, LeaseId, LinkId, Own, Query, ViewValue, Which, name_hash};
+use crate::command::own;
 use crate::proxy::client::{Client, State};
 use crate::proxy::flight::FillGuard;
 use crate::proxy::outbox::{Outbox, Ready, Source, Touched};
@@ -79,7 +80,7 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
         });
         for (i, guard) in guards {
             let start = out.len();
-            encode::command(out, [&b"PTTL"[..], request.args.arg(i + 1)].into_iter());
+            encode::command(out, [own::PTTL, request.args.arg(i + 1)].into_iter());
             let effect = Effect::FillTtl(guard, FillKind::Payload);
             expect(Waiter {
                 to: None,

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
+use nearcache::command::own;
 use nearcache::resp::Version;
 
 use super::wire::{self, Token};
@@ -236,7 +237,7 @@ impl Server {
                     Version::Resp3 => [format!("%{}\r\n", parts.len() / 2).into_bytes(), parts.concat()].concat(),
                 }
             }
-            [b"PTTL", name] => {
+            [own::PTTL, name] => {
                 let is_absent = self.read_name(c, name, pushes).is_none();
                 let key = &self.keys[self.key(name)];
                 wire::integer(match key.deadline_us {
@@ -307,7 +308,7 @@ impl Server {
                 self.flush(wire::token(by), pushes);
                 b"+OK\r\n".to_vec()
             }
-            [b"PING"] => b"+PONG\r\n".to_vec(),
+            [b"PING" | own::PING] => b"+PONG\r\n".to_vec(),
             [b"WATCH" | b"UNWATCH", ..] => b"+OK\r\n".to_vec(),
             _ => panic!("the model server does not know {words:?}"),
         }
