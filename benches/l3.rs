@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use hdrhistogram::Histogram;
+use nearcache::cache::l3::keys::KeyRing;
 use nearcache::cache::l3::storage::Disk;
 use nearcache::cache::l3::{Admission, Config, KeyEnd, L3, Origin, Recovery, Spill, State, Sync};
 use nearcache::cache::{Links, Query, name_hash_by};
@@ -104,6 +105,8 @@ fn open(path: &Path) -> Result<L3, String> {
         readers: 2,
         hash: name_hash_by,
         identity: 0,
+        compression: None,
+        keys: KeyRing::default(),
         unix_offset_ms: 1_700_000_000_000,
     };
     let disk = Disk::new(path).map_err(|error| error.to_string())?;

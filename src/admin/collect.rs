@@ -4,11 +4,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::health::{Seen, Status};
 use crate::cache::Stats;
+use crate::cache::l3::codec::Codec;
 use crate::cache::l3::{L3, State};
 use crate::clock;
 use crate::metrics::expose::{Exposition, Labels};
 use crate::metrics::names::{self, Number};
 use crate::metrics::{Counters, Durations, Tally};
+use crate::proxy::invalidation::Mode;
 use crate::proxy::shared::Shared;
 use crate::upstream::breaker;
 use crate::upstream::sentinel::Sentinels;
@@ -156,6 +158,24 @@ fn l3(out: &mut Exposition, shared: &Shared, store: &L3) {
     ] {
         out.add(&names::L3_WRITTEN, &[(names::OPERATION, what)], bytes as f64);
     }
+    for (codec, count) in [
+        (Codec::Zstd, counts.compressed_zstd),
+        (Codec::Lz4, counts.compressed_lz4),
+        (Codec::Plain, counts.compressed_not),
+    ] {
+        out.add(&names::L3_COMPRESSED, &[(names::CODEC, codec.name())], count as f64);
+    }
+    for (when, bytes) in [
+        ("before", counts.compress_from_bytes),
+        ("after", counts.compress_to_bytes),
+    ] {
+        out.add(&names::L3_COMPRESSION_BYTES, &[(names::OPERATION, when)], bytes as f64);
+    }
+    out.add(&names::L3_COMPRESSION_SECONDS, &[], counts.compress_ns as f64 / 1e9);
+    for (key, segments) in store.key_segments() {
+        let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
+        out.add(&names::L3_KEY_SEGMENTS, &[(names::KEY, &key)], segments as f64);
+    }
     for (reason, count) in [
         ("kept", counts.kept),
         ("admission", counts.refused_admission),
@@ -258,6 +278,15 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
         out.add(&names::HEALTH, &[(names::STATUS, status.name())], f64::from(is_so));
     }
     out.add(&names::SUBSCRIPTIONS, &[], shared.audience.held() as f64);
+    let now = Mode::of(shared);
+    for mode in Mode::ALL {
+        let is_so = u8::from(mode == now);
+        out.add(&names::INVALIDATION, &[("mode", mode.name())], f64::from(is_so));
+    }
+    let touches = &shared.touches;
+    out.add(&names::TOUCHES, &[], touches.sent_total.load(Relaxed) as f64);
+    out.add(&names::TOUCHES_DROPPED, &[], touches.dropped_total.load(Relaxed) as f64);
+    out.add(&names::KEYSPACE_EVENTS, &[], shared.events_total.load(Relaxed) as f64);
     out.add(&names::CACHE_INFO, &[("caching", seen.caching.name())], 1.0);
 }
 

@@ -1,8 +1,9 @@
 //! How the proxy is, by what the links to the upstream say at the moment of asking: they are probed several times within
 //! the staleness bound anyway, so asking costs the upstream nothing.
 //!
-//! Healthy: everything works. Degraded: clients are served, with less than was configured. Unhealthy: the upstream cannot
-//! be reached, so only errors can be answered.
+//! Healthy: everything works. Degraded: clients are served, with less than was configured; with stale copies alone, too, as
+//! long as the operator lets these be shown: who took the proxy out of service then would take the last answers away.
+//! Unhealthy: the upstream cannot be reached, so only errors can be answered.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,7 @@ use serde::{Serialize, Serializer};
 use crate::cache::LinkId;
 use crate::clock;
 use crate::config::Consistency;
+use crate::proxy::invalidation::Mode;
 use crate::proxy::shared::Shared;
 
 /// The worse the greater.
@@ -109,6 +111,10 @@ impl Links {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
     UpstreamUnreachable,
+    /// The upstream cannot be asked, and copies are shown for so much longer.
+    StaleReads {
+        left_ms: u64,
+    },
     /// So many of so many nodes are not asked.
     BreakersOpen {
         open: usize,
@@ -125,6 +131,7 @@ pub enum Reason {
     /// Copies are not shown: another node may have become the primary.
     PrimaryUnconfirmed,
     TrackingRefused,
+    NoEvents,
     FactsUnknown,
     Draining,
 }
@@ -133,6 +140,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::UpstreamUnreachable => f.write_str("the upstream cannot be reached"),
+            Reason::StaleReads { left_ms } => {
+                write!(
+                    f,
+                    "reads are answered by stale copies for {left_ms} ms more (cache.max_stale)"
+                )
+            }
             Reason::BreakersOpen { open, nodes } => {
                 write!(f, "the breakers of {open} of {nodes} upstream nodes are open")
             }
@@ -147,6 +160,7 @@ impl fmt::Display for Reason {
                 "no majority of the sentinels has named this primary within the staleness bound: no copies are shown",
             ),
             Reason::TrackingRefused => f.write_str("the upstream refuses CLIENT TRACKING: nothing is cached"),
+            Reason::NoEvents => f.write_str("the upstream sends no keyspace events: nothing is cached"),
             Reason::FactsUnknown => f.write_str("the upstream's version and commands are not known yet"),
             Reason::Draining => f.write_str("the proxy is ending"),
         }
@@ -261,6 +275,8 @@ pub struct Seen {
     is_upstream_known: bool,
     is_primary_confirmed: bool,
     is_draining: bool,
+    /// For how much longer copies may be shown that nobody vouches for, where there are any.
+    stale_left_ms: u64,
 }
 
 #[derive(PartialEq, Eq, Debug)]
@@ -278,12 +294,20 @@ impl Seen {
         let caching = match cache.consistency {
             _ if !cache.enabled => Caching::Off,
             Consistency::Strong => Caching::Off,
+            _ if Mode::of(shared) == Mode::None => Caching::Refused,
             Consistency::Eventual => Caching::ByAge,
-            Consistency::Coherent if links.refused > 0 => Caching::Refused,
             Consistency::Coherent => Caching::Tracked,
         };
         let nodes = shared.nodes();
+        let now_us = clock::now_us();
+        let stale_left_us = match (cache.max_stale, shared.links.last_vouched_us()) {
+            (Some(max_stale), vouched_us) if vouched_us > 0 && shared.cache.stats().entries > 0 => {
+                (vouched_us + max_stale.as_micros() as u64).saturating_sub(now_us)
+            }
+            _ => 0,
+        };
         Seen {
+            stale_left_ms: stale_left_us / 1000,
             links,
             caching,
             nodes: nodes.len(),
@@ -293,7 +317,7 @@ impl Seen {
                 .links
                 .confirmed_us()
                 .saturating_add(cache.bound.as_micros() as u64)
-                > clock::now_us(),
+                > now_us,
             is_draining: shared.is_draining.load(Relaxed),
         }
     }
@@ -328,7 +352,10 @@ impl Seen {
             reasons.push(Reason::PrimaryUnconfirmed);
         }
         if self.caching == Caching::Refused {
-            reasons.push(Reason::TrackingRefused);
+            reasons.push(match self.links.refused {
+                0 => Reason::NoEvents,
+                _ => Reason::TrackingRefused,
+            });
         }
         let l1 = match self.caching {
             Caching::Off | Caching::ByAge => Status::Healthy,
@@ -344,8 +371,15 @@ impl Seen {
         } else {
             Status::Healthy
         };
+        let serves_stale = l2 == Status::Unhealthy && self.stale_left_ms > 0;
+        if serves_stale {
+            reasons.push(Reason::StaleReads {
+                left_ms: self.stale_left_ms,
+            });
+        }
+        let upstream = if serves_stale { Status::Degraded } else { l2 };
         Verdict {
-            status: whole.max(l1).max(l2),
+            status: whole.max(l1).max(upstream),
             l1,
             l2,
             reasons,

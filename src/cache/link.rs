@@ -12,6 +12,11 @@
 //! until the connection is there again, or something voids everything. For how long it may be shown is for L1 to decide, by
 //! when the link last vouched for it.
 //!
+//! By default the stream of a link is in the server's order: a push comes before the replies to all later commands. A server
+//! that broadcasts gathers its pushes until the end of a turn of its event loop, so that within a turn a reply may come before
+//! the push of an *earlier* write ([`Links::by_turn`]). What was answered in an earlier turn is then vouched for only by the
+//! reply to a command that was sent after that answer had come, and so belongs to a later turn.
+//!
 //! A link is written by the one thread that parses its stream (its owner), except for [`Links::void_everything`], and
 //! read without a lock by every worker. Times are microseconds of the process's monotonic clock, never 0.
 
@@ -49,6 +54,8 @@ pub struct Links {
     generation: AtomicU32,
     /// When it was last known to be the one; `u64::MAX` where nobody doubts it. Written after the generation.
     confirmed_us: AtomicU64,
+    /// Replies may come before the pushes of earlier writes.
+    is_by_turn: bool,
 }
 
 type Block = Box<[CachePadded<Link>]>;
@@ -68,6 +75,9 @@ struct Link {
     stale_vouched_us: AtomicU64,
     /// Of the node to which its connection leads.
     generation: AtomicU32,
+    /// Where pushes come by turn: when a command was sent whose answer has come, and when it came. Its owner's alone.
+    turn_sent_us: AtomicU64,
+    turn_received_us: AtomicU64,
 }
 
 /// What a link says for itself; all 0 for an unknown one.
@@ -101,7 +111,22 @@ impl Links {
             bound_us,
             generation: AtomicU32::new(0),
             confirmed_us: AtomicU64::new(u64::MAX),
+            is_by_turn: false,
         }
+    }
+
+    /// The same for servers that broadcast: pushes come at the end of a turn, behind replies to later commands of that turn.
+    pub fn by_turn(self) -> Self {
+        Links {
+            is_by_turn: true,
+            ..self
+        }
+    }
+
+    /// Whether a link's own replies may be newer than what it has filled and not yet been told to drop.
+    #[inline]
+    pub fn is_by_turn(&self) -> bool {
+        self.is_by_turn
     }
 
     pub fn bound_us(&self) -> u64 {
@@ -176,6 +201,22 @@ impl Links {
         }
     }
 
+    /// The same of a reply that came off the socket at `received_us` (a clock reading not earlier than that), wherever pushes
+    /// stand in the stream.
+    #[inline]
+    pub fn answered_at(&self, link: LinkId, sent_us: u64, received_us: u64) {
+        match self.link(link) {
+            Some(l) if self.is_by_turn => {
+                if sent_us > l.turn_received_us.load(Ordering::Relaxed) {
+                    let earlier_us = l.turn_sent_us.swap(sent_us, Ordering::Relaxed);
+                    l.turn_received_us.store(received_us, Ordering::Relaxed);
+                    self.answered(link, earlier_us);
+                }
+            }
+            _ => self.answered(link, sent_us),
+        }
+    }
+
     /// A confirmation may have come since the last answer. Called by the link's owner, some times within the bound.
     pub fn renew(&self, link: LinkId) {
         if let Some(l) = self.link(link) {
@@ -226,6 +267,8 @@ impl Links {
             l.live(|epoch, _| (next(epoch), epoch));
             l.answered_us.store(0, Ordering::Release);
             l.fresh_until_us.store(0, Ordering::Release);
+            l.turn_sent_us.store(0, Ordering::Relaxed);
+            l.turn_received_us.store(0, Ordering::Relaxed);
         }
     }
 
@@ -288,6 +331,24 @@ impl Links {
         })
     }
 
+    /// When a link, lost or not, was last vouched for of which entries may be left; 0: none was.
+    pub fn last_vouched_us(&self) -> u64 {
+        let links = (0..self.len()).filter_map(|index| self.at(index));
+        links
+            .map(|l| {
+                let is_stale = l.life.load(Ordering::Acquire) >> 32 != 0;
+                let past_us = if is_stale {
+                    l.stale_vouched_us.load(Ordering::Acquire)
+                } else {
+                    0
+                };
+                let fresh_until_us = l.fresh_until_us.load(Ordering::Acquire);
+                past_us.max(fresh_until_us.saturating_sub(self.bound_us))
+            })
+            .max()
+            .unwrap_or(0)
+    }
+
     #[inline]
     fn link(&self, link: LinkId) -> Option<&Link> {
         self.at(link.0.into())
@@ -340,6 +401,8 @@ fn new_block() -> Block {
                 fresh_until_us: AtomicU64::new(0),
                 stale_vouched_us: AtomicU64::new(0),
                 generation: AtomicU32::new(0),
+                turn_sent_us: AtomicU64::new(0),
+                turn_received_us: AtomicU64::new(0),
             })
         })
         .collect()

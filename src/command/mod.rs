@@ -11,6 +11,7 @@
 
 pub mod kept;
 pub mod keys;
+pub mod own;
 pub mod rule;
 pub mod server;
 pub mod slot;

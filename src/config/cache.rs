@@ -19,6 +19,11 @@ pub struct Cache {
     pub max_value_bytes: usize,
     /// How true a hit must be; default [`Consistency::Coherent`].
     pub consistency: Consistency,
+    /// How the proxy learns what others change; default [`Invalidation::Auto`].
+    pub invalidation: Invalidation,
+    /// With [`Invalidation::Broadcast`]: only keys that begin with one of these are kept; empty (default) = all. None begins
+    /// with another.
+    pub broadcast_prefixes: Vec<String>,
     /// The staleness bound T: silence of the upstream after which hits become misses; default 1 s, minimum
     /// 100 ms.
     pub bound: Duration,
@@ -26,10 +31,13 @@ pub struct Cache {
     /// for [`Consistency::Eventual`], where nothing else ends an entry; minimum 1 ms.
     pub max_age: Option<Duration>,
     /// While the upstream cannot be asked, entries that nobody vouches for are shown for so long after somebody last did;
-    /// `None` (default) = not at all; minimum 1 ms. Not with [`Consistency::Strong`].
+    /// `None` (default) = not at all; minimum 1 ms. Only with [`Consistency::Coherent`].
     pub max_stale: Option<Duration>,
     /// How long the absence of a key is kept; `None` = not at all; default 60 s, minimum 1 ms.
     pub negative_ttl: Option<Duration>,
+    /// Of so many hits one is reported to the upstream (`TOUCH`), so that it does not evict what is read here; 0 (default) =
+    /// none.
+    pub touch_sample: usize,
     /// Number of shards of L1, a power of two; `None` (default) = chosen from the budget.
     pub shards: Option<usize>,
 }
@@ -45,6 +53,23 @@ pub enum Consistency {
     Coherent,
     /// Entries live out their time and are not invalidated by others' writes.
     Eventual,
+}
+
+/// How the proxy learns what others change at the upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Invalidation {
+    /// The best that the upstream offers and that is enough for the consistency: tracking; for [`Consistency::Eventual`]
+    /// also keyspace events, and nothing at all.
+    #[default]
+    Auto,
+    /// `CLIENT TRACKING`: the server remembers what each connection has read, and tells it once when that changes.
+    Tracking,
+    /// The same in broadcast mode: the server remembers nothing, and tells of every change of a key with one of the prefixes.
+    Broadcast,
+    /// The messages of `notify-keyspace-events`, which nobody sends again: [`Consistency::Eventual`] only.
+    KeyspaceEvents,
+    /// What its own clients write, and the time that an entry lives: [`Consistency::Eventual`] only.
+    OwnWrites,
 }
 
 /// What L1 keeps low when it has to evict.
@@ -65,10 +90,13 @@ impl Default for Cache {
             l1_objective: Objective::Requests,
             max_value_bytes: 1 << 20,
             consistency: Consistency::Coherent,
+            invalidation: Invalidation::Auto,
+            broadcast_prefixes: Vec::new(),
             bound: Duration::from_secs(1),
             max_age: None,
             max_stale: None,
             negative_ttl: Some(Duration::from_secs(60)),
+            touch_sample: 0,
             shards: None,
         }
     }
@@ -78,6 +106,18 @@ impl Cache {
     /// Whether anything will ever be in it.
     pub fn is_used(&self) -> bool {
         self.enabled && self.consistency != Consistency::Strong
+    }
+
+    /// Whether entries may live out their time with nobody to say what becomes of them.
+    pub fn takes_own_writes(&self) -> bool {
+        self.consistency == Consistency::Eventual
+            && matches!(self.invalidation, Invalidation::Auto | Invalidation::OwnWrites)
+    }
+
+    /// Whether keyspace events will do.
+    pub fn takes_events(&self) -> bool {
+        self.consistency == Consistency::Eventual
+            && matches!(self.invalidation, Invalidation::Auto | Invalidation::KeyspaceEvents)
     }
 
     pub(super) fn read(reader: &mut Reader) -> Self {
@@ -90,10 +130,13 @@ impl Cache {
             l1_objective: reader.choice("cache.l1_objective", default.l1_objective, &OBJECTIVES),
             max_value_bytes: reader.bytes("cache.max_value", default.max_value_bytes, 1),
             consistency,
+            invalidation: reader.choice("cache.invalidation", default.invalidation, &INVALIDATIONS),
+            broadcast_prefixes: reader.texts("cache.broadcast_prefixes").unwrap_or_default(),
             bound: reader.length("cache.bound", default.bound, Duration::from_millis(100)),
             max_age: reader.length_or_off("cache.max_age", eventual.then_some(EVENTUAL_MAX_AGE), MILLISECOND),
             max_stale: reader.length_or_off("cache.max_stale", default.max_stale, MILLISECOND),
             negative_ttl: reader.length_or_off("cache.negative_ttl", default.negative_ttl, MILLISECOND),
+            touch_sample: reader.number("cache.touch_sample", default.touch_sample, 0, 1_000_000),
             shards: read_shards(reader),
         };
         if cache.max_value_bytes > cache.l1_bytes {
@@ -105,6 +148,20 @@ impl Cache {
                 "must be off where cache.consistency is \"strong\", which shows no copies",
             );
         }
+        if consistency == Consistency::Strong && cache.touch_sample > 0 {
+            reader.problem(
+                "cache.touch_sample",
+                "must be 0 where cache.consistency is \"strong\", which has no hits",
+            );
+        }
+        if eventual && cache.max_stale.is_some() {
+            reader.problem(
+                "cache.max_stale",
+                "must be off where cache.consistency is \"eventual\": its entries are shown until cache.max_age, whether \
+                 the upstream can be asked or not, so that is what to raise",
+            );
+        }
+        cache.check_invalidation(reader);
         if eventual && cache.max_age.is_none() {
             reader.problem(
                 "cache.max_age",
@@ -114,17 +171,57 @@ impl Cache {
         cache
     }
 
+    fn check_invalidation(&self, reader: &mut Reader) {
+        let written = name(&INVALIDATIONS, self.invalidation);
+        match (self.consistency, self.invalidation) {
+            (_, Invalidation::Auto) => {}
+            (Consistency::Strong, _) => reader.problem(
+                "cache.invalidation",
+                "must be auto where cache.consistency is \"strong\", which keeps nothing",
+            ),
+            (Consistency::Coherent, Invalidation::KeyspaceEvents | Invalidation::OwnWrites) => reader.problem(
+                "cache.invalidation",
+                format!(
+                    "\"{written}\" cannot keep what cache.consistency = \"coherent\" promises; it needs \"eventual\""
+                ),
+            ),
+            _ => {}
+        }
+        let prefixes = &self.broadcast_prefixes;
+        if self.invalidation != Invalidation::Broadcast && !prefixes.is_empty() {
+            reader.problem(
+                "cache.broadcast_prefixes",
+                "has a meaning only where cache.invalidation is \"broadcast\"",
+            );
+        }
+        for (i, prefix) in prefixes.iter().enumerate() {
+            let mut others = prefixes.iter().enumerate().filter(|(j, _)| *j != i);
+            // As the server does.
+            if let Some((_, other)) = others.find(|(_, other)| other.starts_with(prefix.as_str())) {
+                reader.problem(
+                    "cache.broadcast_prefixes",
+                    format!("\"{prefix}\" is the beginning of \"{other}\": name only the shorter one"),
+                );
+                break;
+            }
+        }
+    }
+
     pub(super) fn settings(&self) -> Vec<Printed> {
+        let prefixes = self.broadcast_prefixes.iter().map(|prefix| prefix.as_str().into());
         vec![
             ("enabled", self.enabled.into()),
             ("l1", print_bytes(self.l1_bytes)),
             ("l1_objective", name(&OBJECTIVES, self.l1_objective).into()),
             ("max_value", print_bytes(self.max_value_bytes)),
             ("consistency", name(&CONSISTENCIES, self.consistency).into()),
+            ("invalidation", name(&INVALIDATIONS, self.invalidation).into()),
+            ("broadcast_prefixes", toml::Value::Array(prefixes.collect())),
             ("bound", print_length(self.bound)),
             ("max_age", print_length_or_off(self.max_age)),
             ("max_stale", print_length_or_off(self.max_stale)),
             ("negative_ttl", print_length_or_off(self.negative_ttl)),
+            ("touch_sample", integer(self.touch_sample)),
             ("shards", integer(self.shards.unwrap_or(0))),
         ]
     }
@@ -153,6 +250,13 @@ const CONSISTENCIES: [(&str, Consistency); 3] = [
     ("strong", Consistency::Strong),
     ("coherent", Consistency::Coherent),
     ("eventual", Consistency::Eventual),
+];
+const INVALIDATIONS: [(&str, Invalidation); 5] = [
+    ("auto", Invalidation::Auto),
+    ("tracking", Invalidation::Tracking),
+    ("broadcast", Invalidation::Broadcast),
+    ("keyspace-events", Invalidation::KeyspaceEvents),
+    ("own-writes", Invalidation::OwnWrites),
 ];
 const OBJECTIVES: [(&str, Objective); 2] = [("requests", Objective::Requests), ("bytes", Objective::Bytes)];
 const EVENTUAL_MAX_AGE: Duration = Duration::from_secs(60);

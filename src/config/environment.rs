@@ -170,7 +170,7 @@ pub(super) fn refuse_absent_parts(reader: &mut Reader) {
     }
 }
 
-const OWN: [(&str, &str); 17] = [
+const OWN: [(&str, &str); 19] = [
     ("NEARCACHE_UPSTREAM", "upstream.url"),
     ("NEARCACHE_UPSTREAM_PASSWORD_FILE", "upstream.password_file"),
     ("NEARCACHE_SENTINEL_USER", "upstream.sentinel_user"),
@@ -188,6 +188,8 @@ const OWN: [(&str, &str); 17] = [
     ("NEARCACHE_DASHBOARD", "dashboard"),
     ("NEARCACHE_L3", "l3.path"),
     ("NEARCACHE_L3_SIZE", "l3.size"),
+    ("NEARCACHE_L3_ENCRYPTION_KEY", "l3.encryption_key"),
+    ("NEARCACHE_L3_ENCRYPTION_KEY_FILE", "l3.encryption_key_file"),
 ];
 
 /// Options of the grammar whose part is missing, and what to do instead.

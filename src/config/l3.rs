@@ -2,6 +2,7 @@
 //!
 //! Read once at start; immutable afterwards.
 
+use super::keys::{self, Keys};
 use super::reader::{Reader, print_bytes, print_length};
 use super::{OFF, Printed, integer};
 use std::path::PathBuf;
@@ -30,6 +31,66 @@ pub struct L3 {
     pub recovery: Recovery,
     /// Threads that read; default 2, 1 to 64.
     pub readers: usize,
+    /// What values are compressed with; default [`Compression::Off`].
+    pub compression: Compression,
+    /// Smaller values are not compressed; default 512 B, minimum 64 B.
+    pub compress_from_bytes: usize,
+    /// What the files are encrypted with, the newest last; none (default) = they are not.
+    pub keys: Keys,
+    /// The file from which they come.
+    pub key_file: Option<PathBuf>,
+    /// Whether the keys only read what is there, and new segments are not encrypted; default false.
+    pub is_writing_plain: bool,
+}
+
+/// What values are compressed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    #[default]
+    Off,
+    Lz4,
+    /// The level: 1 to 19.
+    Zstd(i32),
+}
+
+impl Compression {
+    const DEFAULT_LEVEL: i32 = 3;
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            None if text == OFF => Some(Self::Off),
+            None if text == "lz4" => Some(Self::Lz4),
+            None if text == "zstd" => Some(Self::Zstd(Self::DEFAULT_LEVEL)),
+            Some(("zstd", level)) => level
+                .parse()
+                .ok()
+                .filter(|level| (1..=19).contains(level))
+                .map(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    fn print(self) -> String {
+        match self {
+            Self::Off => OFF.to_owned(),
+            Self::Lz4 => "lz4".to_owned(),
+            Self::Zstd(Self::DEFAULT_LEVEL) => "zstd".to_owned(),
+            Self::Zstd(level) => format!("zstd:{level}"),
+        }
+    }
+
+    fn read(reader: &mut Reader) -> Self {
+        let Some(text) = reader.text("l3.compression") else {
+            return Self::default();
+        };
+        Self::parse(&text.to_ascii_lowercase()).unwrap_or_else(|| {
+            reader.problem(
+                "l3.compression",
+                format!("must be one of off, lz4, zstd, or zstd:LEVEL with a level from 1 to 19, found \"{text}\""),
+            );
+            Self::default()
+        })
+    }
 }
 
 /// How often a key must have been missed in L1 before its value is worth a write.
@@ -72,6 +133,11 @@ impl Default for L3 {
             write_rate_bytes: None,
             recovery: Recovery::default(),
             readers: 2,
+            compression: Compression::default(),
+            compress_from_bytes: 512,
+            keys: Keys::default(),
+            key_file: None,
+            is_writing_plain: false,
         }
     }
 }
@@ -94,6 +160,7 @@ impl L3 {
 
     pub(super) fn read(reader: &mut Reader) -> Self {
         let default = Self::default();
+        let (keys, key_file) = keys::read(reader, "l3.encryption_key", "l3.encryption_key_file");
         let l3 = Self {
             path: reader.text("l3.path").filter(|path| path != OFF).map(PathBuf::from),
             size_bytes: reader.bytes("l3.size", default.size_bytes, 16 << 20),
@@ -105,6 +172,11 @@ impl L3 {
             write_rate_bytes: reader.bytes_or_off("l3.write_rate", default.write_rate_bytes, 64 << 10),
             recovery: reader.choice("l3.recovery", default.recovery, &RECOVERIES),
             readers: reader.number("l3.readers", default.readers, 1, 64),
+            compression: Compression::read(reader),
+            compress_from_bytes: reader.bytes("l3.compress_from", default.compress_from_bytes, 64),
+            keys,
+            key_file,
+            is_writing_plain: reader.flag("l3.write_plain", default.is_writing_plain),
         };
         if l3.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             reader.problem("l3.path", "must not be empty; \"off\" means that there is no L3");
@@ -131,7 +203,12 @@ impl L3 {
             .path
             .as_ref()
             .map_or_else(|| OFF.to_owned(), |path| path.display().to_string());
-        vec![
+        let keys = match &self.key_file {
+            Some(file) => Some(("encryption_key_file", file.display().to_string().into())),
+            None if self.keys.is_empty() => None,
+            None => Some(("encryption_key", "***".into())),
+        };
+        let mut settings = vec![
             ("path", path.into()),
             ("size", print_bytes(self.size_bytes)),
             ("max_value", print_bytes(self.max_value_bytes)),
@@ -145,7 +222,12 @@ impl L3 {
             ),
             ("recovery", name(&RECOVERIES, self.recovery).into()),
             ("readers", integer(self.readers)),
-        ]
+            ("compression", self.compression.print().into()),
+            ("compress_from", print_bytes(self.compress_from_bytes)),
+            ("write_plain", self.is_writing_plain.into()),
+        ];
+        settings.extend(keys);
+        settings
     }
 }
 

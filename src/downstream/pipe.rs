@@ -20,9 +20,10 @@ use place::{Again, KEPT_BYTES, Place, begin_held, reason_of, refuse};
 
 use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
 use crate::clock;
-use crate::command::{Path, Pin as State};
+use crate::command::{Path, Pin as State, own};
 use crate::proxy::client::Access;
 use crate::proxy::cluster::redirect;
+use crate::proxy::password;
 use crate::proxy::pinned::{Forwarding, Pinned};
 use crate::proxy::pubsub::{self, Gate};
 use crate::proxy::request::{self, Reason, Step};
@@ -33,7 +34,7 @@ use crate::resp::request::{Args, Scan};
 use crate::resp::stream::Streamed;
 use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
-use crate::upstream::pool::Lent;
+use crate::upstream::pool::{Lent, PoolError};
 
 /// How the pinned part of a session has ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         let state = session.client.state.borrow();
         (state.version, state.db)
     };
-    let lane = match reason {
+    let mut lane = match reason {
         Reason::Bulk | Reason::Large => Lane::enter(session).await,
         _ => None,
     };
@@ -102,7 +103,17 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
             None,
         );
     };
-    let mut lent = match pool.take(version, db, answer_within).await {
+    let mut taken = lane::kept_while(&mut lane, pool.take(version, db, answer_within)).await;
+    if let Err(PoolError::Dial(error)) = &taken
+        && password::is_wanted(error)
+    {
+        match password::learn(&session.worker, &session.input, answer_within).await {
+            Some(Ok(())) => taken = pool.take(version, db, answer_within).await,
+            Some(Err(error)) => return (refuse(session, reason, &error), None),
+            None => {}
+        }
+    }
+    let mut lent = match taken {
         Ok(lent) => lent,
         Err(error) => {
             let text = reason_of(session, place, &error);
@@ -116,10 +127,7 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
     // Inside a transaction the server itself tells the name.
     let name = session.client.meta.words.lock().name.clone();
     if lent.name != name {
-        encode::command(
-            &mut to_server,
-            [&b"CLIENT"[..], b"SETNAME", name.as_bytes()].into_iter(),
-        );
+        encode::command(&mut to_server, [own::CLIENT, b"SETNAME", name.as_bytes()].into_iter());
         pinned.own_request();
         lent.name = name;
     }
@@ -132,6 +140,7 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
     let upstream_id = lent.id;
     let mut pipe = Pipe {
         lent,
+        target: Rc::clone(pool.target()),
         lane,
         pinned,
         has_started: false,
@@ -149,7 +158,6 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         kept: None,
         again: None,
         upstream: place.name(session),
-        target: Rc::clone(pool.target()),
         has_ended: false,
         is_lost: false,
         read_timeout,
@@ -188,6 +196,8 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
 
 struct Pipe {
     lent: Lent,
+    /// The node at its other end.
+    target: Rc<Target>,
     /// The place of a large transfer, while it is fast.
     lane: Option<Lane>,
     pinned: Pinned,
@@ -214,7 +224,6 @@ struct Pipe {
     again: Option<Again>,
     /// Where it leads, for people.
     upstream: String,
-    target: Rc<Target>,
     /// The server has been told that nothing more comes.
     has_ended: bool,
     /// The server's end is gone.
@@ -440,7 +449,7 @@ impl Pipe {
             if let Some(raw) = sent {
                 if is_catching_up {
                     self.pinned.own_request_before_last();
-                    self.to_server.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
+                    self.to_server.extend_from_slice(own::PING_REQUEST);
                 }
                 self.to_server.extend_from_slice(raw);
                 let may_be_kept = !self.has_started && worker.cluster.is_some() && raw.len() <= KEPT_BYTES;
@@ -507,7 +516,7 @@ impl Pipe {
         if let Gate::Refused(error) = gate {
             // The server, which does not hear of it, would have ended these too.
             if &*spec.name == "exec" && self.pinned.end_watches() {
-                self.to_server.extend_from_slice(b"*1\r\n$7\r\nUNWATCH\r\n");
+                self.to_server.extend_from_slice(own::UNWATCH_REQUEST);
             }
             client.state.borrow_mut().error(error);
             return Some(Forwarding::Answered);

@@ -13,6 +13,7 @@ use super::pipe::{self, Ended};
 use crate::clock;
 use crate::net::Stream;
 use crate::proxy::client::{Access, Client};
+use crate::proxy::owed;
 use crate::proxy::read::hits::{self, Most};
 use crate::proxy::request::{self, Reason, Step};
 use crate::proxy::worker::Worker;
@@ -321,10 +322,10 @@ impl Session {
     /// Writes what is ready until the socket takes no more.
     pub fn flush(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
         let mut state = self.client.state.borrow_mut();
-        let ready = state.outbox.ready();
-        if ready.is_empty() {
+        if state.outbox.ready().is_empty() || !owed::may_be_answered(&self.worker, &mut state) {
             return Ok(());
         }
+        let ready = state.outbox.ready();
         while !ready.is_empty() {
             let written = match ready.plain() {
                 Some(plain) => self.stream.poll_write_some(cx, plain),

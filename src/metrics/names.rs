@@ -21,6 +21,10 @@ pub const REQUEST: &str = "request";
 pub const STATUS: &str = "status";
 pub const REASON: &str = "reason";
 pub const STATE: &str = "state";
+/// With what a value was compressed.
+pub const CODEC: &str = "codec";
+/// The id of a key that files are encrypted with, or `none`.
+pub const KEY: &str = "key";
 /// A node of the upstream: `host:port`, or the path of a socket.
 pub const NODE: &str = "node";
 
@@ -98,6 +102,22 @@ pub const L3_STATE: Number = gauge(
 pub const L3_WRITTEN: Number = counter(
     "nearcache_l3_written_bytes_total",
     "Bytes written, by what they are: evicted entries, entries moved to a newer segment, everything.",
+);
+pub const L3_COMPRESSED: Number = counter(
+    "nearcache_l3_compressed_total",
+    "Values that were to be compressed, by what with; none: that would not have spared an eighth.",
+);
+pub const L3_COMPRESSION_BYTES: Number = counter(
+    "nearcache_l3_compression_bytes_total",
+    "Bytes of the values that were to be compressed, before and after.",
+);
+pub const L3_COMPRESSION_SECONDS: Number = counter(
+    "nearcache_l3_compression_seconds_total",
+    "Time that the writer's thread took to compress.",
+);
+pub const L3_KEY_SEGMENTS: Number = gauge(
+    "nearcache_l3_key_segments",
+    "Segment files by the id of the key that they are encrypted with; none: those that are not.",
 );
 pub const L3_DROPPED: Number = counter(
     "nearcache_l3_dropped_total",
@@ -243,6 +263,22 @@ pub const HEALTH: Number = gauge(
 pub const CACHE_INFO: Number = gauge(
     "nearcache_cache_info",
     "1; the label says by what right anything is cached.",
+);
+pub const INVALIDATION: Number = gauge(
+    "nearcache_invalidation_mode",
+    "1 for the means by which the proxy learns what others change at the upstream, 0 for the others.",
+);
+pub const TOUCHES: Number = counter(
+    "nearcache_touched_keys_total",
+    "Keys of hits of which the upstream was told that they are used.",
+);
+pub const TOUCHES_DROPPED: Number = counter(
+    "nearcache_touched_keys_dropped_total",
+    "Keys of hits of which it was not told: too many at a time, or it could not be told or would not care.",
+);
+pub const KEYSPACE_EVENTS: Number = counter(
+    "nearcache_keyspace_events_total",
+    "Changes of which the upstream has told by keyspace events.",
 );
 pub const BUILD_INFO: Number = gauge("nearcache_build_info", "1; the label says which version this is.");
 pub const UPTIME: Number = gauge("nearcache_uptime_seconds", "Time since the start.");

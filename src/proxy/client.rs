@@ -15,6 +15,7 @@ use super::outbox::{Charge, Outbox, Ready};
 use super::pubsub::Listening;
 use super::request::Road;
 use super::waiter::Answer;
+use crate::cache::l3::Owed;
 use crate::clock;
 use crate::command::Spec;
 use crate::resp::Version;
@@ -88,6 +89,8 @@ pub struct State {
     pub road: Road,
     /// Under which topology of a cluster its unanswered requests were sent.
     pub path: u64,
+    /// What the disk must have before anything more is written to it.
+    pub owed: Owed,
     /// Close once everything ready is written.
     pub is_closing: bool,
     /// What the client listens to by way of the worker's hub; `None` if it never did.
@@ -118,6 +121,7 @@ impl Client {
                 floor_us: 0,
                 road: Road::Main,
                 path: 0,
+                owed: Owed::NOTHING,
                 is_closing: false,
                 listening: None,
             }),

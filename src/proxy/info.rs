@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use super::client::Client;
+use super::invalidation::Mode;
 use super::outbox::{Source, Touched};
 use super::request::{Request, Road, Step};
 use super::shared::Shared;
@@ -99,6 +100,7 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
     } else {
         hits as f64 / (hits + misses) as f64
     };
+    let mode = Mode::of(shared);
     let mut facts = vec![
         ("nearcache_version", env!("CARGO_PKG_VERSION").to_owned()),
         (
@@ -113,6 +115,8 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         ("nearcache_clients", shared.clients.load(Relaxed).to_string()),
         ("nearcache_consistency", consistency(worker).to_owned()),
         ("nearcache_caching", caching(worker).to_owned()),
+        ("nearcache_invalidation", mode.name().to_owned()),
+        ("nearcache_invalidation_reason", mode.reason(shared)),
         (
             "nearcache_links_tracked",
             shared.links_tracked.load(Relaxed).to_string(),
@@ -167,6 +171,9 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
             ("nearcache_l3_corrupt_records", counts.corrupt_records.to_string()),
             ("nearcache_l3_repairs", counts.repairs.to_string()),
         ]);
+        if let Some((Some(key), _)) = l3.key_segments().last() {
+            facts.push(("nearcache_l3_encrypted_with", key.to_string()));
+        }
         facts.extend(l3.trouble().map(|trouble| ("nearcache_l3_trouble", trouble)));
     }
     if let Some(readers) = &shared.readers {
@@ -256,10 +263,8 @@ pub fn caching(worker: &Worker) -> &'static str {
     match cache.consistency {
         _ if !cache.enabled => "off",
         Consistency::Strong => "off (strong)",
+        _ if Mode::of(&worker.shared) == Mode::None => "off (nearcache_invalidation_reason says why)",
         Consistency::Eventual => "by age",
-        Consistency::Coherent if worker.shared.links_refused.load(Relaxed) > 0 => {
-            "off (the upstream refuses CLIENT TRACKING)"
-        }
         Consistency::Coherent => "tracked",
     }
 }

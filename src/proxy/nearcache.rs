@@ -5,6 +5,8 @@ use std::rc::Rc;
 use super::client::Client;
 use super::info;
 use super::local::wrong_arity;
+use super::outbox::Touched;
+use super::owed;
 use super::readers;
 use super::request::{Request, Step};
 use super::worker::Worker;
@@ -53,6 +55,10 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
                 .skip(2)
                 .map(|name| worker.shared.cache.purge(name_hash(name)))
                 .sum();
+            let hashes: Vec<u64> = args.iter().skip(2).map(name_hash).collect();
+            drop(state);
+            owed::hold(worker, client, &Touched::from_hashes(&hashes));
+            state = client.state.borrow_mut();
             tracing::info!(
                 client = client.meta.id,
                 keys = args.len() - 2,
@@ -100,6 +106,10 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
             .to_owned(),
         ),
     ];
+    if !worker.is_watched(name) {
+        let why = "not kept: it begins with none of cache.broadcast_prefixes";
+        facts.push(("watched".to_owned(), why.to_owned()));
+    }
     facts.extend(readers::explain(worker, slot, db, name).map(|node| ("read from".to_owned(), node)));
     let entries: Vec<Explained> = worker.shared.cache.explain(hash, now_us);
     facts.push((

@@ -21,7 +21,7 @@ use super::request::{Reason, Request, Road, Step, forward, pin, send};
 use super::waiter::{Effect, FillKind, Waiter};
 use super::worker::{Link, Trust, Worker};
 use crate::cache::{Asker, Decision, Expiry, Leasing, LinkId, Own, Query, View, ViewValue, name_hash};
-use crate::command::Cache;
+use crate::command::{Cache, own};
 use crate::resp::convert::Rule;
 use crate::resp::{Version, encode};
 
@@ -57,12 +57,9 @@ pub fn cached(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request
     }
 }
 
-/// While the upstream cannot be asked: tries to answer a cacheable read from an entry, even if nobody vouches for it any more.
+/// With `cache.max_stale`, while the upstream cannot be asked: tries to answer a cacheable read from an entry, even if nobody vouches for it any more.
 /// True: answered.
 pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> bool {
-    if worker.shared.config.cache.max_stale.is_none() {
-        return false;
-    }
     let (db, is_first) = {
         let state = client.state.borrow();
         (state.db, state.road == Road::Main || state.outbox.is_all_answered())
@@ -123,6 +120,7 @@ fn peek(worker: &Worker, client: &Client, link: LinkId, request: &Request<'_>, s
     });
     if let Some(is_stale) = hit {
         count_hits(worker, 1, u64::from(is_stale));
+        worker.note_hit(*db, sought.name);
     }
     hit.is_some()
 }
@@ -237,7 +235,7 @@ fn single(
         takes_stale: false,
     };
     let must_wait = outbox.must_wait_for_flight(&Touched::One(hash));
-    let leasing = if must_wait || is_large || worker.is_moving(request.slot) {
+    let leasing = if must_wait || is_large || worker.is_moving(request.slot) || !worker.is_watched(name) {
         Leasing::Denied
     } else {
         Leasing::Allowed
@@ -260,6 +258,7 @@ fn single(
     match decision {
         Decision::Hit(()) => {
             counters.l1_hits_total.add(1);
+            worker.note_hit(*db, name);
             Step::DONE
         }
         Decision::Joined { flight, link: leader } => {
@@ -347,7 +346,7 @@ impl Lead {
                 rule: Rule::General,
                 effect: routed(effect, self.slot, now_us, || Bytes::copy_from_slice(raw)),
             });
-            encode::command(out, [&b"PTTL"[..], name].into_iter());
+            encode::command(out, [own::PTTL, name].into_iter());
             let effect = Effect::FillTtl(self.guard, self.kind);
             expect(Waiter {
                 to: Some((self.client, self.sequence)),
@@ -403,6 +402,7 @@ fn derived(worker: &Worker, client: &Client, (link, trust): (LinkId, Trust), req
     let Some(derived) = derived else { return false };
     outbox.answer_now(|ready| derived.write(ready));
     count_hits(worker, 1, u64::from(is_stale));
+    worker.note_hit(*db, name);
     true
 }
 

@@ -15,7 +15,9 @@ use super::client::{Client, write_frame};
 use super::cluster::NO_SLOT;
 use super::cluster::redirect::{self, Redirect, Routed};
 use super::info;
+use super::invalidation;
 use super::outbox::Touched;
+use super::owed;
 use super::pubsub;
 use super::request::Road;
 use super::waiter::{Answer, Effect, FillKind, Waiter};
@@ -162,10 +164,10 @@ impl LinkSink {
         let cache = &worker.shared.cache;
         match effect {
             Effect::Read(touched) | Effect::Followed { touched, .. } => self.passed_by(worker, touched, to),
-            Effect::Write(touched) => self.acked(worker, touched),
+            Effect::Write(touched) => self.acked(worker, touched, to),
             Effect::Exec { read, written } => {
                 self.passed_by(worker, read, to);
-                self.acked(worker, written);
+                self.acked(worker, written, to);
             }
             Effect::Mget { touched, leases } => {
                 self.passed_by(worker, touched, to);
@@ -219,12 +221,12 @@ impl LinkSink {
             return;
         }
         match effect {
-            Effect::Write(written) | Effect::Exec { written, .. } => self.acked(worker, written),
+            Effect::Write(written) | Effect::Exec { written, .. } => self.acked(worker, written, None),
             _ => {}
         }
     }
 
-    fn acked(&self, worker: &Worker, touched: &Touched) {
+    fn acked(&self, worker: &Worker, touched: &Touched, to: Option<&Rc<Client>>) {
         if !worker.shared.config.cache.is_used() {
             return;
         }
@@ -234,6 +236,9 @@ impl LinkSink {
                 .hashes()
                 .iter()
                 .for_each(|&hash| worker.shared.cache.acked(self.link, hash)),
+        }
+        if let Some(client) = to {
+            owed::hold(worker, client, touched);
         }
     }
 
@@ -302,12 +307,7 @@ impl Sink for LinkSink {
         }
         let state = match tracking {
             TrackingState::Refused(error) => {
-                tracing::warn!(
-                    upstream = worker.shared.upstream_name,
-                    %error,
-                    "the upstream refuses CLIENT TRACKING: nothing is cached unless cache.consistency is \"eventual\""
-                );
-                *worker.shared.last_trouble.lock() = Some(format!("CLIENT TRACKING was refused: {error}"));
+                invalidation::refused(&worker.shared, error);
                 // What was leased while the connection came up must not be inserted: no push will ever tell of it.
                 worker.shared.links.lost(self.link);
                 LinkState::Refused
@@ -440,7 +440,8 @@ impl Sink for LinkSink {
                 } else {
                     answered_us
                 };
-                worker.shared.links.answered(self.link, vouched_us);
+                let received_us = self.received_us.get();
+                worker.shared.links.answered_at(self.link, vouched_us, received_us);
             }
             let us = self.received_us.get().saturating_sub(answered_us);
             worker.counters().l2_durations.add_batch(us * answers, answers);

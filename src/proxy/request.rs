@@ -3,6 +3,7 @@
 //! in here waits.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
@@ -16,7 +17,7 @@ use super::{local, pubsub, read, readers, transaction};
 use crate::cache::name_hash;
 use crate::clock;
 use crate::command::{Access, Keys, Local, Path, Pin, Spec};
-use crate::config::Consistency;
+use crate::config::Invalidation;
 use crate::resp::convert::Rule;
 use crate::resp::request::Args;
 use crate::upstream::facts::Facts;
@@ -82,7 +83,11 @@ pub fn handle(
     now_us: u64,
 ) -> Step {
     let (is_unauthenticated, has_listened) = {
-        let state = client.state.borrow();
+        let mut state = client.state.borrow_mut();
+        if state.access == ClientAccess::Unauthenticated {
+            // Whether there is a password may have changed since the client came.
+            state.access = worker.initial_access();
+        }
         if state.road == Road::Held {
             drop(state);
             return pin(client, Reason::State(Pin::Multi));
@@ -210,7 +215,8 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
         return pin(client, Reason::Side);
     }
     // What L1 still has is shown before the client is told that the upstream is away.
-    if request.spec.cache.is_kept() && read::stale(worker, client, request) {
+    let is_kept = request.spec.cache.is_kept();
+    if is_kept && worker.shared.config.cache.max_stale.is_some() && read::stale(worker, client, request) {
         return Step::DONE;
     }
     let link = match readers::link(worker, client, request) {
@@ -220,7 +226,7 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             Err(step) => return step,
         },
     };
-    if request.spec.cache.is_kept() && worker.is_caching(&link) {
+    if is_kept && worker.is_caching(&link) {
         return read::cached(worker, client, &link, request);
     }
     forward(worker, client, &link, request)
@@ -267,6 +273,18 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road, slot: u16
         }
     };
     drop(state);
+    if !link.is_open() {
+        refuse_or_wait(worker, client, &link)?;
+    }
+    if road == Road::Scripts {
+        worker.script_is_coming();
+    }
+    Ok(link)
+}
+
+/// The connection is closed to requests, or full.
+#[cold]
+fn refuse_or_wait(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>) -> Result<(), Step> {
     if let Err(failure) = link.availability() {
         worker.counters().l2_errors_total.add(1);
         client
@@ -288,10 +306,7 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road, slot: u16
         link.wake_when_room(waker);
         return Err(Step::Wait);
     }
-    if road == Road::Scripts {
-        worker.script_is_coming();
-    }
-    Ok(link)
+    Ok(())
 }
 
 /// Sends a request as it is; what it touches is dealt with when its reply comes.
@@ -369,8 +384,11 @@ impl Worker {
     pub fn is_caching(&self, link: &Link) -> bool {
         let cache = &self.shared.config.cache;
         // While a connection comes up its requests queue; if it then turns out untracked, their leases are dead.
-        let is_watched = || link.is_tracking() || !link.is_up();
-        cache.is_used() && (cache.consistency == Consistency::Eventual || is_watched())
+        let is_watched = || match cache.invalidation {
+            Invalidation::KeyspaceEvents => self.shared.has_events.load(Relaxed),
+            _ => link.is_tracking() || !link.is_up(),
+        };
+        cache.is_used() && (cache.takes_own_writes() || is_watched())
     }
 
     /// Now, for what must not be older than this moment.

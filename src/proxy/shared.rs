@@ -16,6 +16,7 @@ use super::client::ClientMeta;
 use super::flight::Follower;
 use super::pause::Pause;
 use super::pubsub::audience::Audience;
+use super::touch::Touches;
 use crate::cache::l3::Found;
 use crate::cache::{L1, LinkId, Links};
 use crate::clock;
@@ -77,6 +78,16 @@ pub struct Shared {
     pub links_untracked: AtomicUsize,
     pub links_refused: AtomicUsize,
     pub last_trouble: Mutex<Option<String>>,
+    /// Why the server does not track, as it last said, and why there are no keyspace events.
+    pub tracking_refusal: Mutex<Option<String>>,
+    pub events_trouble: Mutex<Option<String>>,
+    /// Keyspace events are applied now, and how many were.
+    pub has_events: AtomicBool,
+    pub events_total: AtomicU64,
+    /// Keys of hits of which the upstream is to hear.
+    pub touches: Touches,
+    /// The beginnings of the keys that a server which broadcasts tells of; empty: of all.
+    pub broadcast_prefixes: Arc<[String]>,
     pub is_draining: AtomicBool,
     pub started_us: u64,
     pub started_unix_s: u64,
@@ -104,6 +115,8 @@ pub enum Message {
         place: u64,
         found: Option<Box<Found>>,
     },
+    /// It has what clients of this worker wait for.
+    Paid,
     /// A client was marked as killed.
     Look {
         client: u64,
@@ -190,6 +203,7 @@ impl Shared {
             node_links: Mutex::default(),
             links_retired: AtomicUsize::new(0),
             switches: AtomicU64::new(0),
+            broadcast_prefixes: config.cache.broadcast_prefixes.as_slice().into(),
             config,
             target,
             links,
@@ -211,6 +225,11 @@ impl Shared {
             links_untracked: AtomicUsize::new(0),
             links_refused: AtomicUsize::new(0),
             last_trouble: Mutex::new(None),
+            tracking_refusal: Mutex::default(),
+            events_trouble: Mutex::default(),
+            has_events: AtomicBool::new(false),
+            events_total: AtomicU64::new(0),
+            touches: Touches::default(),
             is_draining: AtomicBool::new(false),
             started_us: clock::now_us(),
             started_unix_s,

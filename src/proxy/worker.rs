@@ -19,12 +19,14 @@ use super::client::Client;
 use super::cluster::{NO_SLOT, View};
 use super::flight::Follower;
 use super::outbox::{Ready, Touched};
+use super::owed;
 use super::pubsub;
 use super::pubsub::hub::Hub;
 use super::read::below;
 use super::readers::Reading;
 use super::replies::LinkSink;
 use super::shared::{FlightAnswer, Message, Shared};
+use super::touch::Sampler;
 use super::waiter::{Answer, Effect};
 use crate::cache::LinkId;
 use crate::clock;
@@ -57,6 +59,8 @@ pub struct Worker {
     pub target: Rc<Target>,
     /// Of the node that is the upstream; what leads to an earlier one is given up.
     pub generation: Cell<u32>,
+    /// Openings of breakers of which its clients know.
+    openings: Cell<u64>,
     pub clients: RefCell<Slab<Rc<Client>>>,
     /// What it knows of the cluster, where the upstream is one.
     pub cluster: Option<View>,
@@ -88,6 +92,10 @@ pub struct Worker {
     pub variant: RefCell<Vec<u8>>,
     /// Misses that wait for the disk.
     pub below: RefCell<below::Waiting>,
+    /// Which of its hits the upstream is to hear of.
+    pub sampler: Sampler,
+    /// Clients whose acknowledgements wait for it.
+    pub held: RefCell<owed::Held>,
 }
 
 /// Which entries of L1 will do.
@@ -119,6 +127,7 @@ impl Worker {
                 target.generation()
             }),
             cluster: shared.cluster.as_ref().map(|cluster| View::new(Arc::clone(cluster))),
+            openings: Cell::new(0),
             reading: shared.readers.as_ref().map(|readers| Reading::new(Arc::clone(readers))),
             retired: RefCell::default(),
             target,
@@ -137,6 +146,8 @@ impl Worker {
             hashes: RefCell::default(),
             variant: RefCell::default(),
             below: RefCell::default(),
+            sampler: Sampler::new(shared.config.cache.touch_sample),
+            held: RefCell::default(),
             shared,
         })
     }
@@ -169,7 +180,12 @@ impl Worker {
             .retain(|(_, open)| !open.tick(now_us, probe_after, false));
         self.hub.tick(now_us, probe_after, self.shared.pause.until_us());
         self.pool.tick(now_us);
+        owed::look(self, now_us);
         below::give_up(self, (probe_after.as_micros() as u64).min(MOST_BELOW_US), now_us);
+        let openings = self.target.breaker().openings();
+        if openings != self.openings.replace(openings) {
+            self.look_at_pinned();
+        }
         let version = self.shared.facts_version();
         if version != self.facts_version.replace(version) {
             *self.facts.borrow_mut() = Rc::new(Facts::clone(&self.shared.facts()));
@@ -194,6 +210,15 @@ impl Worker {
         self.pool.clear();
         for (_, client) in self.clients.borrow().iter() {
             client.wake();
+        }
+    }
+
+    /// A node is given up: clients with a connection of their own look whether it is theirs.
+    fn look_at_pinned(&self) {
+        for (_, client) in self.clients.borrow().iter() {
+            if client.meta.is_pinned.load(Relaxed) {
+                client.wake();
+            }
         }
     }
 

@@ -9,8 +9,9 @@ use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::upstream;
+use super::{tiers, upstream};
 use crate::clock;
+use crate::command::own;
 use crate::config::Config;
 use crate::proxy::shared::Shared;
 use crate::resp::reply;
@@ -94,7 +95,7 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
             is_away = false;
             let generation = upstream.generation;
             while generation == shared.target.generation() {
-                let info = match upstream.ask(&[b"INFO", b"commandstats"], within).await {
+                let info = match upstream.ask(&[own::INFO, b"commandstats"], within).await {
                     Ok(info) => info,
                     Err(_) => {
                         tokio::time::sleep(period).await;
@@ -168,7 +169,7 @@ pub async fn sweep(shared: Arc<Shared>, cancel: CancellationToken) {
 }
 
 /// `SIGHUP` has the configuration read again, by whoever read it at the start. What can change without a restart
-/// does: `cache.l1`, passwords and certificates. A configuration that is wrong changes nothing, nor does one that names a
+/// does: `cache.l1`, passwords, certificates and the keys of L3. A configuration that is wrong changes nothing, nor does one that names a
 /// file in which something is wrong.
 pub async fn reload(
     shared: Arc<Shared>,
@@ -203,6 +204,7 @@ pub async fn reload(
                          divides it into fewer shards"
                     );
                 }
+                tiers::reload_keys(&shared, &config);
                 upstream::reload(&shared, &config.upstream, access, sentinel_access.as_ref());
             }
             Err(why) => {

@@ -2,7 +2,9 @@
 //! private server, what is learned of the upstream, the admin API); each worker has a thread of its own.
 
 mod control;
+mod events;
 mod tiers;
+mod touch;
 mod upstream;
 mod worker;
 
@@ -188,6 +190,8 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
     }
     tasks.spawn(control::learn(Arc::clone(&shared), cancel.clone()));
     tasks.spawn(control::watch_swapdb(Arc::clone(&shared), cancel.clone()));
+    tasks.spawn(touch::tell(Arc::clone(&shared), cancel.clone()));
+    tasks.spawn(events::follow(Arc::clone(&shared), cancel.clone()));
     tasks.spawn(control::sweep(Arc::clone(&shared), cancel.clone()));
     announce(&listeners, admin.as_ref());
     let accepting = CancellationToken::new();

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::cache::l3::{self, L3};
+use crate::cache::l3::codec::Method;
+use crate::cache::l3::format::Damage;
+use crate::cache::l3::keys::{KeyRing, NewSegments};
+use crate::cache::l3::{self, L3, OpenError};
 use crate::cache::{self, L1, L1Config, Links, name_hash_by, seed_names};
 use crate::clock;
 use crate::command::Table;
-use crate::config::{Admission, Config, Consistency, Endpoint, Objective, Place, Recovery, Sync, Upstream};
+use crate::config::{
+    Admission, Compression, Config, Consistency, Endpoint, Invalidation, Objective, Place, Recovery, Sync, Upstream,
+};
 use crate::proxy::shared::Shared;
 use crate::upstream::dial::Target;
 
@@ -22,11 +27,17 @@ pub fn open_l3(config: &Config) -> Result<Option<Arc<L3>>, String> {
         return Ok(None);
     }
     let disk = l3::storage::Disk::new(path).map_err(|error| format!("l3.path: {}: {error}", path.display()))?;
-    let opened = L3::open(l3_config(config), Box::new(disk)).map_err(|error| format!("l3.path: {error}"))?;
+    let opened = L3::open(l3_config(config), Box::new(disk)).map_err(|error| match error {
+        OpenError::Unknown {
+            damage: Damage::Key(_), ..
+        } => format!("l3.encryption_key_file: {error}"),
+        _ => format!("l3.path: {error}"),
+    })?;
     if !seed_names(opened.seed()) {
         return Err("l3.path: names were hashed before the store was opened".to_owned());
     }
-    tracing::info!(path = %path.display(), "L3 is open");
+    let key = key_ring(config).writing().map(|key| key.id().to_string());
+    tracing::info!(path = %path.display(), encrypted_with = key.as_deref().unwrap_or("nothing"), "L3 is open");
     Ok(Some(Arc::new(opened)))
 }
 
@@ -57,9 +68,46 @@ fn l3_config(config: &Config) -> l3::Config {
         },
         write_bytes_a_second: settings.write_rate_bytes.map(|bytes| bytes as u64),
         readers: settings.readers,
+        compression: match settings.compression {
+            Compression::Off => None,
+            Compression::Lz4 => Some(Method::Lz4),
+            Compression::Zstd(level) => Some(Method::Zstd(level)),
+        }
+        .map(|method| l3::Compression {
+            method,
+            from_bytes: settings.compress_from_bytes,
+        }),
+        keys: key_ring(config),
         hash: name_hash_by,
         identity: identity(&config.upstream),
         unix_offset_ms: unix_ms.saturating_sub(clock::now_us() / 1000),
+    }
+}
+
+pub fn key_ring(config: &Config) -> KeyRing {
+    let new_segments = match config.l3.is_writing_plain {
+        true => NewSegments::Plain,
+        false => NewSegments::Encrypted,
+    };
+    KeyRing::new(config.l3.keys.expose(), new_segments)
+}
+
+/// Applies the keys of L3 that have been read again.
+pub fn reload_keys(shared: &Shared, config: &Config) {
+    let Some(l3) = shared.cache.l3() else { return };
+    let keys = key_ring(config);
+    let writing = keys.writing().map(|key| key.id());
+    let before = l3.key_segments().last().and_then(|&(key, _)| key);
+    match l3.set_keys(keys) {
+        Ok(()) if before == writing => {}
+        Ok(()) => tracing::info!(
+            encrypted_with = writing.map_or_else(|| "nothing".to_owned(), |key| key.to_string()),
+            "SIGHUP: new segments of L3 have another key"
+        ),
+        Err(why) => {
+            tracing::error!("SIGHUP: the keys of L3 stay as they were: {why}");
+            *shared.last_trouble.lock() = Some(format!("the keys of L3 were not exchanged: {why}"));
+        }
     }
 }
 
@@ -99,7 +147,11 @@ pub fn build(config: Config, target: Target, l3: Option<Arc<L3>>) -> Shared {
     } else {
         Duration::MAX
     };
-    let links = Arc::new(Links::new(micros(config.cache.bound)));
+    let links = Links::new(micros(config.cache.bound));
+    let links = Arc::new(match config.cache.invalidation {
+        Invalidation::Broadcast => links.by_turn(),
+        _ => links,
+    });
     let l1 = L1::over(
         L1Config {
             budget_bytes: config.cache.l1_bytes,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Consistency, Endpoint, Place, Upstream};
+use crate::config::{self, Config, Consistency, Endpoint, Invalidation, Place, Upstream};
 use crate::proxy::shared::{Message, Shared};
 use crate::upstream::breaker;
 use crate::upstream::cluster::Cluster;
@@ -39,6 +39,16 @@ pub struct Followed {
 /// # Errors
 /// The option and what is wrong with it.
 pub fn check(config: &Config) -> Result<(), String> {
+    let is_cluster = matches!(
+        &config.upstream,
+        Upstream::Url {
+            place: Place::Cluster(_),
+            ..
+        }
+    );
+    if is_cluster && config.cache.invalidation == Invalidation::KeyspaceEvents {
+        return Err("cache.invalidation: \"keyspace-events\" does not work with a cluster, of which each node tells of its own keys only".into());
+    }
     access(&config.upstream).map(drop)
 }
 

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::downstream::session;
 use crate::net::Stream;
 use crate::proxy::client::{Client, ClientMeta};
+use crate::proxy::owed;
 use crate::proxy::read::below;
 use crate::proxy::shared::{Message, NewClient, Shared};
 use crate::proxy::worker::Worker;
@@ -51,6 +52,7 @@ async fn run(index: u16, shared: Arc<Shared>) {
                 Message::Socket(new) => admit(&worker, new),
                 Message::Answer { to, answer } => worker.take_answer(&to, &answer),
                 Message::Found { place, found } => below::answered(&worker, place, found.as_deref(), clock::now_us()),
+                Message::Paid => owed::paid(&worker),
                 Message::Look { client } => worker.look(client),
                 Message::Large { hash } => drop(worker.large_keys.borrow_mut().put(hash, ())),
                 Message::NotLarge { hash } => drop(worker.large_keys.borrow_mut().pop(&hash)),

@@ -11,7 +11,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -101,6 +102,19 @@ pub struct Breaker {
     /// How often it has come into each state, in the order of [`State::ALL`].
     changes: [AtomicU64; 3],
     probe_now: Notify,
+    /// Shared connections to the node that are up.
+    connections: AtomicUsize,
+    /// How often it, or the breaker of any other node of the same upstream, has opened.
+    openings: Arc<AtomicU64>,
+}
+
+/// A shared connection that is up, as long as it is.
+pub(super) struct Up<'a>(&'a Breaker);
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -130,12 +144,34 @@ impl Breaker {
             count: Mutex::default(),
             changes: Default::default(),
             probe_now: Notify::new(),
+            connections: AtomicUsize::new(0),
+            openings: Arc::default(),
         }
     }
 
     /// One with the same settings, for another node.
     pub fn another(&self) -> Breaker {
-        Breaker::new(self.settings)
+        Breaker {
+            openings: Arc::clone(&self.openings),
+            ..Breaker::new(self.settings)
+        }
+    }
+
+    /// A shared connection has come up.
+    pub(super) fn connected(&self) -> Up<'_> {
+        self.connections.fetch_add(1, Relaxed);
+        Up(self)
+    }
+
+    /// Whether a shared connection to the node is up.
+    pub fn is_connected(&self) -> bool {
+        self.connections.load(Relaxed) > 0
+    }
+
+    /// How often the breakers of all nodes have opened: whoever waits for one of them has to look again.
+    #[inline]
+    pub fn openings(&self) -> u64 {
+        self.openings.load(Relaxed)
     }
 
     pub fn state(&self) -> State {
@@ -196,7 +232,10 @@ impl Breaker {
         let answered_us = self.answered_us.load(Relaxed);
         let now_us = clock::now_us();
         let oldest_us = now_us.saturating_sub(self.settings.window.as_micros() as u64);
-        count.attempts.push_back((begun_us, now_us));
+        let is_of_last = |&(_, failed_us): &(u64, u64)| begun_us <= failed_us;
+        if !count.attempts.back().is_some_and(is_of_last) {
+            count.attempts.push_back((begun_us, now_us));
+        }
         count
             .attempts
             .retain(|&(begun_us, failed_us)| begun_us > answered_us && failed_us >= oldest_us);
@@ -211,6 +250,9 @@ impl Breaker {
 
     fn enter(&self, state: State) {
         self.changes[state as usize].fetch_add(1, Relaxed);
+        if state == State::Open {
+            self.openings.fetch_add(1, Relaxed);
+        }
         self.is_cut.store(state != State::Closed, Relaxed);
         self.state.send_replace(state);
     }
@@ -252,6 +294,17 @@ impl Breaker {
         let _ = self.state.subscribe().wait_for(|state| *state == State::Closed).await;
     }
 
+    /// Waits until it is not closed; why the node is not to be asked.
+    pub async fn opened(&self) -> Cut {
+        let mut state = self.state.subscribe();
+        loop {
+            let _ = state.wait_for(|state| *state != State::Closed).await;
+            if let Some(cut) = self.cut() {
+                return cut;
+            }
+        }
+    }
+
     /// Waits until it is closed after it was open.
     pub async fn closed_again(&self) {
         let mut state = self.state.subscribe();
@@ -269,11 +322,24 @@ impl fmt::Debug for Breaker {
 /// Whether it is the node's fault, and about the node as a whole.
 pub(super) fn is_failure(error: &DialError) -> bool {
     match error {
-        DialError::Timeout(_) | DialError::Io(_) | DialError::Protocol(_) | DialError::Tls(_) => true,
+        DialError::Timeout(_)
+        | DialError::Io(_)
+        | DialError::Protocol(_)
+        | DialError::Tls(_)
+        | DialError::TlsTimeout(_) => true,
         DialError::Refused { error, .. } => error.starts_with(LOADING),
         DialError::At(_, error) => is_failure(error),
         // It answers, and says what has to be changed; or nobody knows which node it is; or this host is at fault.
         DialError::Local(_) | DialError::Unknown(_) | DialError::NotPrimary(_) | DialError::Cut(_) => false,
+    }
+}
+
+/// Whether it was silence, not an answer, that the attempt failed by.
+pub(super) fn is_silence(error: &DialError) -> bool {
+    match error {
+        DialError::Timeout(_) | DialError::TlsTimeout(_) => true,
+        DialError::At(_, error) => is_silence(error),
+        _ => false,
     }
 }
 

@@ -24,6 +24,7 @@ use queue::{Fate, Queue};
 
 use super::dial::{DialError, Greeted, Greeting, Target, TrackingState};
 use crate::clock;
+use crate::command::own;
 use crate::resp::reply::FrameScanner;
 
 /// Unanswered bytes beyond which sessions have to wait.
@@ -155,6 +156,8 @@ pub struct Timeouts {
     pub write: Duration,
     /// For the reply to a request, whatever else is answered meanwhile.
     pub request: Duration,
+    /// For the answers of the handshake while another connection to the node is up, which then says how silent it may be.
+    pub greet: Duration,
     /// Between attempts to connect: the first pause, and the longest.
     pub back_off: (Duration, Duration),
     /// Between calls of `tick`.
@@ -230,6 +233,12 @@ impl<S: Sink> Connection<S> {
         }
     }
 
+    /// Whether it takes requests and has room for one: nothing else need be asked before `send`.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.is_taking() && !self.target.breaker().is_cut() && !self.is_full()
+    }
+
     /// Whether the server cannot be asked on it now: there is no connection, or the breaker is open.
     pub fn is_away(&self) -> bool {
         !self.is_up() || self.target.breaker().is_cut()
@@ -284,10 +293,8 @@ impl<S: Sink> Connection<S> {
 
     /// Queues one request, complete and well-formed. The caller has asked `availability`.
     pub fn send(&self, request: &[u8], now_us: u64, waiter: S::Waiter) {
-        self.send_with(now_us, |out, expect| {
-            out.extend_from_slice(request);
-            expect(waiter);
-        });
+        self.queue.borrow_mut().push_one(now_us, request, waiter);
+        self.wake();
     }
 
     /// Queues requests that the closure writes, with one `expect` for each.
@@ -331,7 +338,7 @@ impl<S: Sink> Connection<S> {
             self.give_up(why, stuck_since_us);
         } else if quiet {
             let request = self.sink.probe_request();
-            let request = request.as_deref().unwrap_or(b"*1\r\n$4\r\nPING\r\n");
+            let request = request.as_deref().unwrap_or(own::PING_REQUEST);
             self.send(request, now_us, self.sink.probe(now_us));
         }
     }
@@ -402,7 +409,7 @@ impl<S: Sink> Connection<S> {
         let mut losses: u32 = 0;
         loop {
             let (begun_us, known) = (clock::now_us(), self.target.generation());
-            match self.target.open(self.greeting).await {
+            match self.target.open(self.greeting_now()).await {
                 Ok((
                     stream,
                     Greeted {
@@ -414,7 +421,9 @@ impl<S: Sink> Connection<S> {
                     self.sink.reached(generation);
                     self.begin(&tracking, begun_us);
                     let up = Instant::now();
+                    let counted = self.target.breaker().connected();
                     let Ending { why, failed_since_us } = self.pump(stream).await;
+                    drop(counted);
                     tracing::warn!(upstream = %self.target.node(), db = self.greeting.db, reason = %why, "upstream connection lost");
                     self.target.doubt();
                     if let Some(since_us) = failed_since_us {
@@ -454,6 +463,14 @@ impl<S: Sink> Connection<S> {
                 }
             }
         }
+    }
+
+    fn greeting_now(&self) -> Greeting {
+        let mut greeting = self.greeting.clone();
+        if self.target.breaker().is_connected() {
+            greeting.answer_within = greeting.answer_within.max(self.timeouts.greet);
+        }
+        greeting
     }
 
     /// The handshake, begun at this time (µs), is done. With `end`, `arrived` and `take_unsent` this is what the task does

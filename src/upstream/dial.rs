@@ -12,17 +12,17 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::breaker::{self, Breaker, Cut};
-use super::frames::FrameReader;
+use super::handshake;
+pub use super::handshake::{Greeted, Greeting, Tracking, TrackingState};
 use super::tls::{self, Tls};
 use crate::clock;
 use crate::config::{Credentials, Endpoint, Secret};
 use crate::net::Stream;
-use crate::resp::reply;
-use crate::resp::{Version, encode};
 
 /// Where the upstream is and as whom the proxy speaks to it. Clones share both, and both may change.
 #[derive(Clone, Debug)]
@@ -37,6 +37,9 @@ pub struct Target {
     pub connect_timeout: Duration,
     /// Places for handshakes of connections of which there may be thousands, see [`DIALS_AT_ONCE`].
     pub dials: Arc<Semaphore>,
+    /// Where nodes are probed whose breaker is open: the runtime in which this was made, which outlives those of the workers
+    /// and does nothing that takes long.
+    control: Option<Handle>,
 }
 
 /// A server keeps few connections waiting until it accepts them (`tcp-backlog`, 511 by default). One too many is not
@@ -83,6 +86,8 @@ pub enum DialError {
     Protocol(String),
     /// What went wrong with TLS, and what to do about it.
     Tls(String),
+    /// No answer to the handshake of TLS.
+    TlsTimeout(Duration),
     /// Sentinel has not named a node, and why.
     Unknown(String),
     /// The node that Sentinel named says that it is something else.
@@ -98,9 +103,24 @@ impl fmt::Display for DialError {
         match self {
             DialError::Timeout(after) => write!(f, "no answer within {} ms", after.as_millis()),
             DialError::Io(e) | DialError::Local(e) => f.write_str(e),
-            DialError::Refused { request, error } => write!(f, "{request} was refused: {error}"),
+            DialError::Refused { request, error } => {
+                write!(f, "{request} was refused: {error}")?;
+                match needs_resp3(request, error) {
+                    true => f.write_str(
+                        " (nearcache speaks RESP3 to its upstream: it needs Redis 6.0 or later or a Valkey, and HELLO under its \
+                         own name)",
+                    ),
+                    false => Ok(()),
+                }
+            }
             DialError::Protocol(what) => write!(f, "not a Redis server? {what}"),
             DialError::Tls(what) => write!(f, "TLS: {what}"),
+            DialError::TlsTimeout(after) => write!(
+                f,
+                "TLS: no answer to the handshake within {} ms; {}",
+                after.as_millis(),
+                tls::NO_TLS
+            ),
             DialError::Unknown(why) => f.write_str(why),
             DialError::NotPrimary(role) => {
                 write!(
@@ -126,7 +146,15 @@ impl DialError {
     }
 }
 
-fn is_server_state(error: &str) -> bool {
+/// Whether the server, or its rules for the user, know no `HELLO 3`.
+fn needs_resp3(request: &str, error: &str) -> bool {
+    request == "HELLO 3"
+        && ["ERR unknown command", "NOPERM", "NOPROTO"]
+            .iter()
+            .any(|code| error.starts_with(code))
+}
+
+pub(super) fn is_server_state(error: &str) -> bool {
     ["BUSY ", "LOADING ", "MASTERDOWN "]
         .iter()
         .any(|code| error.starts_with(code))
@@ -156,42 +184,6 @@ fn is_local(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// What a new connection should be.
-#[derive(Clone, Copy, Debug)]
-pub struct Greeting {
-    pub version: Version,
-    pub db: u32,
-    pub tracking: Tracking,
-    /// To a node of a cluster that is to answer reads as a replica, too.
-    pub is_readonly: bool,
-    /// For the answers of the handshake: a server that is paused or busy accepts at once and answers late.
-    pub answer_within: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tracking {
-    Off,
-    /// `CLIENT TRACKING ON`; a refusal is no failure, it is reported.
-    Wanted,
-}
-
-/// What the handshake found out.
-#[derive(Clone, Debug)]
-pub struct Greeted {
-    pub tracking: TrackingState,
-    /// The connection's id at the server, if the server tells (for `CLIENT UNBLOCK`).
-    pub id: Option<i64>,
-    /// Of the node that was reached.
-    pub generation: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TrackingState {
-    Off,
-    On,
-    Refused(String),
-}
-
 impl Target {
     /// One node for good.
     pub fn fixed(node: Endpoint, access: Access, connect_timeout: Duration, breaker: breaker::Settings) -> Target {
@@ -217,6 +209,7 @@ impl Target {
             breaker: Arc::new(Breaker::new(breaker)),
             connect_timeout,
             dials: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
+            control: Handle::try_current().ok(),
         }
     }
 
@@ -267,11 +260,15 @@ impl Target {
     }
 
     /// An attempt to get something from the node of this generation, begun at this time (µs), has come to nothing by the node's
-    /// fault. Called within a runtime, which then has to probe the node.
+    /// fault. Called within a runtime, unless the target was made in one.
     pub fn failed(&self, generation: u32, begun_us: u64, why: &str) {
         // What an earlier node has failed at says nothing about this one.
         if generation == self.generation() && self.breaker.failed(generation, begun_us, why) {
-            tokio::spawn(breaker::tend(self.clone()));
+            let tended = breaker::tend(self.clone());
+            match &self.control {
+                Some(control) => drop(control.spawn(tended)),
+                None => drop(tokio::spawn(tended)),
+            }
         }
     }
 
@@ -320,6 +317,7 @@ impl Target {
         let opened = self.dial(greeting).await;
         if let Err(error) = &opened
             && breaker::is_failure(error)
+            && !(breaker::is_silence(error) && self.breaker.is_connected())
         {
             let why = error.server_state().unwrap_or_else(|| error.to_string());
             self.failed(generation, begun_us, &why);
@@ -344,7 +342,7 @@ impl Target {
             let opened = tokio::select! {
                 biased;
                 () = changed(&mut route) => continue,
-                opened = access.open(&node, role, greeting, self.connect_timeout) => opened,
+                opened = access.open(&node, role, &greeting, self.connect_timeout) => opened,
             };
             return match opened {
                 Ok((stream, greeted)) => Ok((stream, Greeted { generation, ..greeted })),
@@ -389,7 +387,10 @@ impl Access {
                 socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
                 match &self.tls {
                     None => Ok(Stream::Tcp(stream)),
-                    Some(tls) => tls.connect(stream, host, deadline).await.map_err(DialError::Tls),
+                    Some(tls) => match timeout_at(deadline, tls.connect(stream, host)).await {
+                        Ok(connected) => connected.map_err(DialError::Tls),
+                        Err(_) => Err(DialError::TlsTimeout(within)),
+                    },
                 }
             }
             Endpoint::Unix(path) => {
@@ -404,115 +405,16 @@ impl Access {
         &self,
         node: &Endpoint,
         role: Role,
-        greeting: Greeting,
+        greeting: &Greeting,
         connect_timeout: Duration,
     ) -> Result<(Stream, Greeted), DialError> {
         let mut stream = self.connect_socket(node, connect_timeout).await?;
-        let greeted = tokio::time::timeout(greeting.answer_within, self.greet(&mut stream, role, greeting))
-            .await
-            .map_err(|_| DialError::Timeout(greeting.answer_within))??;
+        let greeted = tokio::time::timeout(
+            greeting.answer_within,
+            handshake::greet(self, &mut stream, role, greeting),
+        )
+        .await
+        .map_err(|_| DialError::Timeout(greeting.answer_within))??;
         Ok((stream, greeted))
     }
-
-    async fn greet(&self, stream: &mut Stream, role: Role, greeting: Greeting) -> Result<Greeted, DialError> {
-        let mut out = Vec::with_capacity(128);
-        let mut sent: Vec<&'static str> = Vec::with_capacity(4);
-        let credentials = self
-            .password
-            .as_ref()
-            .map(|p| (self.user.as_deref().unwrap_or("default").as_bytes(), p.expose()));
-        if greeting.version == Version::Resp3 {
-            match credentials {
-                Some((user, password)) => {
-                    encode::command(&mut out, [&b"HELLO"[..], b"3", b"AUTH", user, password].into_iter());
-                }
-                None => encode::command(&mut out, [&b"HELLO"[..], b"3"].into_iter()),
-            }
-            sent.push("HELLO 3");
-        } else if let Some((user, password)) = credentials {
-            if user == b"default" {
-                encode::command(&mut out, [&b"AUTH"[..], password].into_iter());
-            } else {
-                encode::command(&mut out, [&b"AUTH"[..], user, password].into_iter());
-            }
-            sent.push("AUTH");
-        }
-        if greeting.version == Version::Resp2 && role == Role::Primary {
-            encode::command(&mut out, [&b"HELLO"[..], b"2"].into_iter());
-            sent.push("HELLO 2");
-        }
-        if greeting.db != 0 {
-            let db = greeting.db.to_string();
-            encode::command(&mut out, [&b"SELECT"[..], db.as_bytes()].into_iter());
-            sent.push("SELECT");
-        }
-        if greeting.is_readonly {
-            encode::command(&mut out, [&b"READONLY"[..]].into_iter());
-            sent.push("READONLY");
-        }
-        if greeting.tracking == Tracking::Wanted {
-            encode::command(&mut out, [&b"CLIENT"[..], b"TRACKING", b"ON"].into_iter());
-            sent.push("CLIENT TRACKING ON");
-        }
-        // Asked last and of every connection: its answer also shows that the server is alive.
-        encode::command(&mut out, [&b"CLIENT"[..], b"ID"].into_iter());
-        sent.push("CLIENT ID");
-        let mut greeted = Greeted {
-            tracking: TrackingState::Off,
-            id: None,
-            generation: 0,
-        };
-        let mut frames = FrameReader::default();
-        if let Err(error) = stream.write_all(&out).await {
-            // A server that hangs up before it has read everything may have said why.
-            if frames.read(stream).await? == 0 {
-                return Err(error.into());
-            }
-        }
-        for request in sent {
-            let frame = loop {
-                let frame = frames.next(stream).await?;
-                // A push may come between the replies once tracking is on.
-                if frame.first() != Some(&b'>') {
-                    break frame;
-                }
-            };
-            let frame = &frame[..];
-            if reply::is_error(frame) {
-                let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default())
-                    .trim()
-                    .to_owned();
-                match request {
-                    // Not for good.
-                    "CLIENT TRACKING ON" if is_server_state(&error) => {
-                        return Err(DialError::Refused { request, error });
-                    }
-                    "CLIENT TRACKING ON" => greeted.tracking = TrackingState::Refused(error),
-                    "CLIENT ID" if !error.starts_with("NOAUTH") => {}
-                    _ => return Err(DialError::Refused { request, error }),
-                }
-            } else if request.starts_with("HELLO") && role == Role::Primary {
-                // What ROLE would say, of which many a user has no right to ask.
-                let role = role_in_hello(frame);
-                if role != "master" {
-                    return Err(DialError::NotPrimary(role));
-                }
-            } else if request == "CLIENT TRACKING ON" {
-                greeted.tracking = TrackingState::On;
-            } else if request == "CLIENT ID" {
-                greeted.id = reply::integer(frame);
-            }
-        }
-        Ok(greeted)
-    }
-}
-
-fn role_in_hello(frame: &[u8]) -> String {
-    let mut fields = reply::elements(frame).into_iter().flatten();
-    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-        if reply::text(name) == Some(b"role") {
-            return String::from_utf8_lossy(reply::text(value).unwrap_or_default()).into_owned();
-        }
-    }
-    "server without a role (a sentinel?)".to_owned()
 }

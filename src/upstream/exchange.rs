@@ -102,7 +102,13 @@ impl Exchange {
         }
     }
 
-    async fn send(&mut self, requests: &[&[&[u8]]]) -> Result<(), DialError> {
+    /// The next frame, whatever it is: for one whose questions are not asked by `ask`. May be given up at any time.
+    pub async fn next(&mut self) -> Result<BytesMut, DialError> {
+        self.frame().await
+    }
+
+    /// Sends requests whose replies come by [`Exchange::next`].
+    pub async fn send(&mut self, requests: &[&[&[u8]]]) -> Result<(), DialError> {
         let mut out = Vec::new();
         for words in requests {
             encode::command(&mut out, words.iter().copied());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::dial::{DialError, Target};
 use super::exchange::Exchange;
-use crate::command::{Table, decode_command_reply};
+use crate::command::{Table, decode_command_reply, own};
 use crate::resp::reply;
 
 /// Databases of a server that does not tell (Redis's default).
@@ -62,7 +62,7 @@ impl Facts {
         let within = target.connect_timeout.max(ANSWER_WITHIN);
         let mut upstream = Exchange::open(target).await?;
         let mut facts = Facts::unknown();
-        let info = upstream.ask(&[b"INFO", b"server"], within).await?;
+        let info = upstream.ask(&[own::INFO, b"server"], within).await?;
         if let Some(text) = reply::text(&info).filter(|_| !reply::is_error(&info)) {
             let text = String::from_utf8_lossy(text);
             let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
@@ -71,16 +71,16 @@ impl Facts {
                 facts.version = version.to_owned();
             }
         }
-        let hello = upstream.ask(&[b"HELLO", b"3"], within).await?;
+        let hello = upstream.ask(&[own::HELLO, b"3"], within).await?;
         facts.take_hello(&hello);
-        let databases = upstream.ask(&[b"CONFIG", b"GET", b"databases"], within).await?;
+        let databases = upstream.ask(&[own::CONFIG, b"GET", b"databases"], within).await?;
         if let Some(mut pair) = reply::elements(&databases)
             && let Some(number) = pair.nth(1).and_then(reply::text)
             && let Some(number) = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok())
         {
             facts.databases = number;
         }
-        let commands = upstream.ask(&[b"COMMAND"], within).await?;
+        let commands = upstream.ask(&[own::COMMAND], within).await?;
         match decode_command_reply(&commands) {
             Ok(commands) if !commands.is_empty() => facts.table = Arc::new(Table::join(&commands)),
             Ok(_) => {}

@@ -15,6 +15,7 @@ pub mod embedded;
 pub mod exchange;
 pub mod facts;
 pub mod frames;
+mod handshake;
 pub mod occasional;
 pub mod pool;
 pub mod readers;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::dial::{DialError, Greeting, Target, Tracking};
 use super::frames::FrameReader;
 use crate::clock;
+use crate::command::own;
 use crate::config::Endpoint;
 use crate::net::Stream;
 use crate::resp::reply::is_error;
@@ -119,11 +120,18 @@ impl Pool {
             is_readonly: false,
             answer_within,
         };
-        let (stream, greeted) = {
+        let opening = async {
             let turn = tokio::time::timeout(answer_within, self.target.dials.acquire()).await;
-            let _turn = turn.map_err(|_| PoolError::Dial(DialError::Timeout(answer_within)))?;
-            self.target.open(greeting).await.map_err(PoolError::Dial)?
+            let _turn = turn.map_err(|_| DialError::Timeout(answer_within))?;
+            self.target.open(greeting).await
         };
+        let opened = tokio::select! {
+            biased;
+            opened = opening => opened,
+            // Whoever waits is not to wait longer than who comes now.
+            cut = self.target.breaker().opened() => Err(DialError::Cut(cut)),
+        };
+        let (stream, greeted) = opened.map_err(PoolError::Dial)?;
         Ok(Lent {
             stream,
             version,
@@ -172,7 +180,7 @@ impl Pool {
 
     async fn select(&self, lent: &mut Lent, db: u32, answer_within: Duration) -> Result<(), DialError> {
         let mut request = Vec::new();
-        encode::command(&mut request, [&b"SELECT"[..], db.to_string().as_bytes()].into_iter());
+        encode::command(&mut request, [own::SELECT, db.to_string().as_bytes()].into_iter());
         let exchange = async {
             lent.stream.write_all(&request).await?;
             let reply = FrameReader::default().next(&mut lent.stream).await?;

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -95,7 +94,7 @@ impl Tls {
     ///
     /// # Errors
     /// What went wrong and what to do about it.
-    pub async fn connect(&self, stream: TcpStream, host: &str, deadline: Instant) -> Result<Stream, String> {
+    pub async fn connect(&self, stream: TcpStream, host: &str) -> Result<Stream, String> {
         let name = match &self.server_name {
             Some(name) => name.clone(),
             None => ServerName::try_from(host.to_owned()).map_err(|_| {
@@ -103,11 +102,7 @@ impl Tls {
             })?,
         };
         let shown = name.to_str().into_owned();
-        let handshake = tokio::time::timeout_at(deadline, self.connector.connect(name, stream));
-        let Ok(done) = handshake.await else {
-            return Err(format!("no answer to the handshake; {NO_TLS}"));
-        };
-        match done {
+        match self.connector.connect(name, stream).await {
             Ok(stream) => Ok(stream.into()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(format!(
                 "the server closed the connection during the handshake; {NO_TLS}"
@@ -126,7 +121,8 @@ fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>
     }
 }
 
-const NO_TLS: &str = "is TLS spoken at this port? If not, use redis:// instead of rediss://";
+/// What may be wrong when nothing that could be TLS comes back.
+pub(super) const NO_TLS: &str = "is TLS spoken at this port? If not, use redis:// instead of rediss://";
 
 /// What a failure of TLS means and what to do about it; `None` when it is none. `name`: what the certificate should be for.
 pub fn explain(error: &io::Error, name: Option<&str>) -> Option<String> {

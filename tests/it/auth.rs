@@ -205,6 +205,93 @@ fn another_user_of_the_upstream_gets_its_rights_and_no_more() {
     }
 }
 
+const WRONGPASS: &str = "-WRONGPASS invalid username-password pair or user is disabled.";
+
+#[test]
+fn a_password_that_a_client_sets_changes_and_removes() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let mut old = proxy.client();
+    old.expect(&["SET", "k", "v"], "+OK");
+    old.expect(&["CONFIG", "SET", "requirepass", "s3cr3t"], "+OK");
+    let mut new = proxy.client();
+    for line in ["GET k", "PING", "CONFIG GET requirepass", "MULTI"] {
+        new.expect(&line.split(' ').collect::<Vec<_>>(), NOAUTH);
+    }
+    new.expect(&["AUTH", "wrong"], WRONGPASS);
+    new.expect(&["AUTH", "s3cr3t"], "+OK");
+    new.expect(&["GET", "k"], "$1\r\nv");
+    // Whoever was there before goes on, also over connections that are only made now: none has this version yet.
+    let mut old = old.hello3();
+    old.expect(&["GET", "k"], "$1\r\nv");
+    old.expect(&["BLPOP", "none", "0.01"], "_");
+    // What the server refuses changes nothing.
+    assert!(
+        old.text(&["CONFIG", "SET", "requirepass", "x", "maxmemory", "y"])
+            .starts_with("-ERR")
+    );
+    proxy.client().expect(&["AUTH", "x"], WRONGPASS);
+
+    old.expect(&["MULTI"], "+OK");
+    old.expect(&["CONFIG", "SET", "requirepass", "other"], "+QUEUED");
+    old.expect(&["EXEC"], "*1\r\n+OK");
+    let (mut new, mut waiting) = (proxy.client(), proxy.client());
+    new.expect(&["AUTH", "s3cr3t"], WRONGPASS);
+    new.expect(&["AUTH", "other"], "+OK");
+    waiting.expect(&["GET", "k"], NOAUTH);
+
+    new.expect(&["CONFIG", "SET", "requirepass", ""], "+OK");
+    waiting.expect(&["GET", "k"], "$1\r\nv");
+    let several: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = proxy.client();
+            client.send(&["BLPOP", "none", "0.05"]);
+            client
+        })
+        .collect();
+    for mut client in several {
+        assert_eq!(show(&client.frame()), "*-1\\r\\n");
+    }
+    assert!(
+        !proxy.log().contains("s3cr3t"),
+        "the log keeps the secret: {}",
+        proxy.log()
+    );
+}
+
+#[test]
+fn a_password_that_the_upstream_gets_behind_the_proxy_is_learned_from_who_shows_it() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let mut old = proxy.client();
+    old.expect(&["SET", "k", "v"], "+OK");
+    server
+        .client()
+        .expect(&["CONFIG", "SET", "requirepass", "s3cr3t"], "+OK");
+    old.expect(&["GET", "k"], "$1\r\nv");
+    let refused = old.text(&["BLPOP", "none", "0.01"]);
+    assert!(refused.contains("NOAUTH") && refused.contains("SIGHUP"), "{refused}");
+    let mut new = proxy.client();
+    new.expect(&["AUTH", "wrong"], WRONGPASS);
+    new.expect(&["AUTH", "default", "wrong"], WRONGPASS);
+    assert!(
+        new.text(&["HELLO", "3", "AUTH", "default", "wrong"])
+            .starts_with("-WRONGPASS")
+    );
+    assert!(new.text(&["HELLO", "3", "AUTH", "default", "s3cr3t"]).starts_with('%'));
+    new.expect(&["GET", "k"], "$1\r\nv");
+    old.expect(&["BLPOP", "none", "0.01"], "*-1");
+    let mut stranger = proxy.client();
+    stranger.expect(&["GET", "k"], NOAUTH);
+    stranger.expect(&["AUTH", "s3cr3t"], "+OK");
+    stranger.expect(&["GET", "k"], "$1\r\nv");
+    assert!(
+        !proxy.log().contains("s3cr3t"),
+        "the log keeps the secret: {}",
+        proxy.log()
+    );
+}
+
 #[test]
 fn without_a_password_only_loopback_is_served() {
     let Some(address) = own_address() else {

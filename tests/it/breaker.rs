@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::cluster::Cluster;
 use crate::support::relay::Relay;
 use crate::support::{Client, Proxy, STEP, Server, eventually};
 
@@ -166,6 +167,104 @@ fn a_node_that_loads_its_data_is_left_alone_until_it_has() {
     });
     assert!(told.starts_with("-LOADING "), "clients know it: {told}");
     eventually("it comes back", STEP, || client.cmd(&["GET", "k0"]).len() > 1000);
+}
+
+#[test]
+fn who_waits_on_a_connection_of_its_own_when_the_node_is_given_up_is_told_then() {
+    let server = Server::start();
+    let toml = "[upstream]\nread_timeout = \"60s\"\nwrite_timeout = \"60s\"\nrequest_timeout = \"100ms\"\n\
+                [breaker]\npause_min = \"60s\"\npause_max = \"60s\"\n";
+    let proxy = Proxy::with_config(&server.url(), toml, &[]);
+    let mut client = proxy.client();
+    client.expect(&["SET", "k", "v"], "+OK");
+    let (mut large, mut stateful, mut blocked, mut idle) =
+        (proxy.client(), proxy.client(), proxy.client(), proxy.client());
+    stateful.expect(&["WATCH", "k"], "+OK");
+    idle.expect(&["WATCH", "k"], "+OK");
+    blocked.send(&["BLPOP", "list", "0"]);
+    eventually("it is blocked", STEP, || server.info("blocked_clients") == 1);
+    server.freeze();
+    large.send(&["SET", "large", &"x".repeat(3 << 20)]);
+    stateful.send(&["GET", "k"]);
+    eventually("it is cut off", STEP, || {
+        client.text(&["GET", "uncached"]).contains("its breaker is open")
+    });
+    let begun = Instant::now();
+    let told = String::from_utf8_lossy(&large.frame()).into_owned();
+    assert!(told.contains("its breaker is open after 5 failures in a row"), "{told}");
+    // Its WATCH is gone with the connection, which it has to learn.
+    stateful.until_closed();
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "not the timeouts: {:?}",
+        begun.elapsed()
+    );
+    idle.send(&["GET", "k"]);
+    idle.until_closed();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    server.thaw();
+    // Nobody has asked for the one who waits for an element.
+    server.client().expect(&["RPUSH", "list", "x"], ":1");
+    assert!(blocked.frame().ends_with(b"$1\r\nx\r\n"));
+}
+
+#[test]
+fn a_server_that_is_silent_for_a_while_is_waited_for() {
+    let server = Server::start();
+    let toml = "[upstream]\nconnect_timeout = \"50ms\"\nread_timeout = \"20s\"\n[breaker]\npause_min = \"60s\"\npause_max = \"60s\"\n";
+    let proxy = Proxy::with_config(&server.url(), toml, &["--workers", "1"]);
+    let mut client = proxy.client();
+    client.expect(&["SET", "k", "v"], "+OK");
+    server.client().expect(&["CONFIG", "SET", "maxclients", "100"], "+OK");
+    server.freeze();
+    // Each needs a connection that is not there yet: for scripts, for subscriptions, to another database, and of its own.
+    let lines: [(&[&str], &str); 4] = [
+        (&["EVAL", "return 1", "0"], ":1\r\n"),
+        (&["SUBSCRIBE", "news"], "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n"),
+        (&["SELECT", "3"], "+OK\r\n"),
+        (&["WATCH", "k"], "+OK\r\n"),
+    ];
+    let mut waiting: Vec<Client> = lines
+        .iter()
+        .map(|(line, _)| {
+            let mut client = proxy.client();
+            client.send(line);
+            client
+        })
+        .collect();
+    waiting[2].send(&["GET", "k"]);
+    let begun = Instant::now();
+    // Many times what a handshake may take; the control plane has tried again and again meanwhile.
+    while begun.elapsed() < Duration::from_millis(1200) {
+        assert_eq!(change(&proxy, "open"), 0.0);
+    }
+    server.thaw();
+    for (client, (line, reply)) in waiting.iter_mut().zip(lines) {
+        assert_eq!(String::from_utf8_lossy(&client.frame()), reply, "{line:?}");
+    }
+    assert_eq!(waiting[2].frame(), b"$-1\r\n");
+    assert_eq!((change(&proxy, "open"), state(&proxy, "closed")), (0.0, 1.0));
+}
+
+#[test]
+fn large_values_do_not_wait_for_a_node_that_is_not_theirs() {
+    let cluster = Cluster::start();
+    let toml = "[upstream]\nread_timeout = \"60s\"\n";
+    let proxy = Proxy::with_config(&cluster.url(), toml, &["--workers", "1"]);
+    let mut client = proxy.client();
+    let (hung, well) = (cluster.key(0, 0), cluster.key(1, 0));
+    client.expect(&["SET", &hung, "v"], "+OK");
+    client.expect(&["SET", &well, "v"], "+OK");
+    cluster.nodes[0].freeze();
+    let large = "x".repeat(2 << 20);
+    let mut stuck: Vec<Client> = (0..8).map(|_| proxy.client()).collect();
+    for client in &mut stuck {
+        client.send(&["SET", &hung, &large]);
+    }
+    let begun = Instant::now();
+    client.expect(&["SET", &well, &large], "+OK");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    cluster.nodes[0].thaw();
 }
 
 /// Waits until every request that needs the node fails at once, and looks at how fast that is.

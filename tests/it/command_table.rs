@@ -81,6 +81,26 @@ fn a_table_joined_with_valkey_knows_all_its_commands() {
     agree_on_keys(&mut server.client(), &table, &KEY_FORMS.concat());
 }
 
+/// It says less of its commands: neither where their keys are, nor which subcommands there are.
+#[test]
+fn a_table_joined_with_redis_6_keeps_what_that_does_not_say() {
+    let Some(server) = Server::redis_6(&[]) else { return };
+    let commands = commands_of(&mut server.client());
+    assert!(commands.len() >= 200, "{} commands", commands.len());
+    let (table, own) = (Table::join(&commands), Table::builtin());
+    let mut problems = Vec::new();
+    for command in &commands {
+        match (table.find(command.name.as_bytes()), own.find(command.name.as_bytes())) {
+            (Some(row), Some(own)) if row.cache != own.cache || row.access != own.access => {
+                problems.push(format!("{}: {row:?}, built in is {own:?}", command.name));
+            }
+            (Some(_), _) => {}
+            (None, _) => problems.push(format!("{}: no row", command.name)),
+        }
+    }
+    assert_eq!(problems, Vec::<String>::new());
+}
+
 #[test]
 fn keys_are_those_that_the_server_finds() {
     let server = Server::start();

@@ -303,6 +303,49 @@ fn a_subscriber_in_resp3_reads_its_own_writes_and_others() {
     }
 }
 
+/// What the proxy asks for itself (TTLs of what it keeps, whether a server is there, the state of connections that it lends) is
+/// no client's affair.
+#[test]
+fn a_monitor_sees_what_clients_send_and_nothing_of_the_proxys_own() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let (mut monitor, mut other) = (proxy.client(), proxy.client());
+    monitor.expect(&["MONITOR"], "+OK");
+    // The connections that are needed later, of which the first has another database and name.
+    other.expect(&["WAIT", "0", "0"], ":0");
+    other.expect(&["SELECT", "3"], "+OK");
+    other.expect(&["CLIENT", "SETNAME", "me"], "+OK");
+    other.expect(&["EVAL", "return 1", "0"], ":1");
+    other.expect(&["SET", "k", "v"], "+OK");
+    let mut until = |last: &str| {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|line: &String| !line.ends_with(last)) {
+            let line = String::from_utf8_lossy(&monitor.frame()).into_owned();
+            let (_, command) = line.split_once("] ").expect("a line of MONITOR");
+            seen.push(command.trim_end().to_owned());
+        }
+        seen
+    };
+    until("\"SET\" \"k\" \"v\"");
+    other.expect(&["GET", "k"], "$1\r\nv");
+    other.expect(&["MGET", "k", "none"], "*2\r\n$1\r\nv\r\n$-1");
+    other.expect(&["WAIT", "0", "0"], ":0");
+    other.expect(&["EVAL", "return redis.call('PTTL', KEYS[1])", "1", "k"], ":-1");
+    other.expect(&["SET", "k", "w"], "+OK");
+    let mut seen = until("\"SET\" \"k\" \"w\"");
+    // The value may be in the cache already.
+    seen.retain(|line| line != "\"GET\" \"k\"" && line != "\"GET\" \"none\"" && !line.starts_with("\"MGET\""));
+    assert_eq!(
+        seen,
+        [
+            "\"WAIT\" \"0\" \"0\"",
+            "\"EVAL\" \"return redis.call('PTTL', KEYS[1])\" \"1\" \"k\"",
+            "\"PTTL\" \"k\"",
+            "\"SET\" \"k\" \"w\"",
+        ]
+    );
+}
+
 #[test]
 fn a_monitor_sees_what_the_server_executes() {
     let server = Server::start();

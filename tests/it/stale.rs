@@ -62,6 +62,13 @@ fn hot_reads_go_on_until_max_stale_and_are_counted() {
     }
     assert!(rounds > 10, "{rounds} rounds: somebody waits for the upstream");
     assert!(stale() > f64::from(rounds) * 4.0 * 25.0, "{}", stale());
+    // It is of use, so nobody is to take it out of service; what is wrong is told all the same.
+    let (status, health) = proxy.http("/health");
+    assert!(
+        status == 200 && health.contains("\"status\":\"degraded\",\"reasons\":[\"the upstream cannot be reached\""),
+        "{status} {health}"
+    );
+    assert!(health.contains("reads are answered by stale copies for "), "{health}");
     let client = &mut clients[0];
     let explained = client.text(&["NEARCACHE", "EXPLAIN", "k"]);
     assert!(
@@ -91,6 +98,7 @@ fn hot_reads_go_on_until_max_stale_and_are_counted() {
         took > MOST - Duration::from_secs(1) && took < MOST + Duration::from_secs(1),
         "{took:?}"
     );
+    eventually("it is of no use any more", STEP, || proxy.http("/health").0 == 503);
     server.restart();
     for client in &mut clients {
         eventually("it is believed again", STEP, || {
@@ -207,6 +215,13 @@ fn strong_reads_fail_at_once_and_max_stale_with_them_is_refused() {
     });
     let refused = Proxy::try_start(&server.url(), &format!("{strong}max_stale = \"1s\"\n"), &[]).unwrap_err();
     assert!(refused.contains("cache.max_stale: must be off"), "{refused}");
+    // Not ignored silently: what it asks for is what max_age says there.
+    let eventual = "[cache]\nconsistency = \"eventual\"\nmax_stale = \"1s\"\n";
+    let refused = Proxy::try_start(&server.url(), eventual, &[]).unwrap_err();
+    assert!(
+        refused.contains("cache.max_stale: must be off") && refused.contains("cache.max_age"),
+        "{refused}"
+    );
 }
 
 #[test]

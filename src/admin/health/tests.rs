@@ -14,6 +14,7 @@ const WELL: Seen = Seen {
     is_upstream_known: true,
     is_draining: false,
     is_primary_confirmed: true,
+    stale_left_ms: 0,
 };
 
 #[test]
@@ -115,6 +116,33 @@ fn refused_tracking_is_no_harm_where_nobody_needs_it() {
         };
         assert_eq!(seen.judge().status, Status::Healthy, "{caching:?}");
     }
+}
+
+#[test]
+fn stale_copies_are_better_than_nothing() {
+    let away = |stale_left_ms| {
+        Seen {
+            links: Links {
+                wanted: 4,
+                ..Links::default()
+            },
+            stale_left_ms,
+            ..WELL
+        }
+        .judge()
+    };
+    let verdict = away(700);
+    assert_eq!((verdict.status, verdict.l2), (Status::Degraded, Status::Unhealthy));
+    assert_eq!(
+        verdict.reasons,
+        [Reason::UpstreamUnreachable, Reason::StaleReads { left_ms: 700 }]
+    );
+    assert_eq!(away(0).status, Status::Unhealthy, "they may not be shown any more");
+    let well = Seen {
+        stale_left_ms: 700,
+        ..WELL
+    };
+    assert_eq!(well.judge().reasons, [], "none is shown");
 }
 
 #[test]

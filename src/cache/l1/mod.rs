@@ -332,7 +332,7 @@ impl<F> L1<F> {
                 &mut many[..]
             }
         };
-        let mut snapshot = Snapshot::new();
+        let mut snapshot = Snapshot::new(&self.rules.links);
         for (q, place) in qs.iter().zip(found.iter_mut()) {
             let Some(of) = Identity::of(q) else { return false };
             let Some(shard) = guards[self.shard_of(q.hash)].as_mut() else {
@@ -394,6 +394,9 @@ impl<F> L1<F> {
         let Some(lease) = shard.leases.end(lease) else {
             return Vec::new();
         };
+        // Whether or not it is inserted, this reply is shown: to what other links know of the name, through other commands or
+        // from before this lease was voided, it is as new as any reply that passes by L1. The insert comes behind.
+        shard.passed_by(lease.link, lease.hash, &self.rules.links);
         // A lease may have been taken on a link to the old primary after everything was voided at a switch, and the old
         // confirmation may hold for a while: nothing of that node is kept any more.
         if !lease.stands(&self.rules.links) || !self.rules.links.is_current(lease.link) {
@@ -403,10 +406,7 @@ impl<F> L1<F> {
         {
             shard.insert(lease.identity(), (lease.link, lease.epoch), body, is_plain, &lifetime);
         }
-        // Whether or not it was inserted, this reply is shown: to what other links know of the name, through other commands
-        // or from before this lease was voided, it is as new as any reply that passes by L1. The insert is this link's own.
-        shard.passed_by(lease.link, lease.hash);
-        // Marked before the void: the insert may have evicted what this reply would have taken away.
+        // Marked before the void: what the insert evicts is no older than what this reply takes away, and goes with it.
         let evicted = self.marked(&mut shard);
         self.void_below(lease.hash);
         drop(shard);
@@ -437,7 +437,7 @@ impl<F> L1<F> {
     /// A reply to a read of the name, on `link`, is about to be shown without coming from L1.
     pub fn passed_by(&self, link: LinkId, hash: u64) {
         let mut shard = self.shard(hash);
-        shard.passed_by(link, hash);
+        shard.passed_by(link, hash, &self.rules.links);
         self.void_below(hash);
     }
 

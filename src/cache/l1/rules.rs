@@ -107,7 +107,10 @@ impl Rules {
 
     /// Whether the entry is one that `link` itself filled and still watches, so that a reply of `link` leaves it alone.
     pub fn is_kept_by(&self, slot: &Slot, link: LinkId, now_us: u64) -> bool {
-        slot.stamp.link() == link && self.links.epoch(link) == slot.epoch && !is_over(slot.stamp.deadline_ms(), now_us)
+        !self.links.is_by_turn()
+            && slot.stamp.link() == link
+            && self.links.epoch(link) == slot.epoch
+            && !is_over(slot.stamp.deadline_ms(), now_us)
     }
 
     /// Whether a request may wait for the reply of a standing lease.
@@ -124,18 +127,20 @@ impl Rules {
 
 /// Whether several entries existed together at one moment.
 ///
-/// What one link filled in one epoch did, by the order of its stream. What several filled did if every filler has answered a
+/// What one link filled in one epoch did, by the order of its stream, unless its pushes come by turn. What several filled did if every filler has answered a
 /// command that was sent after the youngest insert: no push came before that answer, so each entry still stood then.
 pub(super) struct Snapshot {
     filler: Option<(LinkId, u32)>,
     is_mixed: bool,
+    is_by_turn: bool,
     first_answered_us: u64,
     last_inserted_us: u64,
 }
 
 impl Snapshot {
-    pub fn new() -> Snapshot {
+    pub fn new(links: &Links) -> Snapshot {
         Snapshot {
+            is_by_turn: links.is_by_turn(),
             filler: None,
             is_mixed: false,
             first_answered_us: u64::MAX,
@@ -145,7 +150,10 @@ impl Snapshot {
 
     pub fn add(&mut self, slot: &Slot, answered_us: u64) {
         let filler = (slot.stamp.link(), slot.epoch);
-        self.is_mixed |= *self.filler.get_or_insert(filler) != filler;
+        match self.filler {
+            None => self.filler = Some(filler),
+            Some(first) => self.is_mixed |= self.is_by_turn || first != filler,
+        }
         self.first_answered_us = self.first_answered_us.min(answered_us);
         self.last_inserted_us = self.last_inserted_us.max(slot.stamp.inserted_ms() * 1000);
     }

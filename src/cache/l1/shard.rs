@@ -254,10 +254,12 @@ impl<F> Shard<F> {
         self.void_leases(hash, |lease| lease.link == link && lease.is_got);
     }
 
-    /// A reply of `link` is shown without coming from L1: what other links filled or fill may be older than it.
-    pub fn passed_by(&mut self, link: LinkId, hash: u64) {
-        self.void_entries(hash, |slot| slot.stamp.link() != link);
-        self.void_leases(hash, |lease| lease.link != link);
+    /// A reply of `link` is shown without coming from L1: what other links filled or fill may be older than it. So may what
+    /// `link` itself has filled, or has got and not yet filled, where its pushes come by turn.
+    pub fn passed_by(&mut self, link: LinkId, hash: u64, links: &Links) {
+        let is_by_turn = links.is_by_turn();
+        self.void_entries(hash, |slot| is_by_turn || slot.stamp.link() != link);
+        self.void_leases(hash, |lease| lease.link != link || is_by_turn && lease.is_got);
     }
 
     /// A write on `link` is about to be acknowledged: no entry can be trusted to be as new, and no foreign lease. A lease of

@@ -7,8 +7,11 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
+use super::codec;
+use super::envelope::Envelope;
 use super::format::{self, Damage, HEADER_BYTES, Header, KeyEnd, Kind, Record};
-use super::recovery::{self, Scan};
+use super::keys::{KeyId, KeyRing};
+use super::recovery;
 use super::storage::{Storage, read_up_to};
 
 /// What was found.
@@ -27,6 +30,8 @@ pub struct SegmentReport {
     pub file: String,
     pub bytes: u64,
     pub created_ms: u64,
+    /// `None`: it is not encrypted.
+    pub key: Option<KeyId>,
     pub is_sealed: bool,
     pub entries: usize,
     pub tombstones: usize,
@@ -48,8 +53,15 @@ pub type Refusal = String;
 /// Reads everything. What is exported goes to `out` as it is found.
 ///
 /// # Errors
-/// The store is in use, cannot be accessed, or has a version that this program does not know; or `out` takes nothing.
-pub fn check(storage: &dyn Storage, now_ms: u64, export: Export, out: &mut dyn Write) -> Result<Report, Refusal> {
+/// The store is in use, cannot be accessed, has a version that this program does not know, or is encrypted with a key that is not
+/// among these; or `out` takes nothing.
+pub fn check(
+    storage: &dyn Storage,
+    keys: &KeyRing,
+    now_ms: u64,
+    export: Export,
+    out: &mut dyn Write,
+) -> Result<Report, Refusal> {
     let place = storage.place();
     let in_use = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
     // Elsewhere a directory that cannot be written can still be looked at.
@@ -65,7 +77,7 @@ pub fn check(storage: &dyn Storage, now_ms: u64, export: Export, out: &mut dyn W
     let mut report = Report::default();
     let mut log = Log::default();
     for &sequence in &sequences {
-        let segment = look(storage, sequence, &mut log)?;
+        let segment = look(storage, keys, sequence, &mut log)?;
         report.segments.push(segment);
     }
     report.dead = log.entries - log.latest.values().map(Vec::len).sum::<usize>();
@@ -76,7 +88,7 @@ pub fn check(storage: &dyn Storage, now_ms: u64, export: Export, out: &mut dyn W
                 report.alive += 1;
                 report.alive_value_bytes += place.value_bytes;
                 if export == Export::Entries {
-                    export_one(storage, &place, out)?;
+                    export_one(storage, keys, &place, out)?;
                 }
             }
         }
@@ -95,18 +107,18 @@ struct Place {
     sequence: u64,
     offset: u64,
     length: usize,
-    nonce: u64,
     expires_ms: u64,
     value_bytes: u64,
     identity: (u16, Box<[u8]>, Box<[u8]>),
 }
 
-fn look(storage: &dyn Storage, sequence: u64, log: &mut Log) -> Result<SegmentReport, Refusal> {
+fn look(storage: &dyn Storage, keys: &KeyRing, sequence: u64, log: &mut Log) -> Result<SegmentReport, Refusal> {
     let name = format::file_name(sequence);
     let mut report = SegmentReport {
         file: name.clone(),
         bytes: 0,
         created_ms: 0,
+        key: None,
         is_sealed: false,
         entries: 0,
         tombstones: 0,
@@ -119,7 +131,7 @@ fn look(storage: &dyn Storage, sequence: u64, log: &mut Log) -> Result<SegmentRe
         all.truncate(read);
         Ok((file, bytes, all))
     });
-    let (file, bytes, all) = match read {
+    let (file, bytes, mut all) = match read {
         Ok(read) => read,
         Err(error) => {
             report.damage.push((0, error.to_string()));
@@ -127,32 +139,32 @@ fn look(storage: &dyn Storage, sequence: u64, log: &mut Log) -> Result<SegmentRe
         }
     };
     report.bytes = bytes;
-    let header = match Header::decode(&all) {
+    let (header, envelope) = match Header::decode(&all, keys) {
         Ok(header) => header,
-        Err(damage @ Damage::Version(_)) => return Err(format!("{name}: {damage}")),
+        Err(unknown @ (Damage::Version(_) | Damage::Key(_))) => return Err(format!("{name}: {unknown}")),
         Err(damage) => {
             report.damage.push((0, damage.to_string()));
             return Ok(report);
         }
     };
     report.created_ms = header.created_ms;
-    let footer = recovery::footer(&*file, header.nonce, bytes);
+    report.key = header.key;
+    let footer = recovery::footer(&*file, &envelope, bytes);
     let records_end = match &footer {
         Some((trailer, _)) => trailer.rows_at,
         None => bytes,
     };
     report.is_sealed = footer.is_some();
-    let scan = scan(&all, header.nonce, records_end, &mut report.damage);
-    for row in &scan.rows {
-        let at = row.offset as usize;
-        if let Ok(record) = Record::decode(&all[at..], header.nonce) {
-            report.entries += usize::from(record.kind == Kind::Entry);
-            report.tombstones += usize::from(record.kind != Kind::Entry);
-            log.note(sequence, at, header.nonce, &record);
+    let records = &mut all[..bytes.min(records_end) as usize];
+    let rows = scan(records, &envelope, &mut report.damage, |at, record| {
+        match record.kind {
+            Kind::Entry => report.entries += 1,
+            Kind::Tombstone | Kind::TombstoneOfAll => report.tombstones += 1,
         }
-    }
-    if let Some((_, rows)) = &footer
-        && *rows != scan.rows
+        log.note(sequence, at, envelope.length(record), record);
+    });
+    if let Some((_, in_footer)) = &footer
+        && *in_footer != rows
     {
         let reason = "the footer does not name the records that are there".to_owned();
         report.damage.push((records_end, reason));
@@ -160,20 +172,24 @@ fn look(storage: &dyn Storage, sequence: u64, log: &mut Log) -> Result<SegmentRe
     Ok(report)
 }
 
-/// All sound records before `end`, and each stretch of something else.
-fn scan(all: &[u8], nonce: u64, end: u64, damage: &mut Vec<(u64, String)>) -> Scan {
-    let end = (end as usize).min(all.len());
-    let mut scan = Scan {
-        rows: Vec::new(),
-        end: HEADER_BYTES as u64,
-        damage: None,
-    };
+/// Tells of all sound records, and notes each stretch of something else.
+fn scan(
+    all: &mut [u8],
+    envelope: &Envelope,
+    damage: &mut Vec<(u64, String)>,
+    mut tell: impl FnMut(usize, &Record<'_>),
+) -> Vec<format::Row> {
+    let mut rows = Vec::new();
     let (mut at, mut is_damaged) = (HEADER_BYTES, false);
-    while at < end {
-        match Record::decode(&all[at..end], nonce) {
+    while at < all.len() {
+        match Record::decode(&mut all[at..], envelope, at as u64) {
             Ok(record) => {
-                scan.rows.push(record.row(at as u32));
-                at += format::padded(record.length());
+                if let Err(reason) = codec::decompress(record.codec, record.value) {
+                    damage.push((at as u64, reason.to_string()));
+                }
+                tell(at, &record);
+                rows.push(record.row(envelope, at as u32));
+                at += format::padded(envelope.length(&record));
                 is_damaged = false;
             }
             Err(reason) => {
@@ -185,11 +201,11 @@ fn scan(all: &[u8], nonce: u64, end: u64, damage: &mut Vec<(u64, String)>) -> Sc
             }
         }
     }
-    scan
+    rows
 }
 
 impl Log {
-    fn note(&mut self, sequence: u64, offset: usize, nonce: u64, record: &Record<'_>) {
+    fn note(&mut self, sequence: u64, offset: usize, length: usize, record: &Record<'_>) {
         match record.kind {
             Kind::TombstoneOfAll => self.latest.clear(),
             Kind::Tombstone => drop(self.latest.remove(&record.hash)),
@@ -201,10 +217,9 @@ impl Log {
                 of_name.push(Place {
                     sequence,
                     offset: offset as u64,
-                    length: record.length(),
-                    nonce,
+                    length,
                     expires_ms: record.expires_ms,
-                    value_bytes: record.value.len() as u64,
+                    value_bytes: codec::shown_bytes(record.codec, record.value).unwrap_or(0) as u64,
                     identity,
                 });
             }
@@ -212,22 +227,30 @@ impl Log {
     }
 }
 
-fn export_one(storage: &dyn Storage, place: &Place, out: &mut dyn Write) -> Result<(), Refusal> {
+fn export_one(storage: &dyn Storage, keys: &KeyRing, place: &Place, out: &mut dyn Write) -> Result<(), Refusal> {
     let name = format::file_name(place.sequence);
-    let mut bytes = vec![0; place.length];
+    let (mut head, mut bytes) = ([0; HEADER_BYTES], vec![0; place.length]);
     let read = storage
         .open(&name)
-        .and_then(|file| read_up_to(&*file, &mut bytes, place.offset))
+        .and_then(|file| {
+            read_up_to(&*file, &mut head, 0)?;
+            read_up_to(&*file, &mut bytes, place.offset)
+        })
         .map_err(|error| format!("{name} can no longer be read: {error}"))?;
-    let record =
-        Record::decode(&bytes[..read], place.nonce).map_err(|damage| format!("{name} changes meanwhile: {damage}"))?;
+    let changed = |damage| format!("{name} changes meanwhile: {damage}");
+    let (_, envelope) = Header::decode(&head, keys).map_err(changed)?;
+    let record = Record::decode(&mut bytes[..read], &envelope, place.offset).map_err(changed)?;
+    // What cannot be decompressed has been told of.
+    let Ok(value) = codec::decompress(record.codec, record.value) else {
+        return Ok(());
+    };
     let mut line = Map::new();
     put_bytes(&mut line, "key", record.name);
     line.insert("db".to_owned(), json!(record.db));
     if !record.variant.is_empty() {
         line.insert("variant_hex".to_owned(), json!(hex(record.variant)));
     }
-    put_bytes(&mut line, "value", record.value);
+    put_bytes(&mut line, "value", &value);
     if record.is_absent {
         line.insert("absent".to_owned(), json!(true));
     }
@@ -267,9 +290,12 @@ impl fmt::Display for Report {
         for segment in &self.segments {
             writeln!(
                 f,
-                "{}: {}, {} bytes, {} entries, {} tombstones",
+                "{}: {}{}, {} bytes, {} entries, {} tombstones",
                 segment.file,
                 if segment.is_sealed { "sealed" } else { "not sealed" },
+                segment
+                    .key
+                    .map_or_else(String::new, |key| format!(", encrypted with {key}")),
                 segment.bytes,
                 segment.entries,
                 segment.tombstones,

@@ -1,34 +1,44 @@
-//! The segment file, version 1: what is on the disk, byte by byte. All numbers are little-endian; times are milliseconds of
+//! The segment file, version 2: what is on the disk, byte by byte. All numbers are little-endian; times are milliseconds of
 //! the Unix clock; 0 where nothing is said.
 //!
 //! ```text
 //! segment  = header, records, [footer]           name: "NNNNNNNNNNNNNNNN.seg", its sequence in 16 hexadecimal digits
 //!
-//! header   64 B   0 magic "NCL3SEG\n"   8 version u32 = 1   12 reserved u32 = 0
-//!                16 sequence u64: segments are ordered by it, and it is never used twice
-//!                24 created u64   32 nonce u64: drawn for this segment, seed of every other checksum in it
-//!                40 seed u64: of the hash of names, one for a directory
-//!                48 probe u64: the hash of [`PROBE`] under that seed, and what the entries are of (upstream, command numbers); another one means others
-//!                56 checksum u64 of bytes 0..56, seed 0
+//! header   96 B   0 magic "NCL3SEG\n"   8 version u32 = 2   12 salt 12 B: drawn for this segment if it is encrypted
+//!                24 sequence u64: segments are ordered by it, and it is never used twice
+//!                32 created u64   40 nonce u64: drawn for this segment, seed of every other checksum in it
+//!                48 key u64: which key it is encrypted with, see [`KeyId`]; 0: it is not encrypted
+//!                56 seed u64: of the hash of names, one for a directory
+//!                64 probe u64: the hash of [`PROBE`] under that seed, and what the entries are of (upstream, command numbers); another one means others
+//!                72 tag 16 B   88 checksum u64 of bytes 0..88, seed 0
 //!
 //! record          at a multiple of 16, padded with zeros to one
 //!                 0 checksum u64 of bytes 8..length, seed: the nonce   8 length u32, without padding
 //!                12 kind u8: 1 entry, 2 tombstone, 3 tombstone of everything   13 flags u8   14 class u16
 //!                16 hash u64 of the name (kind 3: 0)   24 filled u64   32 expires u64 (u64::MAX: never)
 //!                40 name length u16   42 variant length u16   44 database u16   46 reserved u16 = 0
-//!                48 name, variant, value (kinds 2 and 3: nothing)
+//!                48 name, variant, value (kinds 2 and 3: nothing)   then, if it is encrypted, tag 16 B
 //!
 //! flags           bit 0: the key is absent, the value is the frame that says so   bit 1: the same bytes in RESP2
 //!                 bits 2-3: the key itself 0 never ends, 1 ends when the record expires, 2 ends at an unknown time
+//!                 bits 4-5: the value is 0 as it is, 1 compressed with zstd, 2 with LZ4 (block); compressed ones begin with
+//!                 their length before, u32
 //!                 a record with any other bit is not understood, and so not used
 //! class           which commands the value answers: 0 one that the variant alone tells
 //!
 //! footer          rows, then the trailer, which ends the file
 //! row      24 B   0 hash u64   8 offset u32 of the record   12 length u32   16 expires u32, seconds, rounded up (u32::MAX: never)
 //!                20 identity u16: of database and variant, see [`identity_tag`]   22 kind u8   23 reserved u8 = 0
-//! trailer  40 B   0 magic "NCL3END\n"   8 rows u32   12 tombstones u32, rows of kinds 2 and 3
+//! trailer  72 B   0 magic "NCL3END\n"   8 rows u32   12 tombstones u32, rows of kinds 2 and 3
 //!                16 offset u64 of the first row, which is where the records end
-//!                24 checksum u64 of all rows, seed: the nonce   32 checksum u64 of bytes 0..32, seed: the nonce
+//!                24 salt 12 B: drawn for this footer if it is encrypted   36 reserved u32 = 0   40 tag 16 B
+//!                56 checksum u64 of all rows, seed: the nonce   64 checksum u64 of bytes 0..64, seed: the nonce
+//!
+//! encrypted       with AES-256-GCM, see [`super::envelope`] for keys and nonces; checksums are of the encrypted bytes
+//!                 header: bytes 56..72; beside them, not to be changed either, bytes 0..56
+//!                 record: what is behind its length, up to the tag; beside it the length, and by the nonce the offset
+//!                 footer: the rows; beside them the sequence, the header's salt, and bytes 0..24 of the trailer
+//!                 To be seen remain: sequence, times of segments, key ids; how many records there are, and the length of each.
 //! ```
 //!
 //! Invariants
@@ -37,23 +47,37 @@
 //!   counts. A tombstone undoes all records before it whose name has its hash; that of everything, all before it.
 //! - So a segment with tombstones is removed only after all older ones.
 //! - A footer names every record, in the order in which they are in the file.
+//! - Another version is refused, version 1 too (it had neither keys nor codecs); so is a segment whose key is not given. Nothing
+//!   is changed then.
 //!
 //! Assumed of the medium: what was written before a completed `fsync` of the file stays, and the file's name stays once
 //! the directory was synced, too. What was not synced may be lost, in part and in any order, sector by sector, and a
 //! removed file may be there again. Bits may flip anywhere: every byte but the padding is under a checksum of 64 bits
-//! (XXH3), seeded so that a stale block of another segment does not pass for one of this.
+//! (XXH3), seeded so that a stale block of another segment does not pass for one of this. Who can write to the medium on
+//! purpose can put older segments of the same key back, whole; everything else of an encrypted segment is seen by its tags.
+
+mod numbers;
+
+use std::io;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub const VERSION: u32 = 1;
-pub const HEADER_BYTES: usize = 64;
+use super::codec::Codec;
+use super::envelope::{Envelope, TAG_BYTES};
+use super::keys::{KeyId, KeyRing, SALT_BYTES, Salt};
+use numbers::{number_at, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at};
+
+pub const VERSION: u32 = 2;
+pub const HEADER_BYTES: usize = 96;
 pub const RECORD_HEAD_BYTES: usize = 48;
 pub const ROW_BYTES: usize = 24;
-pub const TRAILER_BYTES: usize = 40;
+pub const TRAILER_BYTES: usize = 72;
 /// Records begin at multiples of this.
 pub const ALIGN: usize = 16;
 /// Offsets of records must fit the index.
 pub const MAX_SEGMENT_BYTES: u64 = 64 << 20;
+/// No value is longer, compressed or not.
+pub const MAX_VALUE_BYTES: usize = MAX_SEGMENT_BYTES as usize / 4;
 /// What [`Header::probe`] is the hash of.
 pub const PROBE: &[u8] = b"nearcache: are names hashed as they were?";
 /// `expires` of what does not expire.
@@ -73,6 +97,12 @@ pub enum Damage {
     Field,
     /// Written by another version of the program.
     Version(u32),
+    /// Encrypted with a key that was not given.
+    Key(KeyId),
+    /// It was encrypted for another place, or changed by somebody who computes checksums.
+    Tag,
+    /// The value does not give what its length says.
+    Compression,
 }
 
 impl std::fmt::Display for Damage {
@@ -82,6 +112,9 @@ impl std::fmt::Display for Damage {
             Damage::Magic => f.write_str("the magic number is not there"),
             Damage::Checksum => f.write_str("the checksum does not fit"),
             Damage::Field => f.write_str("a field has an impossible value"),
+            Damage::Key(id) => write!(f, "it is encrypted with the key {id}, which was not given"),
+            Damage::Tag => f.write_str("it was changed since it was encrypted"),
+            Damage::Compression => f.write_str("it cannot be decompressed"),
             Damage::Version(version) => write!(f, "it has version {version}, and this program knows version {VERSION}"),
         }
     }
@@ -92,53 +125,92 @@ pub struct Header {
     pub sequence: u64,
     pub created_ms: u64,
     pub nonce: u64,
+    pub salt: Salt,
+    /// `None`: in plain.
+    pub key: Option<KeyId>,
     pub seed: u64,
     pub probe: u64,
 }
 
+/// Where the secrets of a header begin and end.
+const SECRETS_AT: usize = 56;
+const SECRETS_END: usize = 72;
+
 impl Header {
-    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+    /// What guards the segment.
+    ///
+    /// # Errors
+    /// [`Damage::Key`]: there is no such key.
+    pub fn envelope(&self, keys: &KeyRing) -> Result<Envelope, Damage> {
+        match self.key {
+            None => Ok(Envelope::plain(self.nonce)),
+            Some(id) => {
+                let key = keys.find(id).ok_or(Damage::Key(id))?;
+                Ok(Envelope::locked(self.nonce, self.sequence, self.salt, key))
+            }
+        }
+    }
+
+    /// The envelope is that of this header.
+    pub fn encode(&self, envelope: &Envelope) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         put_u32(&mut bytes, 8, VERSION);
+        bytes[12..24].copy_from_slice(&self.salt);
         for (at, number) in [
-            (16, self.sequence),
-            (24, self.created_ms),
-            (32, self.nonce),
-            (40, self.seed),
-            (48, self.probe),
+            (24, self.sequence),
+            (32, self.created_ms),
+            (40, self.nonce),
+            (48, self.key.map_or(0, |key| key.0)),
+            (56, self.seed),
+            (64, self.probe),
         ] {
             put_u64(&mut bytes, at, number);
         }
-        let sum = xxh3_64_with_seed(&bytes[..56], 0);
-        put_u64(&mut bytes, 56, sum);
+        let (clear, secrets) = bytes.split_at_mut(SECRETS_AT);
+        let tag = envelope.lock_header(clear, &mut secrets[..SECRETS_END - SECRETS_AT]);
+        bytes[SECRETS_END..88].copy_from_slice(&tag);
+        let sum = xxh3_64_with_seed(&bytes[..88], 0);
+        put_u64(&mut bytes, 88, sum);
         bytes
     }
 
+    /// The header, and what guards the segment.
+    ///
     /// # Errors
-    /// A version that is not known is told from damage only where the magic number is right.
-    pub fn decode(bytes: &[u8]) -> Result<Header, Damage> {
-        let bytes: &[u8; HEADER_BYTES] = bytes
-            .get(..HEADER_BYTES)
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or(Damage::Short)?;
+    /// A version that is not known is told from damage only where the magic number is right; a key that is not, only where
+    /// the checksum is.
+    pub fn decode(bytes: &[u8], keys: &KeyRing) -> Result<(Header, Envelope), Damage> {
+        if bytes.len() < 12 {
+            return Err(Damage::Short);
+        }
         if &bytes[..8] != MAGIC {
             return Err(Damage::Magic);
         }
-        let is_sound = u64_at(bytes, 56) == xxh3_64_with_seed(&bytes[..56], 0);
-        match u32_at(bytes, 8) {
-            VERSION if is_sound => {}
-            VERSION => return Err(Damage::Checksum),
+        let version = u32_at(bytes, 8);
+        if version != VERSION {
             // Not even where the checksum is belongs to what is known of another version.
-            version => return Err(Damage::Version(version)),
+            return Err(Damage::Version(version));
         }
-        Ok(Header {
-            sequence: u64_at(bytes, 16),
-            created_ms: u64_at(bytes, 24),
-            nonce: u64_at(bytes, 32),
-            seed: u64_at(bytes, 40),
-            probe: u64_at(bytes, 48),
-        })
+        let mut bytes: [u8; HEADER_BYTES] = *bytes.first_chunk().ok_or(Damage::Short)?;
+        if u64_at(&bytes, 88) != xxh3_64_with_seed(&bytes[..88], 0) {
+            return Err(Damage::Checksum);
+        }
+        let mut header = Header {
+            sequence: u64_at(&bytes, 24),
+            created_ms: u64_at(&bytes, 32),
+            nonce: u64_at(&bytes, 40),
+            salt: number_at(&bytes, 12).unwrap_or([0; SALT_BYTES]),
+            key: Some(KeyId(u64_at(&bytes, 48))).filter(|id| id.0 != 0),
+            seed: 0,
+            probe: 0,
+        };
+        let envelope = header.envelope(keys)?;
+        let (clear, rest) = bytes.split_at_mut(SECRETS_AT);
+        let (secrets, rest) = rest.split_at_mut(SECRETS_END - SECRETS_AT);
+        envelope.unlock_header(clear, secrets, rest.first_chunk().ok_or(Damage::Short)?)?;
+        (header.seed, header.probe) = (u64_at(secrets, 0), u64_at(secrets, 8));
+        Ok((header, envelope))
     }
 }
 
@@ -192,12 +264,15 @@ pub struct Record<'a> {
     pub db: u16,
     pub name: &'a [u8],
     pub variant: &'a [u8],
+    pub codec: Codec,
+    /// As the codec gave it.
     pub value: &'a [u8],
 }
 
 const ABSENT: u8 = 1;
 const PLAIN: u8 = 2;
 const KEY_END: u8 = 0b1100;
+const CODEC: u8 = 0b11_0000;
 
 impl<'a> Record<'a> {
     pub fn tombstone(hash: u64) -> Record<'static> {
@@ -221,31 +296,38 @@ impl<'a> Record<'a> {
             db: 0,
             name: b"",
             variant: b"",
+            codec: Codec::Plain,
             value: b"",
         }
     }
 
-    /// Without padding.
+    /// Without padding, and without what encryption adds: see [`Envelope::length`].
     pub fn length(&self) -> usize {
         RECORD_HEAD_BYTES + self.name.len() + self.variant.len() + self.value.len()
     }
 
-    /// Appends the record and its padding. `None`, with nothing appended: a part is too long.
-    pub fn encode(&self, nonce: u64, out: &mut Vec<u8>) -> Option<()> {
-        let length = u32::try_from(self.length()).ok()?;
+    /// Appends the record, as it is to be at `offset`, and its padding. `None`, with nothing appended: a part is too long.
+    pub fn encode(&self, envelope: &Envelope, offset: u64, out: &mut Vec<u8>) -> Option<()> {
+        let length = envelope.length(self);
+        let announced = u32::try_from(length).ok()?;
         let (name_len, variant_len) = (
             u16::try_from(self.name.len()).ok()?,
             u16::try_from(self.variant.len()).ok()?,
         );
         let mut head = [0; RECORD_HEAD_BYTES];
-        put_u32(&mut head, 8, length);
+        put_u32(&mut head, 8, announced);
         head[12] = self.kind.byte();
         let key_end = match self.key_end {
             KeyEnd::Never => 0,
             KeyEnd::WithRecord => 1 << 2,
             KeyEnd::Unknown => 2 << 2,
         };
-        head[13] = (u8::from(self.is_absent) * ABSENT) | (u8::from(self.is_plain) * PLAIN) | key_end;
+        let codec = match self.codec {
+            Codec::Plain => 0,
+            Codec::Zstd => 1 << 4,
+            Codec::Lz4 => 2 << 4,
+        };
+        head[13] = (u8::from(self.is_absent) * ABSENT) | (u8::from(self.is_plain) * PLAIN) | key_end | codec;
         put_u16(&mut head, 14, self.class);
         put_u64(&mut head, 16, self.hash);
         put_u64(&mut head, 24, self.filled_ms);
@@ -257,25 +339,37 @@ impl<'a> Record<'a> {
         for part in [&head, self.name, self.variant, self.value] {
             out.extend_from_slice(part);
         }
-        let sum = xxh3_64_with_seed(&out[start + 8..], nonce);
+        let (clear, body) = out[start + 8..].split_at_mut(4);
+        if let Some(tag) = envelope.lock_record(offset, clear, body) {
+            out.extend_from_slice(&tag);
+        }
+        let sum = xxh3_64_with_seed(&out[start + 8..], envelope.nonce());
         put_u64(out, start, sum);
-        out.resize(start + padded(self.length()), 0);
+        out.resize(start + padded(length), 0);
         Some(())
     }
 
-    /// Reads the record at the start of `bytes`, of which there may be more.
+    /// Reads the record at the start of `bytes`, of which there may be more, and which were read at `offset`. An encrypted one is
+    /// decrypted where it is; so it can be read once.
     ///
     /// # Errors
-    /// What is wrong with it. Nothing that is returned has been taken from bytes that no checksum vouches for.
-    pub fn decode(bytes: &'a [u8], nonce: u64) -> Result<Record<'a>, Damage> {
+    /// What is wrong with it; the bytes are as they were. Nothing that is returned has been taken from bytes that no checksum
+    /// vouches for.
+    pub fn decode(bytes: &'a mut [u8], envelope: &Envelope, offset: u64) -> Result<Record<'a>, Damage> {
         let length = Record::announced_length(bytes).ok_or(Damage::Short)?;
-        let bytes = bytes.get(..length).ok_or(Damage::Short)?;
-        if length < RECORD_HEAD_BYTES {
+        let bytes = bytes.get_mut(..length).ok_or(Damage::Short)?;
+        if length < RECORD_HEAD_BYTES + envelope.record_extra_bytes() {
             return Err(Damage::Field);
         }
-        if u64_at(bytes, 0) != xxh3_64_with_seed(&bytes[8..], nonce) {
+        if u64_at(bytes, 0) != xxh3_64_with_seed(&bytes[8..], envelope.nonce()) {
             return Err(Damage::Checksum);
         }
+        let (head, body) = bytes.split_at_mut(12);
+        let body_bytes = envelope.unlock_record(offset, &head[8..], body)?.len();
+        Record::parse(&bytes[..12 + body_bytes])
+    }
+
+    fn parse(bytes: &'a [u8]) -> Result<Record<'a>, Damage> {
         let kind = Kind::from_byte(bytes[12]).ok_or(Damage::Field)?;
         let flags = bytes[13];
         let key_end = match (flags & KEY_END) >> 2 {
@@ -284,7 +378,13 @@ impl<'a> Record<'a> {
             2 => KeyEnd::Unknown,
             _ => return Err(Damage::Field),
         };
-        if flags & !(ABSENT | PLAIN | KEY_END) != 0 || u16_at(bytes, 46) != 0 {
+        let codec = match (flags & CODEC) >> 4 {
+            0 => Codec::Plain,
+            1 => Codec::Zstd,
+            2 => Codec::Lz4,
+            _ => return Err(Damage::Field),
+        };
+        if flags & !(ABSENT | PLAIN | KEY_END | CODEC) != 0 || u16_at(bytes, 46) != 0 {
             return Err(Damage::Field);
         }
         let rest = &bytes[RECORD_HEAD_BYTES..];
@@ -302,6 +402,7 @@ impl<'a> Record<'a> {
             db: u16_at(bytes, 44),
             name,
             variant,
+            codec,
             value,
         })
     }
@@ -312,11 +413,11 @@ impl<'a> Record<'a> {
     }
 
     /// The row that a footer has for this record.
-    pub fn row(&self, offset: u32) -> Row {
+    pub fn row(&self, envelope: &Envelope, offset: u32) -> Row {
         Row {
             hash: self.hash,
             offset,
-            length: self.length() as u32,
+            length: envelope.length(self) as u32,
             expires_s: match self.expires_ms {
                 NEVER => u32::MAX,
                 ms => u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX),
@@ -367,7 +468,7 @@ pub struct Trailer {
     pub rows: u32,
     pub tombstones: u32,
     pub rows_at: u64,
-    rows_sum: u64,
+    bytes: [u8; TRAILER_BYTES],
 }
 
 /// Bytes of a footer with so many rows.
@@ -376,21 +477,26 @@ pub fn footer_bytes(rows: usize) -> usize {
 }
 
 /// The footer of a segment whose records end at `rows_at`.
-pub fn encode_footer(rows: &[Row], rows_at: u64, nonce: u64) -> Vec<u8> {
+///
+/// # Errors
+/// There is nothing random to encrypt it with.
+pub fn encode_footer(rows: &[Row], rows_at: u64, envelope: &Envelope) -> io::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(footer_bytes(rows.len()));
     rows.iter().for_each(|row| row.encode(&mut out));
-    let rows_sum = xxh3_64_with_seed(&out, nonce);
     let tombstones = rows.iter().filter(|row| row.kind != Kind::Entry).count();
     let mut trailer = [0; TRAILER_BYTES];
     trailer[..8].copy_from_slice(TRAILER_MAGIC);
     put_u32(&mut trailer, 8, rows.len() as u32);
     put_u32(&mut trailer, 12, tombstones as u32);
     put_u64(&mut trailer, 16, rows_at);
-    put_u64(&mut trailer, 24, rows_sum);
-    let sum = xxh3_64_with_seed(&trailer[..32], nonce);
-    put_u64(&mut trailer, 32, sum);
+    let (salt, tag) = envelope.lock_rows(&trailer[..24], &mut out)?;
+    trailer[24..36].copy_from_slice(&salt);
+    trailer[40..56].copy_from_slice(&tag);
+    put_u64(&mut trailer, 56, xxh3_64_with_seed(&out, envelope.nonce()));
+    let sum = xxh3_64_with_seed(&trailer[..64], envelope.nonce());
+    put_u64(&mut trailer, 64, sum);
     out.extend_from_slice(&trailer);
-    out
+    Ok(out)
 }
 
 impl Trailer {
@@ -398,21 +504,19 @@ impl Trailer {
     ///
     /// # Errors
     /// [`Damage::Magic`]: the segment was never sealed, or its end is damaged.
-    pub fn decode(bytes: &[u8], nonce: u64, file_bytes: u64) -> Result<Trailer, Damage> {
-        if bytes.len() != TRAILER_BYTES {
-            return Err(Damage::Short);
-        }
+    pub fn decode(bytes: &[u8], envelope: &Envelope, file_bytes: u64) -> Result<Trailer, Damage> {
+        let bytes: [u8; TRAILER_BYTES] = bytes.try_into().map_err(|_| Damage::Short)?;
         if &bytes[..8] != TRAILER_MAGIC {
             return Err(Damage::Magic);
         }
-        if u64_at(bytes, 32) != xxh3_64_with_seed(&bytes[..32], nonce) {
+        if u64_at(&bytes, 64) != xxh3_64_with_seed(&bytes[..64], envelope.nonce()) {
             return Err(Damage::Checksum);
         }
         let trailer = Trailer {
-            rows: u32_at(bytes, 8),
-            tombstones: u32_at(bytes, 12),
-            rows_at: u64_at(bytes, 16),
-            rows_sum: u64_at(bytes, 24),
+            rows: u32_at(&bytes, 8),
+            tombstones: u32_at(&bytes, 12),
+            rows_at: u64_at(&bytes, 16),
+            bytes,
         };
         let end = trailer.rows_at.checked_add(footer_bytes(trailer.rows as usize) as u64);
         if trailer.rows_at < HEADER_BYTES as u64 || end != Some(file_bytes) {
@@ -421,17 +525,24 @@ impl Trailer {
         Ok(trailer)
     }
 
-    /// Hands out the rows in the order of the file; `bytes` is exactly them.
+    /// Hands out the rows in the order of the file; `bytes` is exactly them, and is decrypted where it is.
     ///
     /// # Errors
     /// With nothing handed out, what is wrong.
-    pub fn rows<'a>(&self, bytes: &'a [u8], nonce: u64) -> Result<impl Iterator<Item = Row> + use<'a>, Damage> {
+    pub fn rows<'a>(
+        &self,
+        bytes: &'a mut [u8],
+        envelope: &Envelope,
+    ) -> Result<impl Iterator<Item = Row> + use<'a>, Damage> {
         if bytes.len() != self.rows as usize * ROW_BYTES {
             return Err(Damage::Short);
         }
-        if xxh3_64_with_seed(bytes, nonce) != self.rows_sum {
+        if xxh3_64_with_seed(bytes, envelope.nonce()) != u64_at(&self.bytes, 56) {
             return Err(Damage::Checksum);
         }
+        let salt: Salt = number_at(&self.bytes, 24).unwrap_or([0; SALT_BYTES]);
+        let tag = number_at(&self.bytes, 40).unwrap_or([0; TAG_BYTES]);
+        envelope.unlock_rows(&self.bytes[..24], &salt, bytes, &tag)?;
         let (rows, _) = bytes.as_chunks::<ROW_BYTES>();
         Ok(rows.iter().filter_map(Row::decode))
     }
@@ -455,34 +566,6 @@ pub fn sequence_in(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg")?;
     let sequence = u64::from_str_radix(digits, 16).ok()?;
     (file_name(sequence) == name).then_some(sequence)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    number_at(bytes, at).map_or(0, u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    number_at(bytes, at).map_or(0, u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    number_at(bytes, at).map_or(0, u64::from_le_bytes)
-}
-
-fn number_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..)?.first_chunk().copied()
-}
-
-fn put_u16(bytes: &mut [u8], at: usize, number: u16) {
-    bytes[at..at + 2].copy_from_slice(&number.to_le_bytes());
-}
-
-fn put_u32(bytes: &mut [u8], at: usize, number: u32) {
-    bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
-}
-
-fn put_u64(bytes: &mut [u8], at: usize, number: u64) {
-    bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
 }
 
 #[cfg(test)]

@@ -11,26 +11,35 @@
 //!   in a reader's hands ([`Found::mark`] is asked again by whoever shows it);
 //! - what is of an earlier life says so ([`Origin`]); whether that will do, and whether the link of this life still vouches, the
 //!   caller decides;
-//! - what was voided does not come back by a restart either, once its tombstone is written, some tens of milliseconds later: a
-//!   killed process loses younger tombstones only. A machine that loses power loses what was not synced: with
-//!   [`Sync::Interval`] what is younger than that, with [`Sync::EachSegment`] what is in the last segment, with [`Sync::Never`]
-//!   anything. A value that comes back so is of an earlier life;
+//! - what was voided does not come back by a restart either, once its tombstone is written: for a write that a client waits for
+//!   that is before he is answered ([`owed`]), for everything else (a push, a reply that is newer than what is here) 20 ms
+//!   later at most, as long as the medium keeps up. That is a killed process; a machine that loses power loses what was not
+//!   synced: with [`Sync::Interval`] what is younger than that, with [`Sync::EachSegment`] what is in the last segment, with
+//!   [`Sync::Never`] anything. A value that comes back so is of an earlier life;
 //! - the files take no more than the configured size and one segment;
 //! - an error of the medium costs entries, not the process.
 
 pub mod check;
+pub mod codec;
 pub mod format;
+pub mod keys;
 pub mod storage;
 
 mod admission;
 mod by_hand;
+mod closing;
+mod envelope;
 mod index;
 mod marks;
+mod open_error;
+mod owed;
 mod queue;
 mod reader;
 mod reclaim;
 mod recovery;
+mod rotation;
 mod segments;
+mod syncing;
 mod writer;
 
 use std::collections::HashSet;
@@ -40,24 +49,31 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, O
 
 use crossbeam::queue::SegQueue;
 use crossbeam::sync::{Parker, Unparker};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::l1::Query;
 pub use admission::Admission;
 use admission::Sketch;
 pub use by_hand::Hand;
+pub use codec::Compression;
 pub use format::KeyEnd;
 pub use index::Origin;
 use index::{Index, Part};
+use keys::{KeyId, KeyRing};
 pub use marks::Mark;
 use marks::Marks;
+pub use open_error::OpenError;
+use owed::Debts;
+pub use owed::Owed;
 use queue::Queue;
 pub use queue::Spill;
 pub use reader::Found;
 use reader::Reads;
 pub use recovery::Repair;
+pub use rotation::KeysInUse;
 use segments::{Segment, Segments};
 use storage::Storage;
+use syncing::Syncer;
 
 /// What L3 is built with.
 #[derive(Clone, Debug)]
@@ -73,6 +89,9 @@ pub struct Config {
     pub admission: Admission,
     pub sync: Sync,
     pub recovery: Recovery,
+    /// `None`: values are written as they are.
+    pub compression: Option<Compression>,
+    pub keys: KeyRing,
     /// What is written of spills in a second; `None`: whatever comes.
     pub write_bytes_a_second: Option<u64>,
     /// Threads that read.
@@ -106,37 +125,6 @@ pub enum Recovery {
     /// All records whose checksums fit are kept, those beyond damage and older ones, too. A voided value may be among them.
     Salvage,
 }
-
-/// Why the store cannot be opened.
-#[derive(Debug)]
-pub enum OpenError {
-    /// Another process has it.
-    Locked(String),
-    /// A segment of a version that this program does not know. Nothing was changed.
-    Version {
-        file: String,
-        damage: format::Damage,
-    },
-    Io(String, io::Error),
-}
-
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            OpenError::Locked(place) => write!(
-                f,
-                "{place} is in use by another process: each process needs a directory of its own"
-            ),
-            OpenError::Version { file, damage } => write!(
-                f,
-                "the segment {file} cannot be used: {damage}; run that version, or move the file away"
-            ),
-            OpenError::Io(what, error) => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
 
 /// Totals. Counters count since the start.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -201,6 +189,14 @@ counters! {
     write_bytes,
     /// All bytes, with tombstones, headers, footers and what was reinserted.
     medium_bytes,
+    /// Values that were compressed, and those that would not have become smaller by an eighth.
+    compressed_zstd,
+    compressed_lz4,
+    compressed_not,
+    /// Bytes of all these before and after, and the time that it took.
+    compress_from_bytes,
+    compress_to_bytes,
+    compress_ns,
     /// Entries that were on the disk as they are.
     kept,
     /// Evicted entries that were not asked for often enough.
@@ -239,13 +235,18 @@ pub(crate) struct Store {
     segments: Segments,
     sketch: Sketch,
     marks: Marks,
+    /// Held while a segment is begun.
+    keys: RwLock<Arc<KeyRing>>,
     queue: Queue,
+    debts: Debts,
     counters: Counters,
     /// What was in the index when everything was voided; the writer counts it.
     forgotten: SegQueue<Part>,
     is_recovering: AtomicBool,
     is_off: AtomicBool,
     is_closing: AtomicBool,
+    /// What could not be made durable, for the writer.
+    unsynced: SegQueue<(String, io::Error)>,
     /// How many have it shut.
     shut: AtomicUsize,
     /// Names that were voided while rows were still being read. `None`: all are read. Outer to the parts of the index.
@@ -294,11 +295,12 @@ impl L3 {
         let parker = Parker::new();
         let (store, found) = recovery::open(config, storage, parker.unparker().clone())?;
         let store = Arc::new(store);
+        let syncer = Syncer::start(&store)?;
         let thread = {
             let store = Arc::clone(&store);
             std::thread::Builder::new()
                 .name("l3-writer".to_owned())
-                .spawn(move || writer::run(&store, found, &parker))
+                .spawn(move || writer::run(&store, found, syncer, &parker))
                 .map_err(|error| OpenError::Io("the writer's thread does not start".to_owned(), error))?
         };
         let reads = Reads::start(&store)?;
@@ -374,6 +376,20 @@ impl L3 {
         Shut(&self.store)
     }
 
+    /// From now on new segments are written with the newest of these keys.
+    ///
+    /// # Errors
+    /// A key is missing that a segment is encrypted with, which no later start could read. Nothing was changed.
+    pub fn set_keys(&self, keys: KeyRing) -> Result<(), KeysInUse> {
+        self.store.set_keys(keys)
+    }
+
+    /// The keys, the one for new segments last, each with the number of segments that are encrypted with it; `None`: those
+    /// that are not encrypted.
+    pub fn key_segments(&self) -> Vec<(Option<KeyId>, usize)> {
+        self.store.key_segments()
+    }
+
     pub fn stats(&self) -> Stats {
         self.store.stats()
     }
@@ -403,22 +419,6 @@ impl L3 {
     /// What recovery repaired, the first hundred.
     pub fn repairs(&self) -> Vec<Repair> {
         self.store.repairs.lock().clone()
-    }
-
-    /// Writes what is queued, seals the active segment and ends the threads.
-    pub fn close(&self) {
-        self.store.is_closing.store(true, SeqCst);
-        self.store.wake.unpark();
-        if let Some(thread) = self.writer.lock().take() {
-            let _ = thread.join();
-        }
-        self.reads.close();
-    }
-}
-
-impl Drop for L3 {
-    fn drop(&mut self) {
-        self.close();
     }
 }
 
@@ -475,18 +475,23 @@ impl Store {
                 voided.is_all = true;
             }
         }
-        let mut is_last = false;
+        let (mut is_last, mut has_room) = (false, true);
         let gone = {
             let mut part = self.index.part(hash);
             // Together with the rows: whoever publishes a copy has put its row here already, or sees the mark changed; and who
             // looks for one and finds it took the mark that was before.
-            self.marks.void(hash as u32);
-            part.remove(hash, |_| true, |place| is_last |= self.segments.died(place.slot))
+            is_due |= self.marks.void(hash as u32);
+            let gone = part.remove(hash, |_| true, |place| is_last |= self.segments.died(place.slot));
+            if gone > 0 || is_due {
+                has_room = self.queue.push_tombstone(hash);
+                self.debts.add(hash);
+            }
+            gone
         };
         if gone > 0 {
             self.counters.voids.fetch_add(gone as u64, Relaxed);
         }
-        if (gone > 0 || is_due) && !self.queue.push_tombstone(hash) {
+        if !has_room {
             self.void_all();
         }
         if is_last {
@@ -502,6 +507,7 @@ impl Store {
         }
         self.forget_all();
         self.queue.push_all();
+        self.debts.add_all();
         self.wake.unpark();
     }
 

@@ -127,8 +127,17 @@ impl Queue {
         self.is_all_due.swap(false, SeqCst)
     }
 
+    pub fn queued_tombstones(&self) -> usize {
+        self.tombstones.len()
+    }
+
+    pub fn has_tombstones(&self) -> bool {
+        !self.tombstones.is_empty() || self.is_all_due.load(SeqCst)
+    }
+
+    #[cfg(test)]
     pub fn is_idle(&self) -> bool {
-        self.spills.is_empty() && self.tombstones.is_empty() && !self.is_all_due.load(SeqCst)
+        self.spills.is_empty() && !self.has_tombstones()
     }
 
     pub fn queued_bytes(&self) -> usize {

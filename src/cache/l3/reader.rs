@@ -9,7 +9,8 @@ use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 
-use super::format::{self, Damage, KeyEnd, Record};
+use super::codec::{self, Codec};
+use super::format::{self, Damage, KeyEnd, RECORD_HEAD_BYTES, Record};
 use super::index::{Place, Row};
 use super::storage::read_up_to;
 use super::{Mark, OpenError, Origin, Segment, Store};
@@ -164,17 +165,19 @@ impl Reads {
         true
     }
 
-    pub fn close(&self) {
+    /// `join` ends the wait for a thread.
+    pub fn close(&self, join: impl Fn(JoinHandle<()>) -> bool) {
         drop(self.sender.lock().take());
         for thread in self.threads.lock().drain(..) {
-            let _ = thread.join();
+            join(thread);
         }
     }
 }
 
 /// One read of the medium, for all who wait for it.
 fn serve(store: &Store, waiting: &Mutex<HashMap<Place, Vec<Waiting>>>, read: &Read) {
-    let bytes = store.load(read.place);
+    let loaded = store.load(read.place);
+    let loaded = loaded.map(|(segment, bytes)| (Opened::read(bytes, &segment, read.place), segment));
     // Whoever asks from here on starts a read of his own.
     let all = waiting.lock().remove(&read.place).unwrap_or_default();
     for waiter in all {
@@ -185,9 +188,9 @@ fn serve(store: &Store, waiting: &Mutex<HashMap<Place, Vec<Waiting>>>, read: &Re
             variant: &waiter.variant,
             mark: waiter.mark,
         };
-        let found = bytes
+        let found = loaded
             .as_ref()
-            .and_then(|(segment, bytes)| store.judge(&waiter.row, segment, bytes, &wanted, read.now_us));
+            .and_then(|(opened, segment)| store.judge(&waiter.row, segment, opened.as_ref(), &wanted, read.now_us));
         (waiter.done)(found);
     }
 }
@@ -198,6 +201,50 @@ struct Wanted<'a> {
     name: &'a [u8],
     variant: &'a [u8],
     mark: Mark,
+}
+
+/// A record as it was before it was written, once for all who wait for it.
+struct Opened {
+    kind: format::Kind,
+    is_absent: bool,
+    is_plain: bool,
+    key_end: KeyEnd,
+    filled_ms: u64,
+    expires_ms: u64,
+    db: u16,
+    name: Bytes,
+    variant: Bytes,
+    value: Bytes,
+}
+
+impl Opened {
+    fn read(mut bytes: Vec<u8>, segment: &Segment, place: Place) -> Result<Opened, Damage> {
+        let record = Record::decode(&mut bytes, &segment.envelope, place.offset())?;
+        let name_end = RECORD_HEAD_BYTES + record.name.len();
+        let variant_end = name_end + record.variant.len();
+        let end = variant_end + record.value.len();
+        let unpacked = match record.codec {
+            Codec::Plain => None,
+            codec => Some(Bytes::from(codec::decompress(codec, record.value)?)),
+        };
+        let mut opened = Opened {
+            kind: record.kind,
+            is_absent: record.is_absent,
+            is_plain: record.is_plain,
+            key_end: record.key_end,
+            filled_ms: record.filled_ms,
+            expires_ms: record.expires_ms,
+            db: record.db,
+            name: Bytes::new(),
+            variant: Bytes::new(),
+            value: Bytes::new(),
+        };
+        let bytes = Bytes::from(bytes);
+        opened.name = bytes.slice(RECORD_HEAD_BYTES..name_end);
+        opened.variant = bytes.slice(name_end..variant_end);
+        opened.value = unpacked.unwrap_or_else(|| bytes.slice(variant_end..end));
+        Ok(opened)
+    }
 }
 
 impl Store {
@@ -221,6 +268,7 @@ impl Store {
     pub fn read(&self, q: &Query<'_>, now_us: u64) -> Option<Found> {
         let (row, mark, db) = self.probe(q)?;
         let (segment, bytes) = self.load(row.place())?;
+        let opened = Opened::read(bytes, &segment, row.place());
         let wanted = Wanted {
             hash: q.hash,
             db,
@@ -228,17 +276,17 @@ impl Store {
             variant: q.variant,
             mark,
         };
-        self.judge(&row, &segment, &bytes, &wanted, now_us)
+        self.judge(&row, &segment, opened.as_ref(), &wanted, now_us)
     }
 
     /// The bytes at a place, and what follows them. `None`: the segment is gone, or the medium refuses.
-    pub(super) fn load(&self, place: Place) -> Option<(Arc<Segment>, Bytes)> {
+    pub(super) fn load(&self, place: Place) -> Option<(Arc<Segment>, Vec<u8>)> {
         let segment = self.segments.get(place.slot)?;
         let mut bytes = vec![0; place.bytes()];
         match read_up_to(&*segment.file, &mut bytes, place.offset()) {
             Ok(read) => {
                 bytes.truncate(read);
-                Some((segment, Bytes::from(bytes)))
+                Some((segment, bytes))
             }
             Err(error) => {
                 self.counters.read_errors.fetch_add(1, Relaxed);
@@ -254,11 +302,18 @@ impl Store {
         }
     }
 
-    fn judge(&self, row: &Row, segment: &Segment, bytes: &Bytes, wanted: &Wanted<'_>, now_us: u64) -> Option<Found> {
+    fn judge(
+        &self,
+        row: &Row,
+        segment: &Segment,
+        opened: Result<&Opened, &Damage>,
+        wanted: &Wanted<'_>,
+        now_us: u64,
+    ) -> Option<Found> {
         let place = row.place();
-        let record = match Record::decode(bytes, segment.header.nonce) {
-            Ok(record) => record,
-            Err(damage) => {
+        let record = match opened {
+            Ok(opened) => opened,
+            Err(&damage) => {
                 self.corrupt(segment, place, wanted.hash, damage);
                 return None;
             }
@@ -283,7 +338,7 @@ impl Store {
         let to_us = |ms: u64| ms.saturating_sub(self.config.unix_offset_ms).saturating_mul(1000);
         Some(Found {
             hash: wanted.hash,
-            value: bytes.slice_ref(record.value),
+            value: record.value.clone(),
             is_absent: record.is_absent,
             is_plain: record.is_plain,
             key_end: record.key_end,

@@ -88,10 +88,10 @@ impl Writer {
             if !is_hit || bytes > *budget {
                 continue;
             }
-            let Some((_, bytes_read)) = self.store.load(place) else {
+            let Some((_, mut bytes_read)) = self.store.load(place) else {
                 continue;
             };
-            match Record::decode(&bytes_read, segment.header.nonce) {
+            match Record::decode(&mut bytes_read, &segment.envelope, place.offset()) {
                 Ok(record) if record.expires_ms > now_ms => {
                     if !self.append_moved(&record, place) {
                         break;
@@ -161,6 +161,6 @@ impl Store {
         if !segment.is_sealed.load(Relaxed) {
             return None;
         }
-        recovery::footer(&*segment.file, segment.header.nonce, segment.bytes.load(Relaxed)).map(|(_, rows)| rows)
+        recovery::footer(&*segment.file, &segment.envelope, segment.bytes.load(Relaxed)).map(|(_, rows)| rows)
     }
 }

@@ -11,10 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 
 use crossbeam::queue::SegQueue;
 use crossbeam::sync::Unparker;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use zeroize::Zeroize;
 
+use super::envelope::Envelope;
 use super::format::{self, ALIGN, Damage, HEADER_BYTES, Header, Kind, Record, TRAILER_BYTES, Trailer};
 use super::index::{Index, Place, Row};
+use super::keys::{KeyRing, Salt};
+use super::owed::{Debts, MARKER};
 use super::segments::{Segment, Segments};
 use super::storage::{SegmentFile, Storage, read_up_to};
 use super::{Config, Counters, Marks, OpenError, Origin, Queue, Recovery, Sketch, Store, Voided};
@@ -31,16 +35,22 @@ pub struct Repair {
 pub(super) struct Leftovers {
     found: BTreeMap<u64, Leftover>,
     pub next_sequence: u64,
+    /// What was voided may be missing from them.
+    are_incomplete: bool,
 }
 
 struct Leftover {
     file: Option<Box<dyn SegmentFile>>,
-    header: Result<Header, String>,
+    header: Result<(Header, Envelope), String>,
     /// Not even the header arrived on the medium: nothing behind it was ever made durable.
     is_blank: bool,
     bytes: u64,
 }
 
+/// Rows that are read into the index while a client may wait for something else: half a millisecond.
+const ROWS_AT_ONCE: usize = 2048;
+/// Names that are dropped while workers wait.
+const FEW_VOIDED: usize = 256;
 const MOST_REPAIRS: usize = 100;
 /// What an entry and its key take on average; decides how large the sketch is, and nothing else.
 const TYPICAL_RECORD_BYTES: u64 = 256;
@@ -57,24 +67,35 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         _ => refused("locked")(error),
     })?;
     let mut found = BTreeMap::new();
-    for name in storage.list().map_err(refused("read"))? {
+    let names = storage.list().map_err(refused("read"))?;
+    let mut has_marker = names.iter().any(|name| name == MARKER);
+    for name in names {
         let Some(sequence) = format::sequence_in(&name) else {
             continue;
         };
-        let leftover = Leftover::look(&*storage, &name, sequence).map_err(|damage| OpenError::Version {
-            file: format!("{place}/{name}"),
-            damage,
-        })?;
+        let leftover =
+            Leftover::look(&*storage, &name, sequence, &config.keys).map_err(|damage| OpenError::Unknown {
+                file: format!("{place}/{name}"),
+                damage,
+                keys: config.keys.ids(),
+            })?;
         found.insert(sequence, leftover);
     }
     let newest = found.values().rev().find_map(|leftover| leftover.header.as_ref().ok());
-    let seed = newest.map_or_else(|| fastrand::u64(..), |header| header.seed);
+    let seed = newest.map_or_else(|| fastrand::u64(..), |(header, _)| header.seed);
     let last = found.keys().next_back().copied().unwrap_or(0);
     let next_sequence = last.checked_add(1).ok_or_else(|| {
         let none = std::io::Error::other("no higher number is left for a new segment: remove the file");
         OpenError::Io(format::file_name(last), none)
     })?;
-    let leftovers = Leftovers { next_sequence, found };
+    let are_incomplete = !has_marker && !found.is_empty() && config.recovery != Recovery::Salvage;
+    let is_new = !has_marker && found.is_empty();
+    let leftovers = Leftovers {
+        next_sequence,
+        found,
+        are_incomplete,
+    };
+    has_marker |= is_new;
     let store = Store {
         seed,
         probe: (config.hash)(seed, format::PROBE) ^ config.identity,
@@ -82,9 +103,12 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         segments: Segments::new(),
         sketch: Sketch::new(config.admission, (config.size_bytes / TYPICAL_RECORD_BYTES) as usize),
         marks: Marks::new(),
+        keys: RwLock::new(Arc::new(config.keys.clone())),
         queue: Queue::new(config.queue_bytes),
+        debts: Debts::new(has_marker),
         counters: Counters::default(),
         forgotten: SegQueue::new(),
+        unsynced: SegQueue::new(),
         is_recovering: AtomicBool::new(true),
         is_off: AtomicBool::new(false),
         is_closing: AtomicBool::new(false),
@@ -97,12 +121,16 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         storage,
         _lock: lock,
     };
+    if is_new && let Err(error) = store.make_marker() {
+        store.alarm(format!("{MARKER} could not be made: {error}"));
+        store.distrust();
+    }
     Ok((store, leftovers))
 }
 
 impl Leftover {
-    /// `Err`: a version that is not known.
-    fn look(storage: &dyn Storage, name: &str, sequence: u64) -> Result<Leftover, Damage> {
+    /// `Err`: a version or a key that is not known.
+    fn look(storage: &dyn Storage, name: &str, sequence: u64, keys: &KeyRing) -> Result<Leftover, Damage> {
         let mut head = [0; HEADER_BYTES];
         let opened = storage.open(name).and_then(|file| {
             let (bytes, read) = (file.bytes()?, read_up_to(&*file, &mut head, 0)?);
@@ -119,9 +147,9 @@ impl Leftover {
                 });
             }
         };
-        let header = match Header::decode(&head[..read]) {
-            Err(Damage::Version(version)) => return Err(Damage::Version(version)),
-            Ok(header) if header.sequence != sequence => Err("its sequence is not that of its name".to_owned()),
+        let header = match Header::decode(&head[..read], keys) {
+            Err(unknown @ (Damage::Version(_) | Damage::Key(_))) => return Err(unknown),
+            Ok((header, _)) if header.sequence != sequence => Err("its sequence is not that of its name".to_owned()),
             Ok(header) => Ok(header),
             Err(damage) => Err(damage.to_string()),
         };
@@ -134,16 +162,45 @@ impl Leftover {
     }
 }
 
-/// Reads all that was found into the index and lets it be seen.
-pub(super) fn run(store: &Store, leftovers: Leftovers, now_us: u64) {
+/// Reads all that was found into the index and lets it be seen. `between` is called often, for what cannot wait that long.
+pub(super) fn run(store: &Store, leftovers: Leftovers, now_us: u64, mut between: impl FnMut()) {
     let last = leftovers.found.keys().next_back().copied();
     let now_ms = store.unix_ms(now_us);
+    if leftovers.are_incomplete {
+        note(
+            store,
+            MARKER,
+            0,
+            "it is missing, so what was voided last may be in no segment: none is used".to_owned(),
+        );
+        // Before the marker is made again.
+        store.queue.push_all();
+        store.debts.add_all();
+    }
     for (sequence, leftover) in leftovers.found {
-        let Recovering::Goes = recover(store, sequence, leftover, Some(sequence) == last, now_ms) else {
+        between();
+        if leftovers.are_incomplete {
+            give_up_quietly(store, sequence, leftover);
+            continue;
+        }
+        let Recovering::Goes = recover(store, sequence, leftover, Some(sequence) == last, now_ms, &mut between) else {
             store.is_off.store(true, SeqCst);
             store.forget_all();
             break;
         };
+    }
+    // Most of them while nobody has to wait for the lock.
+    loop {
+        let early = match &mut *store.voided.lock() {
+            Some(voided) if voided.names.len() > FEW_VOIDED => std::mem::take(&mut voided.names),
+            _ => break,
+        };
+        for (i, hash) in early.into_iter().enumerate() {
+            store.drop_name(hash);
+            if i % ROWS_AT_ONCE == 0 {
+                between();
+            }
+        }
     }
     let mut voided = store.voided.lock();
     if let Some(voided) = voided.take() {
@@ -164,52 +221,58 @@ enum Recovering {
     Stops,
 }
 
-fn recover(store: &Store, sequence: u64, leftover: Leftover, is_last: bool, now_ms: u64) -> Recovering {
+fn recover(
+    store: &Store,
+    sequence: u64,
+    leftover: Leftover,
+    is_last: bool,
+    now_ms: u64,
+    between: &mut impl FnMut(),
+) -> Recovering {
     let recovery = store.config.recovery;
     let name = format::file_name(sequence);
-    let header = leftover.header.and_then(|header| {
+    let header = leftover.header.and_then(|(header, envelope)| {
         if header.seed == store.seed && header.probe == store.probe {
-            Ok(header)
+            Ok((header, envelope))
         } else {
             Err("it is of another upstream, or of a version that keeps things in another way".to_owned())
         }
     });
-    let (header, file) = match (header, leftover.file) {
-        (Ok(header), Some(file)) => (header, file),
+    let (header, envelope, file) = match (header, leftover.file) {
+        (Ok((header, envelope)), Some(file)) => (header, envelope, file),
         (header, file) => {
             let reason = header.err().unwrap_or_default();
             note(store, &name, 0, format!("{reason}: the segment is not used"));
             if recovery == Recovery::Strict {
                 return Recovering::Stops;
             }
-            let nothing = Header {
-                sequence,
-                created_ms: 0,
-                nonce: 0,
-                seed: 0,
-                probe: 0,
-            };
-            give_up(store, nothing, file, leftover.bytes, is_last && leftover.is_blank);
+            let is_harmless = is_last && leftover.is_blank;
+            let (header, envelope) = (unknown_header(sequence), Envelope::plain(0));
+            give_up(store, header, envelope, file, leftover.bytes, is_harmless);
             return Recovering::Goes;
         }
     };
-    let nonce = header.nonce;
-    if let Some((trailer, rows)) = footer(&*file, nonce, leftover.bytes) {
-        if let Some(segment) = add(store, header, file, leftover.bytes) {
+    if let Some((trailer, rows)) = footer(&*file, &envelope, leftover.bytes) {
+        if let Some(segment) = add(store, header, envelope, file, leftover.bytes) {
             segment.records_end.store(trailer.rows_at, Relaxed);
             segment.is_sealed.store(true, Relaxed);
-            rows.iter().for_each(|row| apply(store, &segment, row, now_ms));
+            for (i, row) in rows.iter().enumerate() {
+                apply(store, &segment, row, now_ms);
+                if i % ROWS_AT_ONCE == 0 {
+                    between();
+                }
+            }
         }
         return Recovering::Goes;
     }
-    let scan = match scan(&*file, nonce, leftover.bytes, recovery == Recovery::Salvage) {
+    let scan = match scan(&*file, &envelope, leftover.bytes, recovery == Recovery::Salvage) {
         Ok(scan) => scan,
         Err(error) => {
             note(store, &name, 0, format!("{error}: the segment is not used"));
             if recovery == Recovery::Strict {
                 return Recovering::Stops;
             }
-            give_up(store, header, Some(file), leftover.bytes, false);
+            give_up(store, header, envelope, Some(file), leftover.bytes, false);
             return Recovering::Goes;
         }
     };
@@ -242,10 +305,10 @@ fn recover(store: &Store, sequence: u64, leftover: Leftover, is_last: bool, now_
                 return Recovering::Stops;
             }
         }
-        give_up(store, header, Some(file), leftover.bytes, false);
+        give_up(store, header, envelope, Some(file), leftover.bytes, false);
         return Recovering::Goes;
     }
-    let Some(segment) = add(store, header, file, leftover.bytes) else {
+    let Some(segment) = add(store, header, envelope, file, leftover.bytes) else {
         return Recovering::Goes;
     };
     segment.records_end.store(scan.end, Relaxed);
@@ -261,14 +324,14 @@ fn seal(store: &Store, segment: &Segment, scan: &Scan) {
     if scan.rows.is_empty() {
         return;
     }
-    let footer = format::encode_footer(&scan.rows, scan.end, segment.header.nonce);
-    let sealed = segment
-        .file
-        .truncate(scan.end)
-        .and_then(|()| segment.file.write_all_at(&footer, scan.end))
-        .and_then(|()| segment.file.sync());
+    let sealed = format::encode_footer(&scan.rows, scan.end, &segment.envelope).and_then(|footer| {
+        segment.file.truncate(scan.end)?;
+        segment.file.write_all_at(&footer, scan.end)?;
+        segment.file.sync()?;
+        Ok(footer)
+    });
     match sealed {
-        Ok(()) => {
+        Ok(footer) => {
             segment.bytes.store(scan.end + footer.len() as u64, Relaxed);
             segment.is_sealed.store(true, Relaxed);
         }
@@ -281,9 +344,16 @@ fn seal(store: &Store, segment: &Segment, scan: &Scan) {
 
 /// A segment that nothing is taken from. Unless it may never have held a tombstone, what is older goes, too: the file stays
 /// until all older ones are removed.
-fn give_up(store: &Store, header: Header, file: Option<Box<dyn SegmentFile>>, bytes: u64, is_harmless: bool) {
+fn give_up(
+    store: &Store,
+    header: Header,
+    envelope: Envelope,
+    file: Option<Box<dyn SegmentFile>>,
+    bytes: u64,
+    is_harmless: bool,
+) {
     let file = file.unwrap_or_else(|| Box::new(Unreadable));
-    if let Some(segment) = add(store, header, file, bytes)
+    if let Some(segment) = add(store, header, envelope, file, bytes)
         && !is_harmless
     {
         segment.tombstones.store(1, Relaxed);
@@ -293,10 +363,37 @@ fn give_up(store: &Store, header: Header, file: Option<Box<dyn SegmentFile>>, by
     }
 }
 
-fn add(store: &Store, header: Header, file: Box<dyn SegmentFile>, bytes: u64) -> Option<Arc<Segment>> {
-    store
-        .segments
-        .add(header.sequence, |slot| Segment::new(header, slot, file, bytes))
+/// Nothing is taken from it, and what it undoes is not used either: it goes as soon as the older ones are gone.
+fn give_up_quietly(store: &Store, sequence: u64, leftover: Leftover) {
+    let (header, envelope) = leftover
+        .header
+        .unwrap_or_else(|_| (unknown_header(sequence), Envelope::plain(0)));
+    let file = leftover.file.unwrap_or_else(|| Box::new(Unreadable));
+    add(store, header, envelope, file, leftover.bytes);
+}
+
+fn unknown_header(sequence: u64) -> Header {
+    Header {
+        sequence,
+        created_ms: 0,
+        nonce: 0,
+        salt: Salt::default(),
+        key: None,
+        seed: 0,
+        probe: 0,
+    }
+}
+
+fn add(
+    store: &Store,
+    header: Header,
+    envelope: Envelope,
+    file: Box<dyn SegmentFile>,
+    bytes: u64,
+) -> Option<Arc<Segment>> {
+    store.segments.add(header.sequence, |slot| {
+        Segment::new(header, envelope, slot, file, bytes)
+    })
 }
 
 fn apply(store: &Store, segment: &Segment, row: &format::Row, now_ms: u64) {
@@ -321,13 +418,13 @@ fn apply(store: &Store, segment: &Segment, row: &format::Row, now_ms: u64) {
 }
 
 /// Trailer and rows of a sealed segment. `None`: it has no footer, or not a sound one.
-pub(super) fn footer(file: &dyn SegmentFile, nonce: u64, bytes: u64) -> Option<(Trailer, Vec<format::Row>)> {
+pub(super) fn footer(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64) -> Option<(Trailer, Vec<format::Row>)> {
     let mut end = [0; TRAILER_BYTES];
     let read = read_up_to(file, &mut end, bytes.checked_sub(TRAILER_BYTES as u64)?).ok()?;
-    let trailer = Trailer::decode(&end[..read], nonce, bytes).ok()?;
+    let trailer = Trailer::decode(&end[..read], envelope, bytes).ok()?;
     let mut rows = vec![0; trailer.rows as usize * format::ROW_BYTES];
     let read = read_up_to(file, &mut rows, trailer.rows_at).ok()?;
-    let rows = trailer.rows(&rows[..read], nonce).ok()?.collect();
+    let rows = trailer.rows(&mut rows[..read], envelope).ok()?.collect();
     Some((trailer, rows))
 }
 
@@ -341,7 +438,7 @@ pub(super) struct Scan {
 }
 
 /// Walks over the records from the first on, to the first damage, or with `is_salvage` to the end of the file.
-pub(super) fn scan(file: &dyn SegmentFile, nonce: u64, bytes: u64, is_salvage: bool) -> std::io::Result<Scan> {
+pub(super) fn scan(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64, is_salvage: bool) -> std::io::Result<Scan> {
     // A segment is small enough to be read at once; a file that is far too large is none.
     let most = bytes.min(2 * format::MAX_SEGMENT_BYTES) as usize;
     let mut all = vec![0; most];
@@ -354,10 +451,10 @@ pub(super) fn scan(file: &dyn SegmentFile, nonce: u64, bytes: u64, is_salvage: b
     };
     let mut at = HEADER_BYTES;
     while at < all.len() {
-        match Record::decode(&all[at..], nonce) {
+        match Record::decode(&mut all[at..], envelope, at as u64) {
             Ok(record) => {
-                scan.rows.push(record.row(at as u32));
-                at += format::padded(record.length());
+                scan.rows.push(record.row(envelope, at as u32));
+                at += format::padded(envelope.length(&record));
                 scan.end = at as u64;
             }
             Err(damage) => {
@@ -368,6 +465,9 @@ pub(super) fn scan(file: &dyn SegmentFile, nonce: u64, bytes: u64, is_salvage: b
                 at += ALIGN;
             }
         }
+    }
+    if envelope.key_id().is_some() {
+        all.zeroize();
     }
     Ok(scan)
 }

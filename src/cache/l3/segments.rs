@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::RwLock;
 
+use super::envelope::Envelope;
 use super::format::{self, Header};
 use super::storage::SegmentFile;
 
 /// A segment file. Written by the writer's thread alone, read by all readers.
 pub(super) struct Segment {
     pub header: Header,
+    /// What guards its bytes.
+    pub envelope: Envelope,
     pub slot: u16,
     pub file: Box<dyn SegmentFile>,
     /// Of the file.
@@ -30,9 +33,10 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub fn new(header: Header, slot: u16, file: Box<dyn SegmentFile>, bytes: u64) -> Segment {
+    pub fn new(header: Header, envelope: Envelope, slot: u16, file: Box<dyn SegmentFile>, bytes: u64) -> Segment {
         Segment {
             header,
+            envelope,
             slot,
             file,
             bytes: AtomicU64::new(bytes),

@@ -4,10 +4,14 @@ mod crash;
 mod damage;
 mod faults;
 mod life;
+mod owed;
+mod secrets;
 mod threads;
 
 use std::collections::BTreeMap;
 
+use super::codec::Method;
+use super::keys::NewSegments;
 use super::recovery::Leftovers;
 use super::storage::simulated::Simulated;
 use super::writer::Writer;
@@ -36,7 +40,23 @@ fn config() -> Config {
         readers: 1,
         hash,
         identity: 0,
+        compression: None,
+        keys: KeyRing::default(),
         unix_offset_ms: UNIX_OFFSET_MS,
+    }
+}
+
+fn ring(keys: &[u8]) -> KeyRing {
+    let keys: Vec<[u8; keys::KEY_BYTES]> = keys.iter().map(|&key| [key; keys::KEY_BYTES]).collect();
+    KeyRing::new(&keys, NewSegments::Encrypted)
+}
+
+/// Encrypted and compressed.
+fn packed(method: Method) -> Config {
+    Config {
+        compression: Some(Compression { method, from_bytes: 64 }),
+        keys: ring(&[1]),
+        ..config()
     }
 }
 
@@ -50,12 +70,12 @@ fn try_open(config: Config, medium: &Simulated) -> Result<(Arc<Store>, Leftovers
 fn open(config: Config, medium: &Simulated, now_us: u64) -> (Arc<Store>, u64) {
     let (store, leftovers) = try_open(config, medium).unwrap();
     let next = leftovers.next_sequence;
-    recovery::run(&store, leftovers, now_us);
+    recovery::run(&store, leftovers, now_us, || {});
     (store, next)
 }
 
 fn writer(store: &Arc<Store>, next_sequence: u64) -> Writer {
-    Writer::new(store, next_sequence)
+    Writer::new(store, next_sequence, Syncer::here())
 }
 
 /// Turns until nothing is left to do.

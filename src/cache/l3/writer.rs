@@ -3,6 +3,10 @@
 //!
 //! A record counts only once it is published: its row enters the index after its bytes were written, under the lock of its
 //! part, if its mark has not changed. What was written and is not published gets a tombstone.
+//!
+//! Tombstones go first, in a write of their own, and the thread is woken for those that a client waits for ([`owed`]).
+//!
+//! [`owed`]: super::owed
 
 use std::io;
 use std::sync::Arc;
@@ -11,16 +15,19 @@ use std::time::Duration;
 
 use crossbeam::sync::Parker;
 
-use super::format::{self, HEADER_BYTES, Header, Record};
+use super::codec::{Codec, Compressor};
+use super::format::{self, HEADER_BYTES, Record};
 use super::index::{Place, Row};
+use super::owed::Wrote;
 use super::recovery::{self, Leftovers};
 use super::segments::Segment;
+use super::syncing::{Syncer, Work};
 use super::{Mark, Origin, Spill, Store, Sync};
 use crate::clock;
 
 /// Bytes written at once, at most a record more.
 const BATCH_BYTES: usize = 1 << 20;
-/// How long a few spills wait for others. A tombstone is on its way to the disk after that.
+/// How long a few spills wait for others, and a tombstone that no client waits for.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often segments are looked at that nothing may be alive in.
 const FREE_EVERY_US: u64 = 20_000;
@@ -29,9 +36,11 @@ const FIRST_RETRY_US: u64 = 500_000;
 pub(super) const LAST_RETRY_US: u64 = 30_000_000;
 
 /// The thread's life.
-pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, parker: &Parker) {
-    let mut writer = Writer::new(store, leftovers.next_sequence);
-    recovery::run(store, leftovers, clock::now_us());
+pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, syncer: Syncer, parker: &Parker) {
+    let mut writer = Writer::new(store, leftovers.next_sequence, syncer);
+    recovery::run(store, leftovers, clock::now_us(), || {
+        writer.write_owed(clock::now_us());
+    });
     loop {
         let is_closing = store.is_closing.load(SeqCst);
         let is_busy = writer.turn(clock::now_us());
@@ -47,14 +56,19 @@ pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, parker: &Parker) {
 
 pub(super) struct Writer {
     pub store: Arc<Store>,
+    syncer: Syncer,
     pub active: Option<Active>,
-    next_sequence: u64,
+    pub next_sequence: u64,
     /// Segments that an error ended, to be sealed when the medium works again: at a restart what is older than a segment
     /// without a footer is not believed.
     unsealed: Vec<Active>,
+    /// When that is tried again.
+    seal_at_us: u64,
     /// Names whose records must not come back, besides those that are queued.
     pub tombstones: Vec<u64>,
-    is_all_due: bool,
+    pub is_all_due: bool,
+    /// The store is off, and what was open is closed.
+    has_stopped: bool,
     /// Something was written since the last sync.
     is_unsynced: bool,
     synced_us: u64,
@@ -65,7 +79,9 @@ pub(super) struct Writer {
     /// Bytes that may be written now, and when that was computed.
     allowance: f64,
     allowed_us: u64,
-    random: fastrand::Rng,
+    pub random: fastrand::Rng,
+    /// Not here while it is used.
+    compressor: Option<Compressor>,
 }
 
 /// The segment that is being written.
@@ -86,7 +102,7 @@ struct Unpublished {
     what: What,
 }
 
-enum What {
+pub(super) enum What {
     New {
         origin: Origin,
         mark: Mark,
@@ -100,14 +116,17 @@ enum What {
 }
 
 impl Writer {
-    pub fn new(store: &Arc<Store>, next_sequence: u64) -> Writer {
+    pub fn new(store: &Arc<Store>, next_sequence: u64, syncer: Syncer) -> Writer {
         Writer {
             store: Arc::clone(store),
+            syncer,
             active: None,
             next_sequence,
             unsealed: Vec::new(),
+            seal_at_us: 0,
             tombstones: Vec::new(),
             is_all_due: false,
+            has_stopped: false,
             is_unsynced: false,
             synced_us: 0,
             freed_us: 0,
@@ -116,18 +135,35 @@ impl Writer {
             allowance: 0.0,
             allowed_us: 0,
             random: fastrand::Rng::new(),
+            compressor: Some(Compressor::new(store.config.compression)),
         }
     }
 
     /// Does what is due. False: there was nothing to write.
     pub fn turn(&mut self, now_us: u64) -> bool {
         if self.store.is_off.load(Relaxed) {
+            if !std::mem::replace(&mut self.has_stopped, true) {
+                self.close();
+                // What is voided from now on is written nowhere.
+                self.store.distrust();
+            }
             while self.store.queue.pop().is_some() || self.store.queue.pop_tombstone().is_some() {}
             return false;
         }
         self.bury_forgotten();
+        self.change_keys(now_us);
         self.refill_allowance(now_us);
-        let is_busy = self.write_batch(now_us);
+        let is_busy = match self.write_owed(now_us) {
+            Wrote::Nothing => self.write_spills(now_us),
+            Wrote::All => {
+                self.write_spills(now_us);
+                true
+            }
+            Wrote::Refused => {
+                self.drop_spills();
+                false
+            }
+        };
         self.sync_if_due(now_us);
         if now_us >= self.freed_us.saturating_add(FREE_EVERY_US) {
             self.freed_us = now_us;
@@ -152,51 +188,53 @@ impl Writer {
             self.flush(0);
             self.seal(0);
         }
+        if self.has_owed() {
+            self.store.distrust();
+        }
+        self.syncer.close();
     }
 
-    fn write_batch(&mut self, now_us: u64) -> bool {
-        let store = Arc::clone(&self.store);
-        if store.queue.is_idle() && self.tombstones.is_empty() && !self.is_all_due {
-            return false;
-        }
-        // Nothing else may be written before it that it must not undo.
-        self.is_all_due |= store.queue.pop_all();
-        if self.is_all_due {
-            if !self.append(&Record::tombstone_of_all(), What::TombstoneOfAll, now_us) {
-                self.drop_spills();
-                return false;
-            }
-            self.is_all_due = false;
-        }
-        let mut took = 0;
-        while let Some(hash) = self.tombstones.pop().or_else(|| store.queue.pop_tombstone()) {
-            if !self.append(&Record::tombstone(hash), What::Tombstone, now_us) {
-                self.bury(hash);
-                self.drop_spills();
-                return false;
-            }
-            took += 1;
-            if took >= BATCH_BYTES / format::RECORD_HEAD_BYTES {
-                break;
-            }
-        }
-        let mut bytes = 0;
+    /// False: there were none.
+    fn write_spills(&mut self, now_us: u64) -> bool {
+        let (mut bytes, mut is_any) = (0, false);
         while bytes < BATCH_BYTES
-            && let Some(spill) = store.queue.pop()
+            && let Some(spill) = self.store.queue.pop()
         {
             bytes += self.spill(&spill, now_us);
+            is_any = true;
         }
         self.flush(now_us);
-        true
+        if is_any
+            && self.store.keys.read().writing().is_some()
+            && let Some(compressor) = &mut self.compressor
+        {
+            compressor.wipe();
+        }
+        is_any
     }
 
+    /// Returns how many bytes it takes; 0: it is not written.
     fn spill(&mut self, spill: &Spill, now_us: u64) -> usize {
         let store = Arc::clone(&self.store);
-        let counters = &store.counters;
-        if store.marks.of(spill.hash as u32) != spill.mark {
-            counters.overtaken.fetch_add(1, Relaxed);
-            return 0;
+        let tag = spill.hash as u32;
+        // From here on whoever voids the name sees to a tombstone behind the record.
+        let is_true = store.marks.take(tag) == spill.mark;
+        let bytes = match is_true {
+            true => self.append_spill(spill, now_us),
+            false => {
+                store.counters.overtaken.fetch_add(1, Relaxed);
+                0
+            }
+        };
+        if bytes == 0 {
+            store.marks.let_go(tag);
         }
+        bytes
+    }
+
+    fn append_spill(&mut self, spill: &Spill, now_us: u64) -> usize {
+        let store = Arc::clone(&self.store);
+        let counters = &store.counters;
         let record = Record {
             kind: format::Kind::Entry,
             is_absent: spill.is_absent,
@@ -209,12 +247,26 @@ impl Writer {
             db: spill.db,
             name: spill.name(),
             variant: spill.variant(),
+            codec: Codec::Plain,
             value: spill.value(),
         };
         if record.expires_ms <= store.unix_ms(now_us) {
             counters.expirations.fetch_add(1, Relaxed);
             return 0;
         }
+        let mut compressor = self.compressor.take();
+        let record = match &mut compressor {
+            Some(compressor) => compressor.pack(record, counters),
+            None => record,
+        };
+        let bytes = self.write_entry(spill, &record, now_us);
+        self.compressor = compressor;
+        bytes
+    }
+
+    fn write_entry(&mut self, spill: &Spill, record: &Record<'_>, now_us: u64) -> usize {
+        let store = Arc::clone(&self.store);
+        let counters = &store.counters;
         let bytes = format::padded(record.length());
         if store.config.write_bytes_a_second.is_some() && self.allowance < bytes as f64 {
             counters.dropped_rate.fetch_add(1, Relaxed);
@@ -224,7 +276,7 @@ impl Writer {
             origin: spill.origin,
             mark: spill.mark,
         };
-        if !self.append(&record, what, now_us) {
+        if !self.append(record, what, now_us) {
             counters.dropped_trouble.fetch_add(1, Relaxed);
             return 0;
         }
@@ -235,7 +287,7 @@ impl Writer {
     }
 
     /// Puts a record into the buffer of the active segment, or of the next one if it is full. False: nothing can be written now.
-    fn append(&mut self, record: &Record<'_>, what: What, now_us: u64) -> bool {
+    pub fn append(&mut self, record: &Record<'_>, what: What, now_us: u64) -> bool {
         if let Some(active) = &self.active
             && !active.has_room(record, self.store.config.segment_bytes)
         {
@@ -256,11 +308,11 @@ impl Writer {
         active.has_room(record, self.store.config.segment_bytes) && active.append(record, What::Moved { from })
     }
 
-    /// Writes the buffer and publishes what is in it.
-    pub fn flush(&mut self, now_us: u64) {
-        let Some(active) = &mut self.active else { return };
+    /// Writes the buffer and publishes what is in it. False: the medium refused.
+    pub fn flush(&mut self, now_us: u64) -> bool {
+        let Some(active) = &mut self.active else { return true };
         if active.buffer.is_empty() {
-            return;
+            return true;
         }
         let segment = Arc::clone(&active.segment);
         let written = segment.file.write_all_at(&active.buffer, active.end);
@@ -270,14 +322,9 @@ impl Writer {
             let _ = segment.file.truncate(active.end);
             active.rows.truncate(active.rows.len() - batch.len());
             active.buffer.clear();
-            for record in &batch {
-                match record.what {
-                    What::TombstoneOfAll => self.is_all_due = true,
-                    _ => self.bury(record.hash),
-                }
-            }
+            batch.iter().for_each(|record| self.undo(record));
             self.failed("written", &segment.name(), &error, now_us);
-            return;
+            return false;
         }
         active.end += active.buffer.len() as u64;
         self.store
@@ -293,8 +340,28 @@ impl Writer {
         for record in batch {
             self.publish(&record);
         }
-        while let Some(ended) = self.unsealed.pop() {
-            self.seal_ended(&ended);
+        while now_us >= self.seal_at_us
+            && let Some(ended) = self.unsealed.pop()
+        {
+            if !self.seal_ended(&ended) {
+                self.unsealed.push(ended);
+                self.seal_at_us = now_us.saturating_add(LAST_RETRY_US);
+            }
+        }
+        true
+    }
+
+    /// A record of the buffer was not written, or not for sure.
+    fn undo(&mut self, record: &Unpublished) {
+        match record.what {
+            What::TombstoneOfAll => {
+                self.is_all_due = true;
+                self.store.debts.add_all();
+            }
+            _ => self.bury(record.hash),
+        }
+        if let What::New { .. } = record.what {
+            self.store.marks.let_go(record.hash as u32);
         }
     }
 
@@ -307,10 +374,12 @@ impl Writer {
             }
             What::New { origin, mark } => {
                 let mut part = store.index.part(record.hash);
-                if store.marks.of(record.hash as u32) != mark {
+                let tag = record.hash as u32;
+                if store.marks.of(tag) != mark {
                     drop(part);
                     counters.overtaken.fetch_add(1, Relaxed);
                     self.bury(record.hash);
+                    store.marks.let_go(tag);
                     return;
                 }
                 let row = Row::new(record.hash, record.identity, record.place, origin);
@@ -318,6 +387,7 @@ impl Writer {
                 if let Some(old) = part.insert(record.hash, row) {
                     store.segments.died(old.slot);
                 }
+                store.marks.let_go(tag);
             }
             What::Moved { from } => {
                 let is_moved = store.index.part(record.hash).relocate(record.hash, from, record.place);
@@ -338,25 +408,21 @@ impl Writer {
             return false;
         }
         let store = Arc::clone(&self.store);
-        let header = Header {
-            sequence: self.next_sequence,
-            created_ms: store.unix_ms(now_us),
-            nonce: self.random.u64(..),
-            seed: store.seed,
-            probe: store.probe,
-        };
-        let name = format::file_name(header.sequence);
-        let made = store.storage.create(&name).and_then(|file| {
-            file.write_all_at(&header.encode(), 0)?;
+        // Until the segment is known: no key is given up that it is encrypted with.
+        let keys = store.keys.read();
+        let name = format::file_name(self.next_sequence);
+        let made = self.header(keys.writing(), now_us).and_then(|(header, envelope)| {
+            let file = store.storage.create(&name)?;
+            file.write_all_at(&header.encode(&envelope), 0)?;
             if store.config.sync != Sync::Never {
-                store.storage.sync_names()?;
+                self.syncer.sync(&store, Work::Names)?;
             }
-            Ok(file)
+            Ok((header, envelope, file))
         });
         // Whether or not there is a file of that name now: it is not tried again.
         self.next_sequence += 1;
-        let file = match made {
-            Ok(file) => file,
+        let (header, envelope, file) = match made {
+            Ok(made) => made,
             Err(error) => {
                 let _ = store.storage.remove(&name);
                 self.failed("made", &name, &error, now_us);
@@ -364,10 +430,11 @@ impl Writer {
             }
         };
         let added = store.segments.add(header.sequence, |slot| {
-            let segment = Segment::new(header, slot, file, HEADER_BYTES as u64);
+            let segment = Segment::new(header, envelope, slot, file, HEADER_BYTES as u64);
             segment.is_active.store(true, Relaxed);
             segment
         });
+        drop(keys);
         let Some(segment) = added else {
             let _ = store.storage.remove(&name);
             self.failed("made", &name, &io::Error::other("there are too many segments"), now_us);
@@ -381,13 +448,16 @@ impl Writer {
             buffer: Vec::new(),
             batch: Vec::new(),
         });
-        self.make_room(now_us);
+        // While the store recovers nobody knows yet what is alive.
+        if !store.is_recovering.load(SeqCst) {
+            self.make_room(now_us);
+        }
         // Moving records into it may have failed.
         self.active.is_some()
     }
 
     /// Gives the active segment its footer; from then on it is as durable as the policy says.
-    fn seal(&mut self, now_us: u64) {
+    pub fn seal(&mut self, now_us: u64) {
         let Some(active) = self.active.take() else { return };
         active.segment.is_active.store(false, Relaxed);
         self.is_unsynced = false;
@@ -401,33 +471,35 @@ impl Writer {
 
     fn write_footer(&self, active: &Active) -> io::Result<()> {
         let segment = &active.segment;
-        let footer = format::encode_footer(&active.rows, active.end, segment.header.nonce);
+        let footer = format::encode_footer(&active.rows, active.end, &segment.envelope)?;
         segment.file.write_all_at(&footer, active.end)?;
         segment.bytes.store(active.end + footer.len() as u64, Relaxed);
         match self.store.config.sync {
             Sync::Never => {}
-            Sync::Interval(_) | Sync::EachSegment => segment.file.sync()?,
+            Sync::Interval(_) | Sync::EachSegment => {
+                self.syncer.sync(&self.store, Work::Segment(Arc::clone(segment)))?;
+            }
         }
         segment.is_sealed.store(true, Relaxed);
         self.store.counters.medium_bytes.fetch_add(footer.len() as u64, Relaxed);
         Ok(())
     }
 
-    /// The medium works again: a segment that it did not let be sealed gets its footer, or never will.
-    fn seal_ended(&self, ended: &Active) {
+    /// The medium works again: a segment that it did not let be sealed gets its footer. False: not yet.
+    fn seal_ended(&self, ended: &Active) -> bool {
         let is_there = self.store.segments.get(ended.segment.slot);
         if !is_there.is_some_and(|there| Arc::ptr_eq(&there, &ended.segment)) {
-            return;
+            return true;
         }
-        let sealed = ended
-            .segment
-            .file
-            .truncate(ended.end)
-            .and_then(|()| self.write_footer(ended));
-        if let Err(error) = sealed {
+        let file = &ended.segment.file;
+        let sealed = file.truncate(ended.end).and_then(|()| self.write_footer(ended));
+        if let Err(error) = &sealed {
+            let _ = file.truncate(ended.end);
             self.store.counters.write_errors.fetch_add(1, Relaxed);
-            tracing::warn!(file = ended.segment.name(), %error, "L3: a segment stays without a footer");
+            self.store
+                .alarm(format!("{} could not be sealed: {error}", ended.segment.name()));
         }
+        sealed.is_ok()
     }
 
     fn set_aside(&mut self, mut ended: Active) {
@@ -439,6 +511,9 @@ impl Writer {
     }
 
     fn sync_if_due(&mut self, now_us: u64) {
+        while let Some((name, error)) = self.store.unsynced.pop() {
+            self.failed("synced", &name, &error, now_us);
+        }
         let Sync::Interval(interval_us) = self.store.config.sync else {
             return;
         };
@@ -449,7 +524,7 @@ impl Writer {
         let segment = Arc::clone(&active.segment);
         self.synced_us = now_us;
         self.is_unsynced = false;
-        if let Err(error) = segment.file.sync() {
+        if let Err(error) = self.syncer.sync(&self.store, Work::Segment(Arc::clone(&segment))) {
             self.failed("synced", &segment.name(), &error, now_us);
         }
     }
@@ -461,12 +536,7 @@ impl Writer {
         if let Some(active) = self.active.take() {
             active.segment.is_active.store(false, Relaxed);
             self.store.counters.retired_segments.fetch_add(1, Relaxed);
-            for record in &active.batch {
-                match record.what {
-                    What::TombstoneOfAll => self.is_all_due = true,
-                    _ => self.bury(record.hash),
-                }
-            }
+            active.batch.iter().for_each(|record| self.undo(record));
             self.set_aside(active);
         }
         self.retry_at_us = now_us.saturating_add(self.retry_us);
@@ -474,7 +544,8 @@ impl Writer {
     }
 
     /// A tombstone is due for a name. If too many are, one for everything is.
-    fn bury(&mut self, hash: u64) {
+    pub fn bury(&mut self, hash: u64) {
+        self.store.debts.add(hash);
         if self.tombstones.len() < MOST_TOMBSTONES {
             self.tombstones.push(hash);
         } else {
@@ -514,22 +585,23 @@ const MOST_UNSEALED: usize = 16;
 
 impl Active {
     fn has_room(&self, record: &Record<'_>, segment_bytes: u64) -> bool {
-        let records = self.buffer.len() + format::padded(record.length());
+        let records = self.buffer.len() + format::padded(self.segment.envelope.length(record));
         self.end + (records + format::footer_bytes(self.rows.len() + 1)) as u64 <= segment_bytes
     }
 
     fn append(&mut self, record: &Record<'_>, what: What) -> bool {
         let offset = self.end + self.buffer.len() as u64;
-        if record.encode(self.segment.header.nonce, &mut self.buffer).is_none() {
+        let envelope = &self.segment.envelope;
+        if record.encode(envelope, offset, &mut self.buffer).is_none() {
             return false;
         }
-        let row = record.row(offset as u32);
+        let row = record.row(envelope, offset as u32);
         self.segment.note(&row);
         self.rows.push(row);
         self.batch.push(Unpublished {
             hash: record.hash,
             identity: row.identity,
-            place: Place::new(self.segment.slot, offset, record.length()),
+            place: Place::new(self.segment.slot, offset, row.length as usize),
             what,
         });
         true

@@ -21,6 +21,36 @@ fn an_older_answer_does_not_take_back_a_newer_one() {
 }
 
 #[test]
+fn by_turn_an_answer_vouches_for_the_one_before_it() {
+    let links = Links::new(T).by_turn();
+    let a = links.add().unwrap();
+    links.answered_at(a, 10, 20);
+    assert_eq!(links.answered_us(a), 0, "a push of its turn may still be on its way");
+    links.answered_at(a, 15, 30);
+    links.answered_at(a, 20, 30);
+    assert_eq!(
+        links.answered_us(a),
+        0,
+        "sent before the first answer had come: perhaps of the same turn"
+    );
+    links.answered_at(a, 21, 40);
+    assert_eq!(links.answered_us(a), 10);
+    links.answered_at(a, 50, 60);
+    assert_eq!((links.answered_us(a), links.fresh_until_us(a)), (21, 21 + T));
+    links.lost(a);
+    links.answered_at(a, 70, 80);
+    assert_eq!(
+        links.answered_us(a),
+        0,
+        "what was answered in another life vouches for nothing"
+    );
+    let in_order = Links::new(T);
+    let b = in_order.add().unwrap();
+    in_order.answered_at(b, 10, 20);
+    assert_eq!(in_order.answered_us(b), 10);
+}
+
+#[test]
 fn a_loss_ends_the_epoch_and_forgets_the_answers() {
     let links = Links::new(T);
     let (a, b) = (links.add().unwrap(), links.add().unwrap());

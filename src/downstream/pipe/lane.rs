@@ -1,8 +1,8 @@
 //! The place of a large transfer: few go on at once over all workers, so that neither the server nor the workers are kept
 //! from everybody else. A transfer that is slow, since its client is, gives its place up and goes on without.
 
-use std::future::Future as _;
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -50,4 +50,16 @@ impl Lane {
         }
         false
     }
+}
+
+/// Waits for what must come before the transfer. The place is not kept for longer than a transfer could that moves nothing.
+pub async fn kept_while<T>(lane: &mut Option<Lane>, waited: impl Future<Output = T>) -> T {
+    let mut waited = pin!(waited);
+    std::future::poll_fn(|cx| {
+        if lane.as_mut().is_some_and(|lane| lane.is_over(cx)) {
+            *lane = None;
+        }
+        waited.as_mut().poll(cx)
+    })
+    .await
 }

@@ -9,6 +9,7 @@ use crate::downstream::pipe::Ended;
 use crate::downstream::session::Session;
 use crate::proxy::cluster::redirect::Redirect;
 use crate::proxy::cluster::{NO_SLOT, View, seat};
+use crate::proxy::password;
 use crate::proxy::pinned::Pinned;
 use crate::proxy::request::{Reason, Road};
 use crate::resp::limits::Limits;
@@ -138,6 +139,10 @@ pub fn reason_of(session: &Session, place: &Place, error: &PoolError) -> String 
         PoolError::Exhausted(_) => format!("ERR nearcache: {error}"),
         PoolError::Dial(error) => match error.server_state() {
             Some(state) => state.to_owned(),
+            None if password::is_wanted(error) => format!(
+                "ERR nearcache: upstream {} is unavailable: {error} Give the proxy its password and send SIGHUP, or AUTH with it.",
+                place.name(session)
+            ),
             None => format!(
                 "ERR nearcache: upstream {} is unavailable: {error}",
                 place.name(session)

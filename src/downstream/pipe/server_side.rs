@@ -142,6 +142,14 @@ impl Pipe {
         let is_due = !self.pinned.may_be_silent() || self.written < self.to_server.len();
         // A client that does not read is slow, not the server.
         let is_client_slow = session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;
+        // Sent or not, nobody answers it: its worker has had it looked at when the breaker opened.
+        if is_due
+            && !self.is_lost
+            && !is_client_slow
+            && let Some(cut) = self.target.breaker().cut()
+        {
+            return self.give_up(cx, session, &cut.to_string());
+        }
         if self.is_lost || !is_gone && (!is_due || is_client_slow) || self.timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
@@ -161,7 +169,11 @@ impl Pipe {
         };
         let since_us = clock::now_us().saturating_sub(self.read_timeout.as_micros() as u64);
         self.target.failed(self.lent.generation, since_us, &why);
-        match self.server_lost(session, &why) {
+        self.give_up(cx, session, &why)
+    }
+
+    fn give_up(&mut self, cx: &mut Context<'_>, session: &mut Session, why: &str) -> Poll<Ended> {
+        match self.server_lost(session, why) {
             Some(ended) => Poll::Ready(ended),
             None => {
                 cx.waker().wake_by_ref();

@@ -13,10 +13,10 @@ use crate::command::{Access, Spec};
 use crate::proxy::client::Client;
 use crate::proxy::local::integer;
 use crate::proxy::outbox::{Source, Touched};
-use crate::proxy::pubsub;
 use crate::proxy::request::{Request, Step};
 use crate::proxy::waiter::Answer;
 use crate::proxy::worker::Worker;
+use crate::proxy::{owed, pubsub};
 use crate::resp::convert::Rule;
 use crate::resp::reply;
 use crate::resp::request::Args;
@@ -109,7 +109,10 @@ pub fn start(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Re
         let frame = asked.run(&worker, primaries, plan).await;
         match asked.access {
             // Whatever it did, nothing older may be shown behind it.
-            Access::Write => worker.void_everything(),
+            Access::Write => {
+                worker.void_everything();
+                owed::hold(&worker, &client, &Touched::All);
+            }
             Access::Read => client.state.borrow_mut().floor_us = worker.now_us(),
             Access::None => {}
         }

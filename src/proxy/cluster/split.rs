@@ -250,6 +250,7 @@ fn values(
         && queries.len() <= MOST_KEYS
         && let Some(values) = known(worker, &queries, asker)
     {
+        worker.note_queries(&queries);
         let values = values.count(worker);
         part.gather.put(worker, part.index, values, request.now_us);
         return;

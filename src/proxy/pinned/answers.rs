@@ -6,10 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::kind::{Kind, Waiting};
 use super::{Frame, Pinned, Relay, ids};
 use crate::cache::LinkId;
+use crate::command::own;
 use crate::proxy::client::{Access as ClientAccess, Client, ClientMeta};
 use crate::proxy::cluster::{CROSS_SLOT, merge};
 use crate::proxy::local;
 use crate::proxy::outbox::Touched;
+use crate::proxy::owed;
+use crate::proxy::password;
 use crate::proxy::worker::Worker;
 use crate::resp::Version;
 use crate::resp::reply;
@@ -45,6 +48,9 @@ impl Pinned {
             self.is_multi = frame == Some(b"+OK\r\n");
             // What follows must not be executed outside of the transaction that was promised.
             client.state.borrow_mut().is_closing |= !self.is_multi;
+            return Relay::Swallow;
+        }
+        if self.is_monitor && frame.is_some_and(own::is_shown_by) {
             return Relay::Swallow;
         }
         if self.is_opaque {
@@ -147,6 +153,7 @@ impl Pinned {
                 client.state.borrow_mut().db = db;
                 client.meta.db.store(db, Relaxed);
             }
+            Kind::Requirepass(password) => password::follow(worker, &password),
             Kind::SetName(name) => client.meta.words.lock().name = name,
             Kind::Hello {
                 version,
@@ -274,6 +281,7 @@ impl Pinned {
         if *written == Touched::All {
             worker.void_everything();
         }
+        owed::hold(worker, client, written);
         if *read == Touched::All {
             client.state.borrow_mut().floor_us = worker.now_us();
         }

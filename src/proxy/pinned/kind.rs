@@ -1,9 +1,11 @@
 //! What a request of a pinned client does to its connection if the server agrees, and what waits for the reply that tells.
 
 use crate::command::{Local, Path, Pin, Spec};
+use crate::config::Secret;
 use crate::proxy::client_command;
 use crate::proxy::local::{Hello, integer};
 use crate::proxy::outbox::Touched;
+use crate::proxy::password;
 use crate::proxy::subscriptions::Subscription;
 use crate::resp::Version;
 use crate::resp::request::Args;
@@ -81,6 +83,8 @@ pub enum Kind {
         is_sharded: bool,
     },
     Setting,
+    /// `CONFIG SET requirepass`.
+    Requirepass(Secret),
     Select(u32),
     SetName(Box<str>),
     Hello {
@@ -124,6 +128,7 @@ pub fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
         "discard" => Kind::Discard,
         "watch" => Kind::Watch,
         "unwatch" => Kind::Unwatch,
+        "config" => password::set_by(args).map_or(Kind::Plain, Kind::Requirepass),
         name @ ("publish" | "spublish") => Kind::Receivers {
             is_sharded: name == "spublish",
             channel: args.arg(1).into(),

@@ -21,7 +21,7 @@ use super::request::{Reason, Request, Step, pin};
 use super::subscriptions::Subscription;
 use super::waiter::Effect;
 use super::worker::Worker;
-use crate::command::{Local, Path, Pin, Spec};
+use crate::command::{Local, Path, Pin, Spec, own};
 use crate::resp::request::Args;
 use crate::resp::{Version, encode, reply};
 use hub::{Asked, HubWaiter};
@@ -164,7 +164,7 @@ pub fn request(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) 
                     hub::end(out, expect, Some(asked), kind, name);
                 }
                 _ => {
-                    out.extend_from_slice(PING);
+                    out.extend_from_slice(own::PING_REQUEST);
                     expect(HubWaiter::Barrier(asked));
                 }
             }
@@ -174,7 +174,6 @@ pub fn request(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) 
 }
 
 const INVALIDATIONS: &[u8] = b"__redis__:invalidate";
-const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 /// A `PUBLISH` of a client that listens itself. `None`: it does not, or not any more.
 pub fn publish(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Option<Step> {
@@ -291,7 +290,7 @@ pub fn answer_behind_ends(worker: &Worker, client: &Rc<Client>, frame: &'static 
         sequence,
         frame,
     };
-    link.send(PING, worker.now_us(), waiter);
+    link.send(own::PING_REQUEST, worker.now_us(), waiter);
     true
 }
 

@@ -47,6 +47,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
         is_closing,
         listening,
         path: _,
+        owed: _,
     } = &mut *state;
     // What stands between such a client and a hit, if anything does, is for the long way to say.
     let is_usual = *access == Access::Own && *road == Road::Main && listening.is_none() && !*is_closing;
@@ -65,7 +66,8 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
     };
     let cache = &worker.shared.cache;
     let ready = outbox.ready();
-    let mut stale = 0;
+    let (mut stale, due) = (0, worker.sampler.due());
+    let mut sample = None;
     loop {
         if answered.requests == most.requests || ready.len() >= most.ready_bytes {
             break;
@@ -84,6 +86,9 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
         if hit.is_none() {
             break;
         }
+        if answered.requests == due {
+            sample = Some(name);
+        }
         answered.bytes += len;
         answered.requests += 1;
         match usual_get(&buf[answered.bytes..]) {
@@ -94,6 +99,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
     if answered.requests > 0 {
         client.meta.command.store(get, Relaxed);
         worker.counters().l1_hits_total.add(answered.requests.into());
+        worker.note_hits(*db, answered.requests, sample);
         if stale > 0 {
             worker.counters().l1_stale_total.add(stale);
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{count_hits, missed, write_view};
 use crate::cache::{Asker, LeaseId, Leasing, LinkId, Own, Query, ViewValue, Which, name_hash};
+use crate::command::own;
 use crate::proxy::client::{Client, State};
 use crate::proxy::flight::FillGuard;
 use crate::proxy::outbox::{Outbox, Ready, Source, Touched};
@@ -87,6 +88,7 @@ pub fn send_filling(
         Leasing::Denied => Box::default(),
         Leasing::Allowed => (0..)
             .zip(queries)
+            .filter(|(_, query)| worker.is_watched(query.name))
             .filter_map(|(i, query)| Some((i, lease(query)?)))
             .collect(),
     };
@@ -102,7 +104,7 @@ pub fn send_filling(
         expect(read(Effect::Mget { touched, leases }));
         for (i, guard) in guards {
             let start = out.len();
-            encode::command(out, [&b"PTTL"[..], queries[i].name].into_iter());
+            encode::command(out, [own::PTTL, queries[i].name].into_iter());
             let effect = Effect::FillTtl(guard, FillKind::Payload);
             expect(Waiter {
                 to: None,
@@ -177,6 +179,7 @@ fn show(
     });
     if is_known {
         count_hits(worker, keys as u64, stale);
+        worker.note_queries(queries);
         outbox.answer_now(|ready| ready.append(answer));
     }
     is_known
@@ -218,6 +221,7 @@ pub(super) fn existence_known(
     });
     if is_known {
         count_hits(worker, hashes.len() as u64, stale);
+        worker.note_queries(&queries);
         state
             .outbox
             .answer_now(|ready| encode::integer(&mut ready.bytes, count));

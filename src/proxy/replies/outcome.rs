@@ -46,27 +46,26 @@ impl Worker {
 }
 
 /// Whether the upstream had what was read.
+#[inline]
 pub fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {
-    let counters = worker.counters();
-    let (hits, misses) = match effect {
+    match effect {
         Effect::Read(_) | Effect::FillRead(..) | Effect::Followed { .. } => match frame.first() {
-            Some(b'_') => (0, 1),
-            Some(b'-') => return,
-            _ => (1, 0),
+            Some(b'_') => worker.counters().l2_misses_total.add(1),
+            Some(b'-') => {}
+            _ => worker.counters().l2_hits_total.add(1),
         },
-        Effect::Mget { .. } => match reply::elements(frame) {
-            Some(parts) => {
-                let (all, nulls) = parts.fold((0, 0), |(all, nulls), part| {
-                    (all + 1, nulls + u64::from(part == b"_\r\n"))
-                });
-                (all - nulls, nulls)
-            }
-            None => return,
-        },
-        _ => return,
-    };
-    counters.l2_hits_total.add(hits);
-    counters.l2_misses_total.add(misses);
+        Effect::Mget { .. } => count_parts(worker, frame),
+        _ => {}
+    }
+}
+
+fn count_parts(worker: &Worker, frame: &[u8]) {
+    let Some(parts) = reply::elements(frame) else { return };
+    let (all, nulls) = parts.fold((0, 0), |(all, nulls), part| {
+        (all + 1, nulls + u64::from(part == b"_\r\n"))
+    });
+    worker.counters().l2_hits_total.add(all - nulls);
+    worker.counters().l2_misses_total.add(nulls);
 }
 
 /// What a read and the PTTL behind it say together; `None` if nothing that may be kept.

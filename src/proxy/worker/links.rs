@@ -1,6 +1,7 @@
 //! The shared connections of a worker: made at their first use, by the database or the node to which they lead.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crossbeam::utils::CachePadded;
 use super::{Link, Open, Trust, Worker};
 use crate::cache::LinkId;
 use crate::clock;
+use crate::config::Invalidation;
 use crate::proxy::cluster::{NO_SLOT, View};
 use crate::proxy::readers::replica_of;
 use crate::proxy::replies::LinkSink;
@@ -159,10 +161,20 @@ impl Worker {
 
     /// What is not kept need not be watched: the server remembers every key that a tracked connection reads.
     fn tracking(&self) -> Tracking {
-        match self.shared.config.cache.is_used() {
-            true => Tracking::Wanted,
-            false => Tracking::Off,
+        let cache = &self.shared.config.cache;
+        match cache.invalidation {
+            _ if !cache.is_used() => Tracking::Off,
+            Invalidation::Auto | Invalidation::Tracking => Tracking::Wanted,
+            Invalidation::Broadcast => Tracking::Broadcast(Arc::clone(&self.shared.broadcast_prefixes)),
+            Invalidation::KeyspaceEvents | Invalidation::OwnWrites => Tracking::Off,
         }
+    }
+
+    /// Whether the upstream tells of changes of this key, if it does of any.
+    #[inline]
+    pub fn is_watched(&self, name: &[u8]) -> bool {
+        let prefixes = &self.shared.broadcast_prefixes;
+        prefixes.is_empty() || prefixes.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
     }
 
     /// The link of the shared connection for a database, if what it reads may be kept, and what its clients may be shown
@@ -282,6 +294,7 @@ impl Worker {
             read: timeouts.read,
             write: timeouts.write,
             request: timeouts.request,
+            greet: timeouts.read,
             back_off: (timeouts.reconnect_min, timeouts.reconnect_max),
             tick: self.tick_period(),
         }

@@ -6,9 +6,15 @@ const SETTINGS: Settings = Settings {
     pause: (Duration::from_millis(10), Duration::from_secs(1)),
 };
 
+/// The beginning of an attempt, later than what has failed until now: in another microsecond.
 fn now_us() -> u64 {
-    // Later than the first moment of the clock.
-    clock::now_us() + 1
+    let before_us = clock::now_us();
+    loop {
+        let now_us = clock::now_us();
+        if now_us > before_us {
+            return now_us;
+        }
+    }
 }
 
 #[test]
@@ -51,8 +57,51 @@ fn what_the_node_answers_others_takes_failures_back() {
         assert!(!breaker.failed(0, begun_us, "slow"));
     }
     let later_us = begun_us + ANSWERED_GRAIN_US + 2;
-    assert!(!breaker.failed(0, later_us, "refused") && !breaker.failed(0, later_us, "refused"));
-    assert!(breaker.failed(0, later_us, "refused"));
+    while clock::now_us() <= later_us {}
+    assert!(!breaker.failed(0, now_us(), "refused") && !breaker.failed(0, now_us(), "refused"));
+    assert!(breaker.failed(0, now_us(), "refused"));
+}
+
+#[test]
+fn attempts_that_were_under_way_together_fail_once() {
+    let breaker = Breaker::new(SETTINGS);
+    for _ in 0..2 {
+        let begun_us = now_us();
+        for _ in 0..100 {
+            assert!(!breaker.failed(0, begun_us, "lost with a hundred requests"));
+        }
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    assert!(breaker.failed(0, now_us(), "refused"), "the third");
+}
+
+#[test]
+fn every_opening_is_counted_for_all_nodes() {
+    let breaker = Breaker::new(SETTINGS);
+    let another = breaker.another();
+    let opened = (0..3).map(|_| another.failed(0, now_us(), "refused"));
+    assert_eq!(opened.collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!((breaker.openings(), another.openings()), (1, 1));
+    another.begin_probe();
+    another.wait_for_probe(Duration::from_secs(1));
+    assert_eq!((breaker.openings(), breaker.is_cut()), (2, false));
+}
+
+#[test]
+fn connections_that_are_up_are_counted_as_long_as_they_are() {
+    let breaker = Breaker::new(SETTINGS);
+    let (one, two) = (breaker.connected(), breaker.connected());
+    drop(one);
+    assert!(breaker.is_connected() && !breaker.another().is_connected());
+    drop(two);
+    assert!(!breaker.is_connected());
+    for silence in [
+        DialError::Timeout(Duration::from_secs(1)),
+        DialError::TlsTimeout(Duration::from_secs(1)),
+    ] {
+        assert!(is_silence(&silence) && is_silence(&DialError::At("n".into(), Box::new(silence.clone()))));
+    }
+    assert!(!is_silence(&DialError::Io("connection refused".to_owned())));
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl Watcher {
                 };
                 let access = self.cluster.any.access();
                 let greeting = Exchange::greeting(self.timeout);
-                let opened = access.open(&endpoint, Role::Any, greeting, self.timeout).await;
+                let opened = access.open(&endpoint, Role::Any, &greeting, self.timeout).await;
                 let stream = match opened {
                     Ok((stream, _)) => stream,
                     Err(error) => return Err((endpoint, error.to_string())),

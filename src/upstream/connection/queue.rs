@@ -63,6 +63,34 @@ impl<W> Queue<W> {
     /// again whole or not at all.
     #[inline]
     pub fn push(&mut self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(W))) {
+        let start = self.begin(now_us);
+        let waiters = &mut self.waiters;
+        write(&mut self.out, &mut |waiter| {
+            waiters.push_back(Waiting {
+                queued_us: now_us,
+                start,
+                is_repeat: false,
+                waiter,
+            });
+        });
+    }
+
+    /// The same of one request.
+    #[inline]
+    pub fn push_one(&mut self, now_us: u64, request: &[u8], waiter: W) {
+        let start = self.begin(now_us);
+        self.out.extend_from_slice(request);
+        self.waiters.push_back(Waiting {
+            queued_us: now_us,
+            start,
+            is_repeat: false,
+            waiter,
+        });
+    }
+
+    /// Something is queued now, and begins there.
+    #[inline]
+    fn begin(&mut self, now_us: u64) -> u64 {
         if self.waiters.is_empty() {
             self.silent_since_us = now_us;
             if self.is_written() {
@@ -73,16 +101,7 @@ impl<W> Queue<W> {
             self.stuck_since_us = now_us;
         }
         self.last_sent_us = now_us;
-        let start = self.base + self.out.len() as u64;
-        let waiters = &mut self.waiters;
-        write(&mut self.out, &mut |waiter| {
-            waiters.push_back(Waiting {
-                queued_us: now_us,
-                start,
-                is_repeat: false,
-                waiter,
-            });
-        });
+        self.base + self.out.len() as u64
     }
 
     /// The deadline of what was queued last is counted from this time.

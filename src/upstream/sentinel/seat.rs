@@ -44,7 +44,7 @@ const SURROUNDINGS_EVERY: u32 = 8;
 impl Line {
     pub async fn open(address: &Endpoint, name: &str, access: &Access, within: Duration) -> Result<Line, DialError> {
         let (stream, _) = access
-            .open(address, Role::Any, Exchange::greeting(within), within)
+            .open(address, Role::Any, &Exchange::greeting(within), within)
             .await?;
         let mut exchange = Exchange::over(stream);
         let id = exchange.ask(&[b"SENTINEL", b"MYID"], within).await?;

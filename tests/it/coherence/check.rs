@@ -11,12 +11,14 @@
 //! 8. nothing that a lost connection filled is a hit (by 1: its entries have nobody to tell of changes);
 //! 9. several keys in one reply were equal to that at one moment;
 //! 10. nothing is shown as stale while the connection of its client is there;
-//! 11. nor what its client has overwritten by a write of unknown outcome.
+//! 11. nor what its client has overwritten by a write of unknown outcome;
+//! 12. nothing is left on the disk, should the process be killed now, that a write has overwritten of which a client was told.
 
 use nearcache::cache::{Asker, Expiry, L1, Own, Query, ViewValue, name_hash};
 use nearcache::proxy::Follower;
 use nearcache::resp::reply;
 
+use super::disk::Left;
 use super::plan::{Op, Part};
 use super::server::{KEYS, Server};
 use super::wire::{Seen, Shape, Token};
@@ -217,6 +219,44 @@ impl Judge<'_> {
     }
 }
 
+/// What a client was told is not contradicted by what the next process would find.
+pub fn left(all: &[Left], server: &Server, acked: &[usize; KEYS]) -> Checked {
+    for Left { name, variant, value } in all {
+        let Some(k) = server.keys.iter().position(|key| key.name == *name) else {
+            continue;
+        };
+        let seen = seen(value.as_deref(), variant);
+        let is_over = |version: usize| version < acked[k];
+        let versions = 0..server.keys[k].versions.len();
+        let fits = |version: &usize| match (seen, server.keys[k].versions[*version].token) {
+            (Some(Seen::Token(token)), held) => held == Some(token),
+            (Some(Seen::Absent), held) => held.is_none(),
+            (Some(Seen::Exists), held) => held.is_some(),
+            (None, _) => false,
+        };
+        if versions.filter(fits).all(is_over) {
+            return Err(format!(
+                "(12) {seen:?} of key {k} would be found after a kill, and version {} was acknowledged",
+                acked[k]
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What an entry says.
+fn seen(value: Option<&[u8]>, variant: &[u8]) -> Option<Seen> {
+    match (value, variant.is_empty()) {
+        (None, _) => Some(Seen::Absent),
+        (Some(payload), true) => super::wire::token(payload).map(Seen::Token),
+        // An EXISTS; no STRLEN is that short.
+        (Some(b":1\r\n"), false) => Some(Seen::Exists),
+        (Some(frame), false) => [Shape::Fields, Shape::Value, Shape::Length]
+            .iter()
+            .find_map(|shape| shape.seen(frame)),
+    }
+}
+
 /// In every state. `links` are those of the workers, by connection.
 pub fn state(
     cache: &L1<Follower>,
@@ -266,15 +306,7 @@ pub fn state(
                 (!is_over).then_some(bytes)
             });
             let Some(Some(bytes)) = held else { continue };
-            let seen = match (&bytes, entry.variant.is_empty()) {
-                (None, _) => Some(Seen::Absent),
-                (Some(payload), true) => super::wire::token(payload).map(Seen::Token),
-                // An EXISTS; no STRLEN is that short.
-                (Some(frame), false) if **frame == *b":1\r\n" => Some(Seen::Exists),
-                (Some(frame), false) => [Shape::Fields, Shape::Value, Shape::Length]
-                    .iter()
-                    .find_map(|shape| shape.seen(frame)),
-            };
+            let seen = seen(bytes.as_deref(), &entry.variant);
             let agrees = match (seen, key.now()) {
                 (Some(Seen::Token(token)), now) => now == Some(token),
                 (Some(Seen::Absent), now) => now.is_none(),

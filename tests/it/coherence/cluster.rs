@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearcache::cache::{self, Asker, L1, L1Config, LinkId, Links, Own, Query, ViewValue, name_hash};
+use nearcache::command::own;
 use nearcache::config::{Config, Endpoint};
 use nearcache::proxy::Follower;
 use nearcache::proxy::client::{Access, Client, ClientMeta};
@@ -558,7 +559,7 @@ impl Rig {
             n,
             w,
             match &words[0][..] {
-                b"PTTL" => wire::integer(if is_there { -1 } else { -2 }),
+                b"PTTL" | own::PTTL => wire::integer(if is_there { -1 } else { -2 }),
                 b"MGET" => wire::array(&values),
                 _ => values[0].clone(),
             },

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use nearcache::cache::l3::format::{self, HEADER_BYTES, Header, Kind, Record};
+use nearcache::cache::l3::keys::KeyRing;
 use nearcache::cache::l3::storage::{SegmentFile, Storage};
 use nearcache::cache::l3::{Admission, Config, Hand, L3, Recovery, Sync};
 use nearcache::cache::name_hash;
 
 /// A store that takes everything, and what its threads would do.
-pub fn open(now_us: u64) -> (L3, Hand) {
+pub fn open(now_us: u64) -> (L3, Hand, Memory) {
+    let memory = Memory::default();
     let config = Config {
         size_bytes: 64 << 10,
         segment_bytes: 4 << 10,
@@ -22,14 +25,63 @@ pub fn open(now_us: u64) -> (L3, Hand) {
         readers: 1,
         hash: |_, name| name_hash(name),
         identity: 0,
+        compression: None,
+        keys: KeyRing::default(),
         unix_offset_ms: 0,
     };
-    L3::open_by_hand(config, Box::new(Memory::default()), now_us).expect("memory can be opened")
+    let (l3, hand) = L3::open_by_hand(config, Box::new(memory.clone()), now_us).expect("memory can be opened");
+    (l3, hand, memory)
 }
 
-#[derive(Default)]
-struct Memory {
-    files: Mutex<BTreeMap<String, File>>,
+/// The files.
+#[derive(Clone, Default)]
+pub struct Memory {
+    files: Arc<Mutex<BTreeMap<String, File>>>,
+}
+
+/// An entry that the next process would find.
+pub struct Left {
+    pub name: Vec<u8>,
+    pub variant: Vec<u8>,
+    /// `None`: the key is absent.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Memory {
+    /// What the death of the process would leave now, by the specification of the files alone.
+    pub fn left(&self) -> Vec<Left> {
+        let mut left: Vec<(u64, Left)> = Vec::new();
+        for (name, file) in &*self.files.lock().unwrap() {
+            let mut bytes = file.0.lock().unwrap().clone();
+            let keys = KeyRing::default();
+            let Some((_, envelope)) = name.ends_with(".seg").then(|| Header::decode(&bytes, &keys).unwrap()) else {
+                continue;
+            };
+            let mut at = HEADER_BYTES;
+            while let Some(rest) = bytes.get_mut(at..)
+                && let Ok(record) = Record::decode(rest, &envelope, at as u64)
+            {
+                at += format::padded(record.length());
+                let (hash, entry) = (
+                    record.hash,
+                    Left {
+                        name: record.name.to_vec(),
+                        variant: record.variant.to_vec(),
+                        value: (!record.is_absent).then(|| record.value.to_vec()),
+                    },
+                );
+                match record.kind {
+                    Kind::TombstoneOfAll => left.clear(),
+                    Kind::Tombstone => left.retain(|(of, _)| *of != hash),
+                    Kind::Entry => {
+                        left.retain(|(_, old)| (&old.name, &old.variant) != (&entry.name, &entry.variant));
+                        left.push((hash, entry));
+                    }
+                }
+            }
+        }
+        left.into_iter().map(|(_, entry)| entry).collect()
+    }
 }
 
 #[derive(Clone, Default)]

@@ -18,8 +18,9 @@ use nearcache::upstream::connection::{Failure, Frame, Sink};
 
 use super::check::Checked;
 use super::plan::{
-    ALL, CORE, CORE_L3, FLOOR, FLOOR_L3, FLUSH, FLUSH_L3, LOSS, LOSS_WHILE_READ_L3, MGET_MIXED, Op, PINNED, PINNED_L3,
-    SILENCE, STALE, STALE_TIME, Scenario, TIME_WIDE, TIME_WIDE_L3, TWO_KEYS,
+    ALL, CORE, CORE_BROADCAST, CORE_L3, FLOOR, FLOOR_L3, FLUSH, FLUSH_L3, LOSS, LOSS_WHILE_READ_L3, MGET_MIXED, Op,
+    PINNED, PINNED_L3, SILENCE, SILENCE_BROADCAST, STALE, STALE_TIME, Scenario, TIME_WIDE, TIME_WIDE_L3, TWO_KEYS,
+    TWO_KEYS_BROADCAST,
 };
 use super::rig::Rig;
 use super::server::{Out, What};
@@ -27,6 +28,10 @@ use super::wire;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
+    /// What holds of pushes in order is taken to hold of those that come at the end of a turn.
+    BroadcastAsTracking,
+    /// An answer vouches for writes of its own turn, of which it may be ahead.
+    OnePing,
     /// No mistake at all, by the way that the mutants take.
     Control,
     /// Pushes are not applied.
@@ -108,10 +113,18 @@ pub enum Mutant {
     FoundAsOwn,
     /// It never expires.
     FoundForEver,
+    /// A client is told of its write before the tombstone of what that has overwritten is written.
+    AckBeforeTombstone,
 }
 
 /// Every real mutant, and where it is looked for.
 pub const MUTANTS: &[(Mutant, &Scenario)] = &[
+    (Mutant::BroadcastAsTracking, &CORE_BROADCAST),
+    (Mutant::BroadcastAsTracking, &TWO_KEYS_BROADCAST),
+    (Mutant::BroadcastAsTracking, &SILENCE_BROADCAST),
+    (Mutant::OnePing, &SILENCE_BROADCAST),
+    (Mutant::IgnorePush, &CORE_BROADCAST),
+    (Mutant::NoAckVoid, &CORE_BROADCAST),
     (Mutant::IgnorePush, &CORE),
     (Mutant::PushThroughQueue, &CORE),
     (Mutant::PushSparesLanded, &CORE),
@@ -152,6 +165,8 @@ pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::FoundOfAnyEpoch, &LOSS_WHILE_READ_L3),
     (Mutant::FoundAsOwn, &CORE_L3),
     (Mutant::FoundForEver, &TIME_WIDE_L3),
+    (Mutant::AckBeforeTombstone, &CORE_L3),
+    (Mutant::AckBeforeTombstone, &PINNED_L3),
     // Over a tier on the disk the old mistakes are still ones.
     (Mutant::IgnorePush, &CORE_L3),
     (Mutant::NoPassedBy, &CORE_L3),
@@ -406,6 +421,9 @@ impl Rig {
             }
         }
         link.sink.batch_done(answered_us, answers);
+        if self.is(Mutant::OnePing) {
+            self.shared.links.answered(link.sink.link, answered_us);
+        }
         Ok(())
     }
 

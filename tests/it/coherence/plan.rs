@@ -82,6 +82,8 @@ pub struct Scenario {
     pub request_ms: Option<u64>,
     /// What L1 evicts goes to the disk.
     pub has_l3: bool,
+    /// The server broadcasts.
+    pub is_broadcast: bool,
 }
 
 /// Unanswered commands of one session.
@@ -127,6 +129,7 @@ const fn scenario(
         max_stale_ms: None,
         request_ms: None,
         has_l3: false,
+        is_broadcast: false,
     }
 }
 
@@ -580,7 +583,45 @@ pub const TIME_LOSS_L3: Scenario = over_l3("time-loss-l3", TIME_LOSS);
 pub const ALL_L3: Scenario = over_l3("all-l3", ALL);
 pub const ALL_HEALTHY_L3: Scenario = over_l3("all-healthy-l3", ALL_HEALTHY);
 
+const fn broadcast(name: &'static str, scenario: Scenario) -> Scenario {
+    Scenario {
+        name,
+        is_broadcast: true,
+        ..scenario
+    }
+}
+
+pub const CORE_BROADCAST: Scenario = broadcast("core-broadcast", CORE);
+pub const PINNED_BROADCAST: Scenario = broadcast("pinned-broadcast", PINNED);
+pub const TWO_KEYS_BROADCAST: Scenario = broadcast("twokeys-broadcast", TWO_KEYS);
+pub const MGET_MIXED_BROADCAST: Scenario = broadcast("mget-mixed-broadcast", MGET_MIXED);
+pub const COMMANDS_BROADCAST: Scenario = broadcast("commands-broadcast", COMMANDS);
+pub const HASHES_BROADCAST: Scenario = broadcast("hashes-broadcast", HASHES);
+pub const FLUSH_BROADCAST: Scenario = broadcast("flush-broadcast", FLUSH);
+pub const FLOOR_BROADCAST: Scenario = broadcast("floor-broadcast", FLOOR);
+pub const LOSS_BROADCAST: Scenario = broadcast("loss-broadcast", LOSS);
+/// The time in which a turn may lie is that of a vouched entry.
+pub const SILENCE_BROADCAST: Scenario = broadcast("silence-broadcast", SILENCE);
+pub const TIME_WIDE_BROADCAST: Scenario = broadcast("time-wide-broadcast", TIME_WIDE);
+pub const STALE_BROADCAST: Scenario = broadcast("stale-broadcast", STALE);
+pub const ALL_BROADCAST: Scenario = broadcast("all-broadcast", ALL);
+pub const ALL_L3_BROADCAST: Scenario = broadcast("all-l3-broadcast", ALL_L3);
+
 pub const SCENARIOS: &[&Scenario] = &[
+    &CORE_BROADCAST,
+    &PINNED_BROADCAST,
+    &TWO_KEYS_BROADCAST,
+    &MGET_MIXED_BROADCAST,
+    &COMMANDS_BROADCAST,
+    &HASHES_BROADCAST,
+    &FLUSH_BROADCAST,
+    &FLOOR_BROADCAST,
+    &LOSS_BROADCAST,
+    &SILENCE_BROADCAST,
+    &TIME_WIDE_BROADCAST,
+    &STALE_BROADCAST,
+    &ALL_BROADCAST,
+    &ALL_L3_BROADCAST,
     &CORE,
     &THREE,
     &PINNED,

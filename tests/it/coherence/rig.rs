@@ -13,6 +13,7 @@ use nearcache::cache::{self, L1, L1Config, LinkId, Links};
 use nearcache::config::{Config, Endpoint};
 use nearcache::proxy::Follower;
 use nearcache::proxy::client::{Access, Client, ClientMeta};
+use nearcache::proxy::owed;
 use nearcache::proxy::pinned::{Forwarding, Frame, Pinned, Relay};
 use nearcache::proxy::read::below;
 use nearcache::proxy::request::{self, Step};
@@ -28,7 +29,7 @@ use nearcache::upstream::dial::{self, Target, TrackingState};
 use nearcache::upstream::facts::Facts;
 
 use super::check::{self, Checked, Expected, Judge, Shown};
-use super::disk;
+use super::disk::{self, Memory};
 use super::mutants::{Late, Mutant};
 use super::plan::{Op, Scenario, requests};
 use super::server::{KEYS, Server};
@@ -59,6 +60,7 @@ pub struct Rig {
     pub nowhere: Option<Rc<Worker>>,
     /// What the threads of the tier on the disk would do, where there is one.
     pub disk: Option<Hand>,
+    files: Option<Memory>,
     facts: Arc<Facts>,
 }
 
@@ -76,6 +78,7 @@ pub struct Tracked {
 pub enum Inbound {
     Answer(Follower, FlightAnswer),
     Found(u64, Option<Box<Found>>),
+    Paid,
 }
 
 /// A worker's shared connection for scripts.
@@ -115,17 +118,19 @@ impl Rig {
     pub fn new(scenario: &'static Scenario, mutant: Option<Mutant>, random: &mut fastrand::Rng) -> Rig {
         let workers = scenario.workers();
         let shards = random.usize(0..2) + 1;
-        let (l3, disk) = match scenario.has_l3 {
-            true => Some(disk::open(START_US)).unzip(),
-            false => (None, None),
+        let (l3, disk, files) = match scenario.has_l3.then(|| disk::open(START_US)) {
+            Some((l3, disk, files)) => (Some(l3), Some(disk), Some(files)),
+            None => (None, None, None),
         };
-        let shared = shared(scenario, workers, shards, l3);
+        let is_by_turn = scenario.is_broadcast && mutant != Some(Mutant::BroadcastAsTracking);
+        let shared = shared(scenario, workers, shards, l3, is_by_turn);
         let names = [b"k0".to_vec(), b"k1".to_vec()];
         let first = [Some(1), if random.bool() { Some(2) } else { None }];
         let mut server = Server::new(2 * workers + scenario.sessions.len(), names, first, START_US);
         server.joins_pushes = mutant == Some(Mutant::FirstKeyOnly) || random.u8(0..4) == 0;
-        let nowhere =
-            (mutant == Some(Mutant::PinnedPassesNothing)).then(|| Worker::new(0, self::shared(scenario, 1, 1, None)));
+        server.is_broadcast = scenario.is_broadcast;
+        let nowhere = (mutant == Some(Mutant::PinnedPassesNothing))
+            .then(|| Worker::new(0, self::shared(scenario, 1, 1, None, is_by_turn)));
         let facts = shared.facts();
         let workers: Vec<Rc<Worker>> = (0..workers)
             .map(|w| Worker::new(w as u16, Arc::clone(&shared)))
@@ -163,6 +168,7 @@ impl Rig {
             late: VecDeque::new(),
             nowhere,
             disk,
+            files,
             facts,
         };
         (0..rig.tracked.len()).for_each(|w| {
@@ -322,6 +328,10 @@ impl Rig {
         let session = &mut self.sessions[s];
         let client = Rc::clone(&session.client);
         let mut state = client.state.borrow_mut();
+        let is_hasty = self.mutant == Some(Mutant::AckBeforeTombstone);
+        if !is_hasty && !owed::may_be_answered(&self.workers[session.worker], &mut state) {
+            return Ok(());
+        }
         let ready = state.outbox.ready();
         let bytes = ready.plain().expect("values are small").to_vec();
         ready.advance(bytes.len());
@@ -350,7 +360,10 @@ impl Rig {
                 .map_err(|what| format!("session {s}: {what}"))?;
             session.answered += usize::from(expected.is_last);
         }
-        Ok(())
+        match &self.files {
+            Some(files) if !bytes.is_empty() => check::left(&files.left(), &self.server, &self.acked),
+            _ => Ok(()),
+        }
     }
 
     // ---- what lies between
@@ -374,6 +387,7 @@ impl Rig {
                 match message {
                     Message::Answer { to, answer } => tracked.inbox.push_back(Inbound::Answer(to, answer)),
                     Message::Found { place, found } => tracked.inbox.push_back(Inbound::Found(place, found)),
+                    Message::Paid => tracked.inbox.push_back(Inbound::Paid),
                     _ => {}
                 }
             }
@@ -390,6 +404,7 @@ impl Rig {
                 }
                 below::answered(&self.workers[w], place, found.as_deref(), self.now_us);
             }
+            Some(Inbound::Paid) => owed::paid(&self.workers[w]),
             None => {}
         }
         self.workers[w].wake_touched();
@@ -408,6 +423,14 @@ impl Rig {
     pub fn give_up_disk(&mut self, w: usize) -> Checked {
         below::give_up(&self.workers[w], 0, self.now_us);
         self.show_all(w)
+    }
+
+    /// One turn of the thread that writes.
+    pub fn write_disk(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.write(self.now_us);
+        }
+        self.carry();
     }
 
     /// The disk serves one read.
@@ -658,7 +681,7 @@ impl Session {
 
 const L1_BYTES: usize = 1 << 20;
 
-fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>) -> Arc<Shared> {
+fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>, is_by_turn: bool) -> Arc<Shared> {
     let mut config = Config {
         workers,
         ..Config::default()
@@ -671,7 +694,8 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>) ->
         Some(ms) => Duration::from_millis(ms),
         None => config.upstream_timeouts.read,
     };
-    let links = Arc::new(Links::new(scenario.bound_ms * 1000));
+    let links = Links::new(scenario.bound_ms * 1000);
+    let links = Arc::new(if is_by_turn { links.by_turn() } else { links });
     let l1 = L1Config {
         budget_bytes: L1_BYTES,
         shards: Some(shards),

@@ -3,10 +3,14 @@
 //! registration; it goes at once to the stream of every other connection and to the writer's own after its reply; a flush
 //! pushes a null to all; an expired key reads as absent at its deadline, but its push waits until somebody deletes it.
 //!
+//! Or it broadcasts: every change is told to every tracked connection, read or not, but the pushes of a turn of the event loop
+//! come at its end, behind the replies of that turn, and only then does anything of the turn leave the server.
+//!
 //! It also remembers everything that it ever held, which is what the checks compare with.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
+use nearcache::command::own;
 use nearcache::resp::Version;
 
 use super::wire::{self, Token};
@@ -23,6 +27,7 @@ pub struct Server {
     pub pairs: HashSet<(usize, usize)>,
     /// Several keys of one command are told in one frame, as other tracking modes do.
     pub joins_pushes: bool,
+    pub is_broadcast: bool,
 }
 
 pub struct Key {
@@ -49,6 +54,9 @@ pub struct Held {
 pub struct Conn {
     pub input: Vec<u8>,
     pub output: VecDeque<Out>,
+    /// Of a server that broadcasts: what this turn has written, and the keys that its end will tell of.
+    turn: Vec<Out>,
+    changed: BTreeSet<usize>,
     /// So much of the first frame of `output` has arrived already.
     pub sent_bytes: usize,
     pub is_served: bool,
@@ -110,6 +118,36 @@ impl Server {
             orphans,
             pairs,
             joins_pushes: false,
+            is_broadcast: false,
+        }
+    }
+
+    /// Whether something waits for the end of the turn.
+    pub fn is_in_turn(&self) -> bool {
+        self.conns
+            .iter()
+            .any(|conn| !conn.turn.is_empty() || !conn.changed.is_empty())
+    }
+
+    /// The pushes of the turn are gathered behind its replies, and all of it is sent.
+    pub fn end_turn(&mut self) {
+        for conn in &mut self.conns {
+            conn.output.extend(conn.turn.drain(..));
+            let keys: Vec<usize> = std::mem::take(&mut conn.changed).into_iter().collect();
+            if !keys.is_empty() {
+                let names: Vec<&[u8]> = keys.iter().map(|&k| &self.keys[k].name[..]).collect();
+                conn.output.push_back(Out {
+                    bytes: wire::invalidation(&names),
+                    what: What::Push(keys),
+                });
+            }
+        }
+    }
+
+    fn write_to(&mut self, c: usize, out: Out) {
+        match self.is_broadcast {
+            true => self.conns[c].turn.push(out),
+            false => self.conns[c].output.push_back(out),
         }
     }
 
@@ -163,10 +201,8 @@ impl Server {
         self.note_pair();
         self.push(&pushes, |to| Some(to) != c);
         if let Some(c) = c {
-            self.conns[c].output.push_back(Out {
-                bytes: reply,
-                what: What::Reply,
-            });
+            let what = What::Reply;
+            self.write_to(c, Out { bytes: reply, what });
             self.push(&pushes, |to| to == c);
         }
     }
@@ -201,7 +237,7 @@ impl Server {
                     Version::Resp3 => [format!("%{}\r\n", parts.len() / 2).into_bytes(), parts.concat()].concat(),
                 }
             }
-            [b"PTTL", name] => {
+            [own::PTTL, name] => {
                 let is_absent = self.read_name(c, name, pushes).is_none();
                 let key = &self.keys[self.key(name)];
                 wire::integer(match key.deadline_us {
@@ -272,7 +308,7 @@ impl Server {
                 self.flush(wire::token(by), pushes);
                 b"+OK\r\n".to_vec()
             }
-            [b"PING"] => b"+PONG\r\n".to_vec(),
+            [b"PING" | own::PING] => b"+PONG\r\n".to_vec(),
             [b"WATCH" | b"UNWATCH", ..] => b"+OK\r\n".to_vec(),
             _ => panic!("the model server does not know {words:?}"),
         }
@@ -293,7 +329,7 @@ impl Server {
         if self.keys[k].is_lingering {
             self.reap(k, pushes);
         }
-        if let Some(c) = c.filter(|&c| self.conns[c].is_tracking) {
+        if let Some(c) = c.filter(|&c| self.conns[c].is_tracking && !self.is_broadcast) {
             self.keys[k].trackers |= 1 << c;
         }
         self.keys[k].now()
@@ -328,6 +364,12 @@ impl Server {
     /// Everybody who has read the key is told, once.
     fn reap(&mut self, k: usize, pushes: &mut Pushes) {
         self.keys[k].is_lingering = false;
+        if self.is_broadcast {
+            let tracked = self.conns.iter_mut().filter(|conn| conn.is_tracking);
+            tracked.for_each(|conn| {
+                conn.changed.insert(k);
+            });
+        }
         let trackers = std::mem::take(&mut self.keys[k].trackers);
         pushes.extend(
             (0..self.conns.len())
@@ -369,10 +411,9 @@ impl Server {
                 });
             }
             if told.contains(&None) {
-                self.conns[c].output.push_back(Out {
-                    bytes: wire::invalidation(&[]),
-                    what: What::Null,
-                });
+                let bytes = wire::invalidation(&[]);
+                let what = What::Null;
+                self.write_to(c, Out { bytes, what });
             }
         }
     }
@@ -409,6 +450,8 @@ impl Server {
     pub fn hang_up(&mut self, c: usize) {
         self.conns[c].is_served = false;
         self.conns[c].is_tracking = false;
+        self.conns[c].turn.clear();
+        self.conns[c].changed.clear();
         self.keys.iter_mut().for_each(|key| key.trackers &= !(1 << c));
     }
 
@@ -432,7 +475,8 @@ impl Server {
     pub fn will_tell(&self, c: usize, k: usize) -> bool {
         let conn = &self.conns[c];
         conn.is_ended
-            || conn.output.iter().any(|out| match &out.what {
+            || conn.changed.contains(&k)
+            || conn.output.iter().chain(&conn.turn).any(|out| match &out.what {
                 What::Push(keys) => keys.contains(&k),
                 What::Null => true,
                 What::Reply => false,

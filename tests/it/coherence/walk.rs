@@ -26,6 +26,7 @@ enum Action {
     Issue(usize),
     Turn(usize),
     Serve(usize),
+    EndTurn,
     Arrive(usize),
     OwnArrive(usize),
     ScriptsArrive(usize),
@@ -57,6 +58,7 @@ impl Action {
             self,
             Turn(_)
                 | Serve(_)
+                | EndTurn
                 | Arrive(_)
                 | OwnArrive(_)
                 | ScriptsArrive(_)
@@ -271,6 +273,9 @@ impl Walk<'_> {
                 actions.push(Action::Probe(w));
             }
         }
+        if rig.server.is_in_turn() {
+            actions.push(Action::EndTurn);
+        }
         if !rig.server.orphans.is_empty() {
             actions.extend([Action::Orphan, Action::DropOrphans]);
         }
@@ -286,11 +291,11 @@ impl Walk<'_> {
         if budget.sweep > 0 {
             actions.push(Action::Sweep);
         }
-        if let (Some(disk), Some(l3)) = (&rig.disk, rig.shared.cache.l3()) {
+        if let Some(disk) = &rig.disk {
             if budget.squeeze > 0 && rig.shared.cache.stats().entries > 0 {
                 actions.push(Action::Squeeze);
             }
-            if l3.stats().queued_bytes > 0 {
+            if disk.has_write() {
                 actions.push(Action::WriteDisk);
             }
             if disk.has_read() {
@@ -335,6 +340,10 @@ impl Walk<'_> {
             Action::Serve(c) => {
                 let what = self.rig.server.serve(c);
                 self.tell(|| format!("    the server executes {what}"));
+                Ok(())
+            }
+            Action::EndTurn => {
+                self.rig.server.end_turn();
                 Ok(())
             }
             Action::Arrive(w) => {
@@ -430,9 +439,7 @@ impl Walk<'_> {
                 Ok(())
             }
             Action::WriteDisk => {
-                if let Some(disk) = &mut self.rig.disk {
-                    disk.write(self.rig.now_us);
-                }
+                self.rig.write_disk();
                 Ok(())
             }
             Action::ReadDisk => {

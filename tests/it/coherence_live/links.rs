@@ -33,6 +33,17 @@ fn links_that_stutter() {
 }
 
 #[test]
+fn a_server_that_broadcasts() {
+    let toml = "[cache]\ninvalidation = \"broadcast\"\n";
+    for server in Server::of_each_kind(&[]) {
+        let relay = Relay::start(&server.socket());
+        relay.skew(Duration::from_millis(20));
+        let proxy = Proxy::with_config(&relay.url(), toml, &["--workers", "2"]);
+        race(&server, &proxy, 2, 1, 300, &format!("broadcasts of {}", server.kind()));
+    }
+}
+
+#[test]
 fn a_tracking_table_that_overflows() {
     let server = Server::with(&["--tracking-table-max-keys", "3"]);
     let proxy = Proxy::start(&server, &["--workers", "2"]);

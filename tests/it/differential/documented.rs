@@ -162,7 +162,7 @@ impl Documented {
             ("unix-time", name) if name.contains("milliseconds") => 'B',
             ("unix-time", _) => 'A',
             // Never a wait that is worth its name.
-            (_, "timeout") => return b"0.001".to_vec(),
+            (_, "timeout") => return b"0.002".to_vec(),
             (_, "milliseconds") if is_stream => return b"1".to_vec(),
             (_, "milliseconds" | "ttl") => 'E',
             (_, "seconds") => 'e',

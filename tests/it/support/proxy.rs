@@ -185,6 +185,14 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    /// SIGKILL: dropping it is SIGTERM.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it was started");
+        self.child.wait().expect("it was started");
+    }
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         let gone = matches!(self.child.try_wait(), Ok(Some(_)));

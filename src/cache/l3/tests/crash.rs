@@ -13,22 +13,24 @@ struct Logged {
     is_of_all: bool,
 }
 
-fn log(medium: &Simulated) -> Vec<Logged> {
+fn log(medium: &Simulated, keys: &KeyRing) -> Vec<Logged> {
     let mut records = Vec::new();
-    for name in medium.names() {
-        let bytes = medium.content(&name);
-        let Ok(header) = Header::decode(&bytes) else { continue };
+    for name in medium.segments() {
+        let mut bytes = medium.content(&name);
+        let Ok((_, envelope)) = Header::decode(&bytes, keys) else {
+            continue;
+        };
         let mut at = HEADER_BYTES;
-        while let Some(rest) = bytes.get(at..)
-            && let Ok(record) = Record::decode(rest, header.nonce)
+        while let Some(rest) = bytes.get_mut(at..)
+            && let Ok(record) = Record::decode(rest, &envelope, at as u64)
         {
             records.push(Logged {
                 place: (name.clone(), at),
                 hash: record.hash,
-                value: (record.kind == Kind::Entry).then(|| record.value.to_vec()),
+                value: (record.kind == Kind::Entry).then(|| codec::decompress(record.codec, record.value).unwrap()),
                 is_of_all: record.kind == Kind::TombstoneOfAll,
             });
-            at += format::padded(record.length());
+            at += format::padded(envelope.length(&record));
         }
     }
     records
@@ -67,7 +69,7 @@ fn check_crash(seed: u64, call: Option<u64>, config: &Config, recovery: Recovery
         panic!("there is no call {call}");
     };
     let (live, durable) = (medium.live_at_crash().unwrap(), medium.durable_at_crash().unwrap());
-    let (live, durable) = (log(&live), log(&durable));
+    let (live, durable) = (log(&live, &config.keys), log(&durable, &config.keys));
     let is_reclaiming = config.size_bytes < 1 << 20;
     // What was written before something that is durable is durable, or was freed.
     let least = match durable.last() {
@@ -127,12 +129,13 @@ fn check_crash(seed: u64, call: Option<u64>, config: &Config, recovery: Recovery
 
 #[test]
 fn after_a_crash_at_any_call_the_store_is_a_prefix_of_the_log_with_all_that_was_durable() {
-    for (seed, sync) in [
-        (1, Sync::EachSegment),
-        (2, Sync::Interval(20_000)),
-        (3, Sync::EachSegment),
+    for (seed, sync, config) in [
+        (1, Sync::EachSegment, config()),
+        (2, Sync::Interval(20_000), config()),
+        (3, Sync::EachSegment, packed(Method::Zstd(1))),
+        (4, Sync::Interval(20_000), packed(Method::Lz4)),
     ] {
-        let config = Config { sync, ..config() };
+        let config = Config { sync, ..config };
         let calls = check_crash(seed, None, &config, Recovery::TolerateTornTail);
         assert!(calls > 40, "{calls}");
         for call in 3..calls {
@@ -144,10 +147,11 @@ fn after_a_crash_at_any_call_the_store_is_a_prefix_of_the_log_with_all_that_was_
 #[test]
 fn after_a_crash_without_syncs_nothing_is_shown_that_was_never_true() {
     for seed in 10..14 {
+        let like = if seed < 12 { config() } else { packed(Method::Lz4) };
         let config = Config {
             sync: Sync::Never,
-            size_bytes: 24 << 10,
-            ..config()
+            size_bytes: if seed < 12 { 24 << 10 } else { 16 << 10 },
+            ..like
         };
         let calls = check_crash(seed, None, &config, Recovery::TolerateTornTail);
         for call in 3..calls {
@@ -161,9 +165,10 @@ fn after_a_crash_without_syncs_nothing_is_shown_that_was_never_true() {
 fn after_the_death_of_the_process_nothing_that_was_written_is_lost() {
     for seed in 20..24 {
         let medium = Simulated::default();
+        let like = if seed < 22 { config() } else { packed(Method::Zstd(3)) };
         let config = Config {
             sync: Sync::Never,
-            ..config()
+            ..like
         };
         let mut run = Run::new(seed, 24);
         let mut media = vec![medium.clone()];

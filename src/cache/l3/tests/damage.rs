@@ -5,22 +5,28 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Proptest, TestRunner};
 
 use super::*;
+use crate::cache::l3::format::HEADER_BYTES;
 
 /// A store of several segments, with voided and replaced values in it, as a kill leaves it; and what counts.
 fn grown(seed: u64) -> (Simulated, Run) {
+    grown_as(&config(), seed)
+}
+
+fn grown_as(config: &Config, seed: u64) -> (Simulated, Run) {
     let medium = Simulated::default();
-    let (store, next) = open(config(), &medium, 1);
+    let (store, next) = open(config.clone(), &medium, 1);
     let mut run = Run::new(seed, 40);
     run.is_flushing = false;
     {
         let mut writer = writer(&store, next);
-        for _ in 0..130 {
+        let steps = if config.compression.is_some() { 300 } else { 130 };
+        for _ in 0..steps {
             run.step(&store, &mut writer);
         }
         settle(&mut writer, &mut run.now_us);
     }
     let image = medium.killed();
-    assert!(image.names().len() >= 3);
+    assert!(image.segments().len() >= 3);
     (image, run)
 }
 
@@ -41,10 +47,19 @@ fn check_written(store: &Store, run: &Run) {
 
 #[test]
 fn a_flipped_bit_anywhere_is_never_served_and_revives_nothing() {
-    let (image, run) = grown(1);
-    for name in image.names() {
+    flip_every(1, &config());
+}
+
+#[test]
+fn nor_is_one_in_files_that_are_encrypted_and_compressed() {
+    flip_every(13, &packed(Method::Zstd(1)));
+}
+
+fn flip_every(step: usize, config: &Config) {
+    let (image, run) = grown_as(config, 1);
+    for name in image.segments() {
         let good = image.content(&name);
-        for at in 0..good.len() {
+        for at in (0..good.len()).step_by(step) {
             let bad = image.killed();
             let mut bytes = good.clone();
             bytes[at] ^= 1 << (at % 8);
@@ -53,16 +68,20 @@ fn a_flipped_bit_anywhere_is_never_served_and_revives_nothing() {
                 7 => Recovery::Salvage,
                 _ => Recovery::TolerateTornTail,
             };
-            let Ok((store, leftovers)) = try_open(Config { recovery, ..config() }, &bad) else {
+            let config = Config {
+                recovery,
+                ..config.clone()
+            };
+            let Ok((store, leftovers)) = try_open(config, &bad) else {
                 // A bit of the version.
                 assert!((8..12).contains(&at), "{name} at {at}");
                 continue;
             };
-            recovery::run(&store, leftovers, run.now_us);
+            recovery::run(&store, leftovers, run.now_us, || {});
             match recovery {
                 Recovery::Salvage => check_written(&store, &run),
                 // The last segment's end may be cut off, with tombstones in it, as after a crash.
-                _ if image.names().last() == Some(&name) => check_written(&store, &run),
+                _ if image.segments().last() == Some(&name) => check_written(&store, &run),
                 _ => run.check_all(&store),
             }
         }
@@ -72,9 +91,9 @@ fn a_flipped_bit_anywhere_is_never_served_and_revives_nothing() {
 #[test]
 fn strict_recovery_changes_nothing_and_stays_off() {
     let (image, run) = grown(2);
-    let name = image.names()[0].clone();
+    let name = image.segments()[0].clone();
     let mut bytes = image.content(&name);
-    bytes[100] ^= 1;
+    bytes[HEADER_BYTES + 36] ^= 1;
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     image.put(&name, bytes.clone());
@@ -96,14 +115,17 @@ fn strict_recovery_changes_nothing_and_stays_off() {
     assert!(store.is_off.load(SeqCst) && stats.entries == 0);
     assert!(store.trouble.lock().as_ref().unwrap().contains("strict"));
     let repair = &store.repairs.lock()[0];
-    assert_eq!((repair.file.as_str(), repair.offset), (name.as_str(), 64));
+    assert_eq!(
+        (repair.file.as_str(), repair.offset),
+        (name.as_str(), HEADER_BYTES as u64)
+    );
     assert_eq!(image.content(&name), bytes);
 }
 
 #[test]
 fn a_torn_tail_is_cut_off_noted_and_sealed() {
     let (image, run) = grown(3);
-    let name = image.names().last().unwrap().clone();
+    let name = image.segments().last().unwrap().clone();
     let mut bytes = image.content(&name);
     bytes.truncate(bytes.len() - 20);
     image.put(&name, bytes);
@@ -113,7 +135,7 @@ fn a_torn_tail_is_cut_off_noted_and_sealed() {
         assert_eq!(repairs.len(), 1, "{repairs:?}");
         assert_eq!(repairs[0].file, name);
         assert!(
-            repairs[0].offset > 64 && repairs[0].reason.contains("torn tail"),
+            repairs[0].offset > HEADER_BYTES as u64 && repairs[0].reason.contains("torn tail"),
             "{repairs:?}"
         );
     }
@@ -125,11 +147,11 @@ fn a_torn_tail_is_cut_off_noted_and_sealed() {
 #[test]
 fn damage_in_the_middle_costs_what_is_older_unless_it_is_salvaged() {
     let (image, run) = grown(4);
-    let names = image.names();
+    let names = image.segments();
     let name = names[names.len() - 2].clone();
     let mut bytes = image.content(&name);
     // The first record's checksum, and the footer.
-    bytes[64] ^= 1;
+    bytes[HEADER_BYTES] ^= 1;
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     image.put(&name, bytes);
@@ -144,19 +166,19 @@ fn damage_in_the_middle_costs_what_is_older_unless_it_is_salvaged() {
 #[test]
 fn a_version_that_is_not_known_is_refused_and_left_alone() {
     let (image, _) = grown(5);
-    let name = image.names()[1].clone();
+    let name = image.segments()[1].clone();
     let mut bytes = image.content(&name);
-    bytes[8] = 2;
+    bytes[8] = 9;
     image.put(&name, bytes);
-    let before = image.names();
+    let before = image.segments();
     for recovery in [Recovery::Strict, Recovery::TolerateTornTail, Recovery::Salvage] {
         let Err(error) = try_open(Config { recovery, ..config() }, &image) else {
             panic!("it was guessed")
         };
         let text = error.to_string();
-        assert!(text.contains(&name) && text.contains("version 2"), "{text}");
+        assert!(text.contains(&name) && text.contains("version 9"), "{text}");
     }
-    assert_eq!(image.names(), before);
+    assert_eq!(image.segments(), before);
 }
 
 #[test]
@@ -175,7 +197,7 @@ fn names_that_are_hashed_in_another_way_are_not_used() {
     let mut now_us = run.now_us;
     settle(&mut writer, &mut now_us);
     writer.turn(now_us + 30_000);
-    assert_eq!(image.names(), Vec::<String>::new(), "nobody can use them again");
+    assert_eq!(image.segments(), Vec::<String>::new(), "nobody can use them again");
 }
 
 /// What may happen to a file.
@@ -205,7 +227,7 @@ fn change() -> impl Strategy<Value = (u8, Change)> {
 }
 
 fn apply(image: &Simulated, which: u8, change: &Change) {
-    let names = image.names();
+    let names = image.segments();
     let Some(name) = names.get(usize::from(which) % names.len().max(1)) else {
         return;
     };
@@ -250,10 +272,19 @@ fn apply(image: &Simulated, which: u8, change: &Change) {
 
 #[test]
 fn whatever_the_files_are_recovery_ends_and_shows_only_what_was_written() {
-    let (image, run) = grown(7);
+    change_at_random(&config(), 1000);
+}
+
+#[test]
+fn nor_does_it_show_anything_else_of_files_that_are_encrypted_and_compressed() {
+    change_at_random(&packed(Method::Lz4), 250);
+}
+
+fn change_at_random(config: &Config, cases: u32) {
+    let (image, run) = grown_as(config, 7);
     let mut runner = TestRunner::new_with_rng(
         Proptest {
-            cases: 1500,
+            cases,
             failure_persistence: None,
             ..Proptest::default()
         },
@@ -265,11 +296,15 @@ fn whatever_the_files_are_recovery_ends_and_shows_only_what_was_written() {
             let bad = image.killed();
             changes.iter().for_each(|(which, change)| apply(&bad, *which, change));
             let recovery = [Recovery::Strict, Recovery::TolerateTornTail, Recovery::Salvage][usize::from(recovery)];
-            let Ok((store, leftovers)) = try_open(Config { recovery, ..config() }, &bad) else {
+            let config = Config {
+                recovery,
+                ..config.clone()
+            };
+            let Ok((store, leftovers)) = try_open(config, &bad) else {
                 return Ok(());
             };
             let next = leftovers.next_sequence;
-            recovery::run(&store, leftovers, run.now_us);
+            recovery::run(&store, leftovers, run.now_us, || {});
             check_written(&store, &run);
             // And it goes on.
             let mut writer = writer(&store, next);

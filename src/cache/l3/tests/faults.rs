@@ -5,10 +5,15 @@ use crate::cache::l3::storage::simulated::Fault;
 
 fn run(seed: u64, size_bytes: u64, sync: Sync, fail: Option<(u64, u64, Fault)>) -> u64 {
     let medium = Simulated::default();
+    let like = if seed < PACKED_FROM {
+        config()
+    } else {
+        packed(Method::Lz4)
+    };
     let config = Config {
         size_bytes,
         sync,
-        ..config()
+        ..like
     };
     let (store, next) = open(config.clone(), &medium, 1);
     if let Some((from, until, fault)) = fail {
@@ -58,6 +63,9 @@ fn run(seed: u64, size_bytes: u64, sync: Sync, fail: Option<(u64, u64, Fault)>) 
     }
 }
 
+/// Runs with higher seeds are encrypted and compressed.
+const PACKED_FROM: u64 = 5;
+
 #[test]
 fn any_call_may_fail_without_anything_wrong_being_shown() {
     let plain = |seed| run(seed, 1 << 20, Sync::EachSegment, None);
@@ -65,6 +73,7 @@ fn any_call_may_fail_without_anything_wrong_being_shown() {
         (1, 1 << 20, Sync::EachSegment),
         (2, 20 << 10, Sync::Interval(10_000)),
         (3, 20 << 10, Sync::Never),
+        (5, 1 << 20, Sync::Interval(10_000)),
     ] {
         let calls = run(seed, size_bytes, sync, None);
         assert!(calls > 30, "{calls}");
@@ -77,6 +86,7 @@ fn any_call_may_fail_without_anything_wrong_being_shown() {
         }
     }
     plain(4);
+    plain(6);
 }
 
 #[test]
@@ -109,7 +119,8 @@ fn a_full_disk_is_told_of_and_used_again_when_there_is_room() {
     settle(&mut writer, &mut now_us);
     assert!(value(&store, "name199", now_us).is_some());
     assert_eq!(*store.trouble.lock(), None);
-    // The error was no damage: a restart finds all of it.
+    // The error was no damage: a restart finds all of it, as soon as nothing is owed any more.
+    writer.turn(now_us);
     let entries = store.stats().entries;
     let (store, _) = open(config(), &medium.killed(), now_us);
     assert_eq!((store.stats().entries, store.stats().counts.repairs), (entries, 0));

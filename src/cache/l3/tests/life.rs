@@ -107,7 +107,7 @@ fn what_was_voided_in_this_life_does_not_come_back_in_the_next() {
         store.segments.all().len(),
         1,
         "nothing is alive but in the active one: {:?}",
-        medium.names()
+        medium.segments()
     );
     let (store, _) = open(config(), &medium.killed(), now_us);
     assert_eq!([value(&store, "b", now_us), value(&store, "c", now_us)], [None, None]);
@@ -132,7 +132,7 @@ fn voids_while_the_store_recovers_count() {
     assert!(store.is_recovering.load(SeqCst));
     void(&store, "a");
     assert_eq!(value(&store, "b", now_us), None, "not read yet");
-    recovery::run(&store, leftovers, now_us);
+    recovery::run(&store, leftovers, now_us, || {});
     assert_eq!(
         [value(&store, "a", now_us), value(&store, "b", now_us)],
         [None, Some(b"b".to_vec())]
@@ -148,7 +148,7 @@ fn voids_while_the_store_recovers_count() {
     let image = medium.killed();
     let (store, leftovers) = try_open(config(), &image).unwrap();
     store.void_all();
-    recovery::run(&store, leftovers, now_us);
+    recovery::run(&store, leftovers, now_us, || {});
     assert_eq!(store.stats().entries, 0);
 }
 
@@ -398,7 +398,7 @@ fn a_segment_with_nothing_alive_is_freed_at_once_but_not_its_tombstones() {
     let names: Vec<String> = (0..100).map(|i| format!("name{i}")).collect();
     names.iter().for_each(|name| put(&store, name, &[b'v'; 200]));
     settle(&mut writer, &mut now_us);
-    let before = medium.names().len();
+    let before = medium.segments().len();
     assert!(before > 5);
     // All but the first segment's: the tombstones must outlive it.
     let first = |name: &String| store.explain(hash(store.seed, name.as_bytes()))[0].0 == 1;
@@ -406,8 +406,8 @@ fn a_segment_with_nothing_alive_is_freed_at_once_but_not_its_tombstones() {
     gone.iter().for_each(|name| void(&store, name));
     settle(&mut writer, &mut now_us);
     writer.turn(now_us + 30_000);
-    let after = medium.names().len();
-    assert!(after < before, "{:?}", medium.names());
+    let after = medium.segments().len();
+    assert!(after < before, "{:?}", medium.segments());
     let (store, _) = open(config(), &medium.killed(), now_us);
     assert!(gone.iter().all(|name| value(&store, name, now_us).is_none()));
     assert!(kept.iter().all(|name| value(&store, name, now_us).is_some()));
@@ -424,9 +424,9 @@ fn a_segment_whose_entries_have_all_expired_is_freed() {
         store.spill(spill);
     }
     settle(&mut writer, &mut now_us);
-    assert!(medium.names().len() > 5);
+    assert!(medium.segments().len() > 5);
     writer.turn(11_100_000);
-    assert_eq!(medium.names().len(), 1, "the active one");
+    assert_eq!(medium.segments().len(), 1, "the active one");
     // And after a restart nothing of them is even looked at.
     let (store, _) = open(config(), &medium.killed(), 20_000_000);
     assert_eq!(store.stats().entries, 0);

@@ -261,3 +261,48 @@ fn a_directory_that_cannot_be_made_is_an_error() {
     let found = open_disk(disk_config(), dir.path()).map(|l3| l3.stats().entries);
     assert_eq!(found.unwrap(), 0, "other files are left alone");
 }
+
+#[test]
+fn who_waits_for_a_tombstone_is_told_soon() {
+    let medium = Simulated::default();
+    let l3 = L3::open(config(), Box::new(medium.clone())).unwrap();
+    put(&l3.store, "a", b"the value");
+    wait_for("it is written", || l3.stats().entries == 1);
+    let (tell, told) = mpsc::channel();
+    for _ in 0..200 {
+        void(&l3.store, "a");
+        put(&l3.store, "a", b"the value");
+        let owed = l3.owed(hash(l3.seed(), b"a"));
+        let (tell, medium) = (tell.clone(), medium.clone());
+        l3.when_paid(owed, move || tell.send(medium.segments().len()).unwrap());
+        assert!(told.recv_timeout(Duration::from_secs(20)).unwrap() > 0);
+        assert!(l3.is_paid(owed));
+    }
+}
+
+#[test]
+fn a_medium_that_hangs_holds_nobody_up_for_long_and_the_end_of_the_process_neither() {
+    let medium = Simulated::default();
+    let l3 = L3::open(config(), Box::new(medium.clone())).unwrap();
+    put(&l3.store, "a", b"the value");
+    wait_for("it is written", || l3.stats().entries == 1);
+    let held = medium.hold();
+    void(&l3.store, "a");
+    let owed = l3.owed(hash(l3.seed(), b"a"));
+    let (tell, told) = mpsc::channel();
+    l3.when_paid(owed, move || tell.send(()).unwrap());
+    for waited_ms in [1, 499, 500, 999] {
+        l3.is_slow(Duration::from_millis(waited_ms));
+        assert!(!l3.is_paid(owed), "after {waited_ms} ms");
+    }
+    l3.is_slow(Duration::from_secs(1));
+    assert!(l3.is_paid(owed) && told.recv_timeout(Duration::from_secs(20)).is_ok());
+    let begun = Instant::now();
+    l3.close();
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    drop(held);
+    wait_for("the next process finds nothing of it", || {
+        let (next, _) = open(config(), &medium.killed(), 1_000_000);
+        value(&next, "a", 1_000_000).is_none()
+    });
+}

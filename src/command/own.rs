@@ -1,0 +1,39 @@
+//! The commands that the proxy sends for itself: to fill its cache, to look whether a server is there, to follow it. Their
+//! names are spelled as no client spells them, with a small last letter. To a server that is the same command; `MONITOR`
+//! shows the name as it was sent, and a client that watches the server through the proxy is spared those lines.
+
+pub const ASKING: &[u8] = b"ASKINg";
+pub const AUTH: &[u8] = b"AUTh";
+pub const CLIENT: &[u8] = b"CLIENt";
+pub const CLUSTER: &[u8] = b"CLUSTEr";
+pub const COMMAND: &[u8] = b"COMMANd";
+pub const CONFIG: &[u8] = b"CONFIg";
+pub const HELLO: &[u8] = b"HELLo";
+pub const INFO: &[u8] = b"INFo";
+pub const PING: &[u8] = b"PINg";
+pub const PTTL: &[u8] = b"PTTl";
+pub const SELECT: &[u8] = b"SELECt";
+pub const UNWATCH: &[u8] = b"UNWATCh";
+
+const ALL: [&[u8]; 12] = [
+    ASKING, AUTH, CLIENT, CLUSTER, COMMAND, CONFIG, HELLO, INFO, PING, PTTL, SELECT, UNWATCH,
+];
+
+/// `PING` as a request.
+pub const PING_REQUEST: &[u8] = b"*1\r\n$4\r\nPINg\r\n";
+/// `UNWATCH` as a request.
+pub const UNWATCH_REQUEST: &[u8] = b"*1\r\n$7\r\nUNWATCh\r\n";
+
+/// Whether a line of `MONITOR` (`+1700000000.123456 [0 127.0.0.1:50000] "PTTl" "key"`) shows such a command.
+pub fn is_shown_by(line: &[u8]) -> bool {
+    const BEFORE_NAME: &[u8] = b"] \"";
+    let Some(at) = line.windows(BEFORE_NAME.len()).position(|window| window == BEFORE_NAME) else {
+        return false;
+    };
+    let rest = &line[at + BEFORE_NAME.len()..];
+    let name = rest.split(|&byte| byte == b'"').next().unwrap_or_default();
+    ALL.contains(&name)
+}
+
+#[cfg(test)]
+mod tests;

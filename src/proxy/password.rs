@@ -1,0 +1,115 @@
+//! A password that the server gets, changes or loses while the proxy runs. Connections that are up are not asked for it, at
+//! the server as here; new ones are, and so are new clients. The proxy hears of it when a client sets it (`CONFIG SET
+//! requirepass`), or else from the first client that shows it. This concerns the default user only.
+
+use std::time::Duration;
+
+use super::local::Hello;
+use super::worker::Worker;
+use crate::config::{Auth, Secret};
+use crate::resp::limits::Limits;
+use crate::resp::request::{Args, Scan, Scanner, Span};
+use crate::resp::{Version, encode};
+use crate::upstream::dial::{Access, DialError, Greeting, Role, Tracking};
+
+/// What this `CONFIG` makes the password, if the server takes it; empty: none.
+pub fn set_by(args: Args<'_>) -> Option<Secret> {
+    let is = |i: usize, word: &[u8]| args.arg(i).eq_ignore_ascii_case(word);
+    let name = (2..args.len()).step_by(2).find(|&i| is(i, b"requirepass"))?;
+    is(1, b"set").then(|| Secret::new(args.arg(name + 1)))
+}
+
+/// The server has taken it: the proxy's new connections show it, and so must new clients.
+pub fn follow(worker: &Worker, password: &Secret) {
+    // Each node of a cluster has one of its own.
+    if worker.cluster.is_none()
+        && let Some(access) = with(&worker.target.access(), password)
+    {
+        tracing::info!("a client has changed the password of the upstream: new connections show it");
+        worker.target.set_access(access);
+    }
+}
+
+/// Whether the server wants a password that it is not shown.
+pub fn is_wanted(error: &DialError) -> bool {
+    match error {
+        DialError::Refused { error, .. } => error.starts_with("NOAUTH") || error.starts_with("WRONGPASS"),
+        DialError::At(_, error) => is_wanted(error),
+        _ => false,
+    }
+}
+
+/// The server has refused the proxy for want of a password. If the first request of this input shows one that the server
+/// accepts, it becomes the proxy's own. `None`: it shows none, or nobody could tell.
+///
+/// # Errors
+/// What the server says of it.
+pub async fn learn(worker: &Worker, input: &[u8], answer_within: Duration) -> Option<Result<(), String>> {
+    if worker.cluster.is_some() || worker.shared.config.auth != Auth::Upstream {
+        return None;
+    }
+    let access = with(&worker.target.access(), &shown(input)?)?;
+    let greeting = Greeting {
+        version: Version::Resp2,
+        db: 0,
+        tracking: Tracking::Off,
+        is_readonly: false,
+        answer_within,
+    };
+    let node = worker.target.endpoint()?;
+    match access
+        .open(&node, Role::Any, &greeting, worker.target.connect_timeout)
+        .await
+    {
+        Ok(_) => {
+            tracing::info!("a client has shown the password that the upstream wants: new connections show it");
+            worker.target.set_access(access);
+            Some(Ok(()))
+        }
+        Err(DialError::Refused { error, .. }) => Some(Err(error)),
+        Err(_) => None,
+    }
+}
+
+/// The same access with another password, where it is the default user's.
+fn with(access: &Access, password: &Secret) -> Option<Access> {
+    let is_default = access.user.as_deref().is_none_or(|user| user == "default");
+    is_default.then(|| Access {
+        password: (!password.expose().is_empty()).then(|| password.clone()),
+        ..access.clone()
+    })
+}
+
+/// The password of the default user in an `AUTH` or `HELLO` at the start of this input.
+fn shown(input: &[u8]) -> Option<Secret> {
+    let mut spans: Vec<Span> = Vec::new();
+    match Scanner::default()
+        .scan(input, &Limits::AUTHENTICATED, &mut spans)
+        .ok()?
+    {
+        Scan::Complete { .. } => shown_by(Args {
+            buf: input,
+            spans: &spans,
+        }),
+        Scan::Inline { args, .. } => {
+            let mut request = Vec::new();
+            encode::command(&mut request, args.iter().map(Vec::as_slice));
+            shown(&request)
+        }
+        _ => None,
+    }
+}
+
+fn shown_by(args: Args<'_>) -> Option<Secret> {
+    let (user, password) = match args.len() {
+        _ if args.arg(0).eq_ignore_ascii_case(b"hello") => Hello::parse(args).ok()?.credentials?,
+        _ if !args.arg(0).eq_ignore_ascii_case(b"auth") => return None,
+        2 => (&b"default"[..], args.arg(1)),
+        3 => (args.arg(1), args.arg(2)),
+        _ => return None,
+    };
+    (user == b"default").then(|| Secret::new(password))
+}
+
+#[cfg(test)]
+mod tests;
