@@ -421,7 +421,8 @@ impl<S: Sink> Connection<S> {
                     self.sink.reached(generation);
                     self.begin(&tracking, begun_us);
                     let up = Instant::now();
-                    let counted = self.target.breaker().connected();
+                    // One for scripts may be silent for ever, and says nothing about the others.
+                    let counted = (!self.sink.carries_scripts()).then(|| self.target.breaker().connected());
                     let Ending { why, failed_since_us } = self.pump(stream).await;
                     drop(counted);
                     tracing::warn!(upstream = %self.target.node(), db = self.greeting.db, reason = %why, "upstream connection lost");

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::cluster::Cluster;
 use crate::support::{Client, Proxy, STEP, Server, eventually};
 
 const MODES: [&str; 5] = ["none", "own_writes", "keyspace_events", "broadcast", "tracking"];
@@ -71,6 +72,23 @@ fn a_server_that_broadcasts_remembers_no_key_and_tells_of_its_prefixes() {
         eventually("the flush is seen", STEP, || {
             client.cmd(&["GET", "user:1"]) == b"$-1\r\n"
         });
+    }
+}
+
+#[test]
+fn the_nodes_of_a_cluster_broadcast_too() {
+    let cluster = Cluster::start();
+    let toml = "[cache]\ninvalidation = \"broadcast\"\n";
+    let proxy = Proxy::with_config(&cluster.url(), toml, &[]);
+    let mut client = proxy.client();
+    is_in(&proxy, "broadcast");
+    for node in 0..3 {
+        let (key, mut direct) = (cluster.key(node, 0), cluster.client(node));
+        for round in 0..10 {
+            direct.expect(&["SET", &key, &round.to_string()], "+OK");
+            follows(&mut client, &key, &round.to_string(), "a cluster");
+            is_cached(&cluster.nodes[node], &mut client, &key);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod coherence;
 mod coherence_live;
 mod command_table;
 mod config;
+mod credentials;
 mod deadlines;
 mod differential;
 mod embedded;

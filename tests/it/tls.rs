@@ -3,8 +3,6 @@
 
 use std::fs;
 
-use rustix::process::{Pid, Signal, kill_process};
-
 use crate::support::certificates::{Authority, Identity, Validity};
 use crate::support::sentinel::Watched;
 use crate::support::server::free_port;
@@ -169,14 +167,14 @@ fn certificates_are_read_again_at_a_signal() {
     assert!(client.text(&["GET", "k"]).contains("upstream.tls_ca"));
     // A file that is broken changes nothing, and is told.
     fs::write(&ca, "broken\n").unwrap();
-    hang_up(&proxy);
+    proxy.hang_up();
     eventually("the failure is told", STEP, || {
         proxy
             .log()
             .contains("what was in effect stays in effect: upstream.tls_ca")
     });
     fs::copy(&authority.ca, &ca).unwrap();
-    hang_up(&proxy);
+    proxy.hang_up();
     eventually("the new one is used", STEP, || {
         client.cmd(&["SET", "k", "v"]) == b"+OK\r\n"
     });
@@ -196,7 +194,7 @@ fn a_password_is_read_again_at_a_signal() {
     let mut direct = server.client();
     direct.expect(&["CONFIG", "SET", "requirepass", "second"], "+OK");
     fs::write(&file, "second\n").unwrap();
-    hang_up(&proxy);
+    proxy.hang_up();
     eventually("it is read", STEP, || proxy.log().contains("are read again"));
     // What is up stays up; what is made anew uses the new one.
     client.expect(&["GET", "k"], "$1\r\nv");
@@ -226,14 +224,14 @@ fn the_configuration_is_read_again_at_a_signal_and_applied_whole_or_not_at_all()
     client.expect(&["SET", "k", "v"], "+OK");
     // A file that is not there, and the rest is as good as not read.
     proxy.rewrite_config(&toml("6MiB", "password_file = \"/nowhere/password\""));
-    hang_up(&proxy);
+    proxy.hang_up();
     eventually("it is refused", STEP, || proxy.log().contains("stays in effect"));
     assert_eq!(budget(), Some((8 << 20) as f64));
     // A password that stands in the file itself, and a budget for which the largest values are too large.
     let mut direct = server.client();
     direct.expect(&["CONFIG", "SET", "requirepass", "second"], "+OK");
     proxy.rewrite_config(&toml("2MiB", "password = \"second\""));
-    hang_up(&proxy);
+    proxy.hang_up();
     eventually("it is read", STEP, || budget() == Some((2 << 20) as f64));
     direct.cmd(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     eventually("new connections use the new password", STEP, || {
@@ -242,7 +240,7 @@ fn the_configuration_is_read_again_at_a_signal_and_applied_whole_or_not_at_all()
     assert!(proxy.log().contains("cache.max_value allows are not kept"));
     // What needs a restart is told, and no password goes where it was not meant to.
     proxy.rewrite_config(&toml("2MiB", "password = \"third\"\nread_timeout = \"5s\""));
-    hang_up(&proxy);
+    proxy.hang_up();
     eventually("it is read too", STEP, || {
         proxy.log().matches("are read again").count() == 2
     });
@@ -253,7 +251,7 @@ fn the_configuration_is_read_again_at_a_signal_and_applied_whole_or_not_at_all()
 fn a_signal_without_files_is_no_end() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);
-    hang_up(&proxy);
+    proxy.hang_up();
     eventually("it says so", STEP, || proxy.log().contains("nothing to read again"));
     proxy.client().expect(&["SET", "k", "v"], "+OK");
 }
@@ -360,9 +358,4 @@ fn with_identity(authority: &Authority, own: &Identity) -> String {
         own.cert,
         own.key
     )
-}
-
-fn hang_up(proxy: &Proxy) {
-    let pid = Pid::from_raw(proxy.pid() as i32).expect("a process id is not zero");
-    kill_process(pid, Signal::HUP).expect("the proxy is alive");
 }

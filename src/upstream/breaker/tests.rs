@@ -87,6 +87,34 @@ fn every_opening_is_counted_for_all_nodes() {
     assert_eq!((breaker.openings(), breaker.is_cut()), (2, false));
 }
 
+/// Whoever sees it open may have no runtime, or one that is busy or about to end.
+#[test]
+fn a_node_is_probed_by_the_runtime_in_which_its_target_was_made() {
+    use crate::config::Endpoint;
+    use crate::upstream::dial::Access;
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let target = {
+        let _in_it = control.enter();
+        let nobody = Endpoint::Unix("/nonexistent/redis.sock".into());
+        Target::fixed(nobody, Access::default(), Duration::from_secs(1), SETTINGS)
+    };
+    let seen = target.clone();
+    let elsewhere = std::thread::spawn(move || (0..3).for_each(|_| seen.failed(0, now_us(), "refused")));
+    elsewhere.join().unwrap();
+    assert!(target.breaker().is_cut());
+    control.block_on(async {
+        let is_probed = async {
+            while target.breaker().changes(State::HalfOpen) < 2 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), is_probed).await.unwrap();
+    });
+}
+
 #[test]
 fn connections_that_are_up_are_counted_as_long_as_they_are() {
     let breaker = Breaker::new(SETTINGS);

@@ -152,6 +152,12 @@ impl Proxy {
         (!samples.is_empty()).then(|| samples.iter().sum())
     }
 
+    /// SIGHUP: the configuration and the files that it names are read again.
+    pub fn hang_up(&self) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a process id is not zero");
+        kill_process(pid, Signal::HUP).expect("the proxy is alive");
+    }
+
     /// SIGTERM, without waiting.
     pub fn terminate(&self) {
         let pid = Pid::from_raw(self.pid() as i32).expect("a process id is not zero");

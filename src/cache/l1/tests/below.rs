@@ -27,8 +27,6 @@ fn l3_config() -> l3::Config {
         // The seed of the process is not the store's here; its names never change.
         hash: |_, name| name_hash(name),
         identity: 0,
-        compression: None,
-        keys: l3::keys::KeyRing::default(),
         unix_offset_ms: 1_700_000_000_000,
     }
 }
@@ -311,7 +309,7 @@ fn entries_of_an_epoch_that_is_over_are_not_spilled() {
 }
 
 #[test]
-fn what_a_fill_takes_away_of_its_name_does_not_survive_below() {
+fn what_a_fill_takes_away_makes_room_for_it_and_does_not_survive_below() {
     let mut t = Tiers::new(Config {
         budget_bytes: 1 << 17,
         shards: Some(1),
@@ -327,8 +325,9 @@ fn what_a_fill_takes_away_of_its_name_does_not_survive_below() {
         (used, weight, fillers) = (now, now - used, fillers + 1);
     }
     assert_eq!(t.rig.l1.stats().evictions, 0);
-    // An older state of the same name, and another link's: it goes before the insert needs its place.
+    // The oldest is of the same name, perhaps an older state of it, and another link's: it goes first, and not to the disk.
     t.fill(b, read("k", "two"), value(&long));
+    assert_eq!(t.rig.l1.stats().evictions, 0);
     assert!(
         !t.rig
             .l1
