@@ -5,6 +5,7 @@
 mod lane;
 mod place;
 mod server_side;
+mod target;
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -102,6 +103,10 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
             None,
         );
     };
+    if *reason == Reason::State(State::Client) {
+        target::call(session).await;
+    }
+    let is_called = session.client.meta.is_called.swap(false, Relaxed);
     let mut taken = pool.take(version, db, answer_within).await;
     if let Err(PoolError::Dial(error)) = &taken
         && password::is_wanted(error)
@@ -114,6 +119,8 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
     }
     let mut lent = match taken {
         Ok(lent) => lent,
+        // The one who has called hears from the server that nobody is there.
+        Err(_) if *reason == Reason::Called => return (Ended::Back, None),
         Err(error) => {
             let text = reason_of(session, place, &error);
             return (refuse(session, reason, &text), None);
@@ -121,7 +128,10 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
     };
     session.worker.counters().pinned_total.add(1);
     let read_timeout = session.worker.shared.config.upstream_timeouts.read;
-    let mut pinned = Pinned::default();
+    let mut pinned = match is_called {
+        true => Pinned::known(),
+        false => Pinned::default(),
+    };
     let mut to_server = Vec::new();
     // Inside a transaction the server itself tells the name.
     let name = session.client.meta.words.lock().name.clone();
@@ -141,7 +151,7 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         lent,
         lane,
         pinned,
-        has_started: false,
+        has_started: *reason == Reason::Called,
         is_stalled: true,
         to_server,
         written: 0,

@@ -7,7 +7,7 @@
 //! connection.
 
 mod answers;
-mod ids;
+pub mod ids;
 mod kind;
 
 use std::collections::VecDeque;
@@ -101,6 +101,15 @@ pub fn has_key_first(spec: &Spec) -> bool {
 }
 
 impl Pinned {
+    /// That of a client which only needs to be known to the server.
+    pub fn known() -> Pinned {
+        Pinned {
+            is_settled: true,
+            is_dirty: true,
+            ..Pinned::default()
+        }
+    }
+
     /// Whether the state that needs the connection goes on, or may have begun.
     pub fn is_sticky(&self) -> bool {
         self.is_multi

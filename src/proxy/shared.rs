@@ -101,7 +101,7 @@ pub enum Message {
         place: u64,
         found: Option<Box<Found>>,
     },
-    /// A client was marked as killed.
+    /// A client was marked as killed, or as called.
     Look {
         client: u64,
     },
@@ -275,6 +275,12 @@ impl Shared {
     /// The text of the one error that clients get while the upstream is away.
     pub fn unavailable(&self, why: &dyn std::fmt::Display) -> String {
         format!("ERR nearcache: upstream {} is unavailable: {why}", self.upstream_name)
+    }
+
+    /// Has the client's session take an upstream connection of its own, by which the server knows it.
+    pub fn call(&self, meta: &ClientMeta) {
+        meta.is_called.store(true, Relaxed);
+        self.inboxes[usize::from(meta.worker)].send(Message::Look { client: meta.id });
     }
 
     /// Marks clients as killed and has their workers look at them.
