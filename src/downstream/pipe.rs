@@ -281,6 +281,8 @@ impl Pipe {
             let is_full =
                 |session: &Session| session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;
             let was_full = is_full(session);
+            // Before the client knows: others may be asked what it is doing as soon as it does.
+            self.pinned.publish(&session.client.meta);
             if session.flush(cx).is_err() || !session.account() {
                 return Poll::Ready(Ended::Closed);
             }
@@ -294,7 +296,6 @@ impl Pipe {
                 Err(()) => return Poll::Ready(Ended::Closed),
             }
             if !has_progress {
-                self.pinned.publish(&session.client.meta);
                 return self.check_silence(cx, session);
             }
         }

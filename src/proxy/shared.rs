@@ -53,6 +53,8 @@ pub struct Shared {
     /// Who listens to what, over all workers.
     pub audience: Audience,
     pub pause: Pause,
+    /// Each client that monitors the server holds it as well.
+    pub monitors: Arc<()>,
     /// Places for transfers of large values, see [`BULK_AT_ONCE`].
     pub bulk: Arc<Semaphore>,
     /// Since when each worker waits for a script (µs; 0: it does not).
@@ -192,6 +194,7 @@ impl Shared {
             cache,
             audience: Audience::default(),
             pause: Pause::default(),
+            monitors: Arc::default(),
             bulk: Arc::new(Semaphore::new(BULK_AT_ONCE)),
             scripts_since_us: (0..workers).map(|_| CachePadded::default()).collect(),
             inboxes: (0..workers).map(|_| Inbox::default()).collect(),
@@ -275,6 +278,11 @@ impl Shared {
     /// The text of the one error that clients get while the upstream is away.
     pub fn unavailable(&self, why: &dyn std::fmt::Display) -> String {
         format!("ERR nearcache: upstream {} is unavailable: {why}", self.upstream_name)
+    }
+
+    /// Whether a client monitors the server: what the proxy could answer by itself is then executed where it is seen.
+    pub fn has_monitors(&self) -> bool {
+        Arc::strong_count(&self.monitors) > 1
     }
 
     /// Has the client's session take an upstream connection of its own, by which the server knows it.

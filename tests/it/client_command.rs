@@ -177,6 +177,34 @@ fn the_filters_of_valkey_are_offered_in_front_of_valkey() {
     named.until_closed();
 }
 
+/// As at the server, where one thread does it all.
+#[test]
+fn what_a_client_was_told_others_see_in_the_list() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    // One of them is on the other worker.
+    let mut asking = [proxy.client(), proxy.client()];
+    for round in 0..100 {
+        let mut client = proxy.client();
+        let id = client.int(&["CLIENT", "ID"]).to_string();
+        let mut flags_are = |flags: &str| {
+            for asking in &mut asking {
+                let line = asking.text(&["CLIENT", "LIST", "ID", &id]);
+                assert!(line.contains(&format!(" flags={flags} ")), "round {round}: {line}");
+            }
+        };
+        client.expect(&["MONITOR"], "+OK");
+        flags_are("O");
+        client.send(&["RESET"]);
+        while client.frame() != b"+RESET\r\n" {}
+        flags_are("N");
+        client.expect(&["MULTI"], "+OK");
+        flags_are("x");
+        client.expect(&["DISCARD"], "+OK");
+        flags_are("N");
+    }
+}
+
 #[test]
 fn invalidations_go_to_a_client_that_the_server_did_not_know() {
     let server = Server::start();
@@ -200,7 +228,7 @@ fn invalidations_go_to_a_client_that_the_server_did_not_know() {
         // It is as it was, and stays where it is.
         target.expect(&["SET", "in-two", key], "+OK");
         target.expect(&["CLIENT", "ID"], &format!(":{id}"));
-        client.expect(&["CLIENT", "TRACKING", "OFF"], "+OK");
+        client.expect(&["CLIENT", "TRACKING", "OFF", "REDIRECT", &id], "+OK");
         client.expect(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id], "+OK");
     }
     // In RESP2 the subscription may come later.

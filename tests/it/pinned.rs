@@ -330,6 +330,10 @@ fn a_monitor_sees_what_clients_send_and_nothing_of_the_proxys_own() {
     other.expect(&["GET", "k"], "$1\r\nv");
     other.expect(&["MGET", "k", "none"], "*2\r\n$1\r\nv\r\n$-1");
     other.expect(&["WAIT", "0", "0"], ":0");
+    other.expect(&["PING"], "+PONG");
+    other.hello3().expect(&["ECHO", "x"], "$1\r\nx");
+    let mut other = proxy.client();
+    other.expect(&["SELECT", "3"], "+OK");
     other.expect(&["EVAL", "return redis.call('PTTL', KEYS[1])", "1", "k"], ":-1");
     other.expect(&["SET", "k", "w"], "+OK");
     let mut seen = until("\"SET\" \"k\" \"w\"");
@@ -339,6 +343,8 @@ fn a_monitor_sees_what_clients_send_and_nothing_of_the_proxys_own() {
         seen,
         [
             "\"WAIT\" \"0\" \"0\"",
+            "\"PING\"",
+            "\"ECHO\" \"x\"",
             "\"EVAL\" \"return redis.call('PTTL', KEYS[1])\" \"1\" \"k\"",
             "\"PTTL\" \"k\"",
             "\"SET\" \"k\" \"w\"",
