@@ -308,7 +308,7 @@ fn a_subscriber_in_resp3_reads_its_own_writes_and_others() {
 #[test]
 fn a_monitor_sees_what_clients_send_and_nothing_of_the_proxys_own() {
     let server = Server::start();
-    let proxy = Proxy::start(&server, &[]);
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
     let (mut monitor, mut other) = (proxy.client(), proxy.client());
     monitor.expect(&["MONITOR"], "+OK");
     // The connections that are needed later, of which the first has another database and name.
