@@ -5,6 +5,7 @@
 mod lane;
 mod place;
 mod server_side;
+mod target;
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -103,6 +104,10 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
             None,
         );
     };
+    if *reason == Reason::State(State::Client) {
+        target::call(session).await;
+    }
+    let is_called = session.client.meta.is_called.swap(false, Relaxed);
     let mut taken = lane::kept_while(&mut lane, pool.take(version, db, answer_within)).await;
     if let Err(PoolError::Dial(error)) = &taken
         && password::is_wanted(error)
@@ -115,6 +120,8 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
     }
     let mut lent = match taken {
         Ok(lent) => lent,
+        // The one who has called hears from the server that nobody is there.
+        Err(_) if *reason == Reason::Called => return (Ended::Back, None),
         Err(error) => {
             let text = reason_of(session, place, &error);
             return (refuse(session, reason, &text), None);
@@ -122,7 +129,10 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
     };
     session.worker.counters().pinned_total.add(1);
     let read_timeout = session.worker.shared.config.upstream_timeouts.read;
-    let mut pinned = Pinned::default();
+    let mut pinned = match is_called {
+        true => Pinned::known(),
+        false => Pinned::default(),
+    };
     let mut to_server = Vec::new();
     // Inside a transaction the server itself tells the name.
     let name = session.client.meta.words.lock().name.clone();
@@ -143,7 +153,7 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         target: Rc::clone(pool.target()),
         lane,
         pinned,
-        has_started: false,
+        has_started: *reason == Reason::Called,
         is_stalled: true,
         to_server,
         written: 0,
@@ -275,6 +285,8 @@ impl Pipe {
             let is_full =
                 |session: &Session| session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;
             let was_full = is_full(session);
+            // Before the client knows: others may be asked what it is doing as soon as it does.
+            self.pinned.publish(&session.client.meta);
             if session.flush(cx).is_err() || !session.account() {
                 return Poll::Ready(Ended::Closed);
             }
@@ -288,7 +300,6 @@ impl Pipe {
                 Err(()) => return Poll::Ready(Ended::Closed),
             }
             if !has_progress {
-                self.pinned.publish(&session.client.meta);
                 return self.check_silence(cx, session);
             }
         }

@@ -15,7 +15,7 @@ use crate::net::Stream;
 use crate::proxy::client::{Access, Client};
 use crate::proxy::owed;
 use crate::proxy::read::hits::{self, Most};
-use crate::proxy::request::{self, Reason, Step};
+use crate::proxy::request::{self, Reason, Road, Step};
 use crate::proxy::worker::Worker;
 use crate::resp::encode;
 use crate::resp::limits::{Limits, ProtocolError};
@@ -115,6 +115,9 @@ impl Session {
             if !self.account() || self.is_finished() {
                 return Poll::Ready(Event::Closed);
             }
+            if self.client.meta.is_called() && self.may_be_known() {
+                return Poll::Ready(Event::Pin(Reason::Called));
+            }
             if is_last_read || self.requests_left == 0 {
                 break;
             }
@@ -147,6 +150,18 @@ impl Session {
         // the sockets of others. A yield comes back behind what they have brought.
         let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
+    }
+
+    /// Whether a connection of its own can be had between two requests.
+    fn may_be_known(&self) -> bool {
+        let state = self.client.state.borrow();
+        // Over such a connection the server would serve whoever has not shown a password.
+        let is_own = state.access == Access::Own;
+        is_own
+            && self.input.is_empty()
+            && !state.is_closing
+            && state.outbox.is_all_answered()
+            && state.road != Road::Held
     }
 
     /// Whether replies have to be written before further requests are taken.

@@ -66,6 +66,8 @@ pub struct ClientMeta {
     pub words: Mutex<Words>,
     /// Set by whoever wants the client gone; its worker is told by a message.
     pub is_killed: AtomicBool,
+    /// Another client has named it as the one to which invalidations go; ends when its session has taken a connection.
+    pub is_called: AtomicBool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -214,6 +216,7 @@ impl ClientMeta {
                 ..Words::default()
             }),
             is_killed: AtomicBool::new(false),
+            is_called: AtomicBool::new(false),
         }
     }
 
@@ -254,6 +257,11 @@ impl ClientMeta {
 
     pub fn is_killed(&self) -> bool {
         self.is_killed.load(Relaxed)
+    }
+
+    /// Whether it is to have an upstream connection of its own, see [`super::shared::Shared::call`].
+    pub fn is_called(&self) -> bool {
+        self.is_called.load(Relaxed)
     }
 
     /// Listens to something, by way of the worker's hub.

@@ -19,9 +19,9 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, w
     let args = request.args;
     worker.counters().local_total.add(1);
     match which {
-        // A server that is busy with a script says so, and whoever asks then wants to know.
-        Local::Ping
-            if worker.may_be_busy(request.now_us)
+        // A server that is busy with a script says so, and whoever asks then wants to know. So does whoever monitors it.
+        Local::Ping | Local::Echo
+            if (worker.may_be_busy(request.now_us) || worker.shared.has_monitors())
                 && request::is_up(worker, client)
                 && client.state.borrow().listening.is_none() =>
         {

@@ -7,10 +7,11 @@
 //! connection.
 
 mod answers;
-mod ids;
+pub mod ids;
 mod kind;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use kind::{Kind, LARGE_VALUES, Waiting, kind, word};
 
@@ -34,7 +35,8 @@ pub struct Pinned {
     queued: Vec<Waiting>,
     is_watching: bool,
     is_tracking: bool,
-    is_monitor: bool,
+    /// Counted as a monitor: held for as long as it is one.
+    monitor: Option<Arc<()>>,
     /// Settings that end with the connection: no-evict, another user, …
     is_settled: bool,
     /// Replies and other frames can no longer be told apart (`MONITOR`; a subscription inside a transaction; a state begun
@@ -101,6 +103,15 @@ pub fn has_key_first(spec: &Spec) -> bool {
 }
 
 impl Pinned {
+    /// That of a client which only needs to be known to the server.
+    pub fn known() -> Pinned {
+        Pinned {
+            is_settled: true,
+            is_dirty: true,
+            ..Pinned::default()
+        }
+    }
+
     /// Whether the state that needs the connection goes on, or may have begun.
     pub fn is_sticky(&self) -> bool {
         self.is_multi
@@ -263,10 +274,12 @@ impl Pinned {
         }
         waiting.kind = kind(spec, path, args);
         let mut forwarding = Forwarding::Forward;
-        if let Kind::TrackingOn { redirect } = &mut waiting.kind
+        if matches!(waiting.kind, Kind::TrackingOn { .. } | Kind::TrackingOff)
             && let Some((id, request)) = ids::redirection(worker, client, args)
         {
-            *redirect = Some(id);
+            if let Kind::TrackingOn { redirect } = &mut waiting.kind {
+                *redirect = Some(id);
+            }
             forwarding = Forwarding::ForwardAs(request);
         }
         match spec.access {

@@ -51,6 +51,8 @@ pub enum Reason {
     Bulk,
     /// A request too large to hold.
     Large,
+    /// Another client's invalidations are to go to this one: there is no request.
+    Called,
     /// Credentials that only the upstream can judge; if it accepts them, a connection in that user's name for as long as the
     /// client stays.
     Foreign,

@@ -57,6 +57,8 @@ pub struct Shared {
     /// Who listens to what, over all workers.
     pub audience: Audience,
     pub pause: Pause,
+    /// Each client that monitors the server holds it as well.
+    pub monitors: Arc<()>,
     /// Places for transfers of large values, see [`BULK_AT_ONCE`].
     pub bulk: Arc<Semaphore>,
     /// Since when each worker waits for a script (µs; 0: it does not).
@@ -117,7 +119,7 @@ pub enum Message {
     },
     /// It has what clients of this worker wait for.
     Paid,
-    /// A client was marked as killed.
+    /// A client was marked as killed, or as called.
     Look {
         client: u64,
     },
@@ -210,6 +212,7 @@ impl Shared {
             cache,
             audience: Audience::default(),
             pause: Pause::default(),
+            monitors: Arc::default(),
             bulk: Arc::new(Semaphore::new(BULK_AT_ONCE)),
             scripts_since_us: (0..workers).map(|_| CachePadded::default()).collect(),
             inboxes: (0..workers).map(|_| Inbox::default()).collect(),
@@ -298,6 +301,17 @@ impl Shared {
     /// The text of the one error that clients get while the upstream is away.
     pub fn unavailable(&self, why: &dyn std::fmt::Display) -> String {
         format!("ERR nearcache: upstream {} is unavailable: {why}", self.upstream_name)
+    }
+
+    /// Whether a client monitors the server: what the proxy could answer by itself is then executed where it is seen.
+    pub fn has_monitors(&self) -> bool {
+        Arc::strong_count(&self.monitors) > 1
+    }
+
+    /// Has the client's session take an upstream connection of its own, by which the server knows it.
+    pub fn call(&self, meta: &ClientMeta) {
+        meta.is_called.store(true, Relaxed);
+        self.inboxes[usize::from(meta.worker)].send(Message::Look { client: meta.id });
     }
 
     /// Marks clients as killed and has their workers look at them.

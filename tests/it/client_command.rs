@@ -177,6 +177,80 @@ fn the_filters_of_valkey_are_offered_in_front_of_valkey() {
     named.until_closed();
 }
 
+/// As at the server, where one thread does it all.
+#[test]
+fn what_a_client_was_told_others_see_in_the_list() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    // One of them is on the other worker.
+    let mut asking = [proxy.client(), proxy.client()];
+    for round in 0..100 {
+        let mut client = proxy.client();
+        let id = client.int(&["CLIENT", "ID"]).to_string();
+        let mut flags_are = |flags: &str| {
+            for asking in &mut asking {
+                let line = asking.text(&["CLIENT", "LIST", "ID", &id]);
+                assert!(line.contains(&format!(" flags={flags} ")), "round {round}: {line}");
+            }
+        };
+        client.expect(&["MONITOR"], "+OK");
+        flags_are("O");
+        client.send(&["RESET"]);
+        while client.frame() != b"+RESET\r\n" {}
+        flags_are("N");
+        client.expect(&["MULTI"], "+OK");
+        flags_are("x");
+        client.expect(&["DISCARD"], "+OK");
+        flags_are("N");
+    }
+}
+
+#[test]
+fn invalidations_go_to_a_client_that_the_server_did_not_know() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let mut other = server.client();
+    // Pushes need no subscription. On whichever worker it is.
+    for key in ["a", "b", "c"] {
+        let mut target = proxy.client3();
+        let id = target.int(&["CLIENT", "ID"]).to_string();
+        target.expect(&["SELECT", "2"], "+OK");
+        target.expect(&["GET", key], "_");
+        let mut client = proxy.client();
+        client.expect(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id], "+OK");
+        client.expect(&["CLIENT", "GETREDIR"], &format!(":{id}"));
+        client.expect(&["GET", key], "$-1");
+        other.expect(&["SET", key, "v"], "+OK");
+        assert_eq!(
+            show(&target.frame()),
+            format!(r">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\n{key}\r\n")
+        );
+        // It is as it was, and stays where it is.
+        target.expect(&["SET", "in-two", key], "+OK");
+        target.expect(&["CLIENT", "ID"], &format!(":{id}"));
+        client.expect(&["CLIENT", "TRACKING", "OFF", "REDIRECT", &id], "+OK");
+        client.expect(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id], "+OK");
+    }
+    // In RESP2 the subscription may come later.
+    let (mut target, mut client) = (proxy.client(), proxy.client());
+    let id = target.int(&["CLIENT", "ID"]).to_string();
+    client.raw(format!("CLIENT TRACKING ON BCAST REDIRECT {id}\r\n").as_bytes());
+    assert_eq!(show(&client.frame()), "+OK\\r\\n");
+    target.cmd(&["SUBSCRIBE", "__redis__:invalidate"]);
+    other.expect(&["SET", "d", "v"], "+OK");
+    assert_eq!(
+        show(&target.frame()),
+        r"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n*1\r\n$1\r\nd\r\n"
+    );
+    // Nobody who has gone, and nobody who may not be served.
+    drop(target);
+    let error = "-ERR The client ID you want redirect to does not exist";
+    let mut client = proxy.client();
+    eventually("it is gone", STEP, || {
+        client.text(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id]) == format!("{error}\r\n")
+    });
+}
+
 #[test]
 fn invalidations_go_where_a_client_sends_them() {
     let server = Server::start();

@@ -308,7 +308,7 @@ fn a_subscriber_in_resp3_reads_its_own_writes_and_others() {
 #[test]
 fn a_monitor_sees_what_clients_send_and_nothing_of_the_proxys_own() {
     let server = Server::start();
-    let proxy = Proxy::start(&server, &[]);
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
     let (mut monitor, mut other) = (proxy.client(), proxy.client());
     monitor.expect(&["MONITOR"], "+OK");
     // The connections that are needed later, of which the first has another database and name.
@@ -330,6 +330,10 @@ fn a_monitor_sees_what_clients_send_and_nothing_of_the_proxys_own() {
     other.expect(&["GET", "k"], "$1\r\nv");
     other.expect(&["MGET", "k", "none"], "*2\r\n$1\r\nv\r\n$-1");
     other.expect(&["WAIT", "0", "0"], ":0");
+    other.expect(&["PING"], "+PONG");
+    other.hello3().expect(&["ECHO", "x"], "$1\r\nx");
+    let mut other = proxy.client();
+    other.expect(&["SELECT", "3"], "+OK");
     other.expect(&["EVAL", "return redis.call('PTTL', KEYS[1])", "1", "k"], ":-1");
     other.expect(&["SET", "k", "w"], "+OK");
     let mut seen = until("\"SET\" \"k\" \"w\"");
@@ -339,6 +343,8 @@ fn a_monitor_sees_what_clients_send_and_nothing_of_the_proxys_own() {
         seen,
         [
             "\"WAIT\" \"0\" \"0\"",
+            "\"PING\"",
+            "\"ECHO\" \"x\"",
             "\"EVAL\" \"return redis.call('PTTL', KEYS[1])\" \"1\" \"k\"",
             "\"PTTL\" \"k\"",
             "\"SET\" \"k\" \"w\"",

@@ -1,6 +1,7 @@
 //! What the server's frames say of the connection's state, and what they do to L1.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::kind::{Kind, Waiting};
@@ -50,7 +51,7 @@ impl Pinned {
             client.state.borrow_mut().is_closing |= !self.is_multi;
             return Relay::Swallow;
         }
-        if self.is_monitor && frame.is_some_and(own::is_shown_by) {
+        if self.monitor.is_some() && frame.is_some_and(own::is_shown_by) {
             return Relay::Swallow;
         }
         if self.is_opaque {
@@ -106,7 +107,7 @@ impl Pinned {
         for (is_set, mode) in [
             (self.is_multi, ClientMeta::MULTI),
             (self.is_blocked(), ClientMeta::BLOCKED),
-            (self.is_monitor, ClientMeta::MONITOR),
+            (self.monitor.is_some(), ClientMeta::MONITOR),
             (self.is_tracking, ClientMeta::TRACKING),
         ] {
             if is_set {
@@ -134,7 +135,7 @@ impl Pinned {
             // Inside a transaction, where the confirmations are no frames of their own.
             Kind::Subscribe(..) | Kind::Unsubscribe(..) => self.be_opaque(),
             Kind::Monitor => {
-                self.is_monitor = true;
+                self.monitor = Some(Arc::clone(&worker.shared.monitors));
                 self.be_opaque();
             }
             Kind::TrackingOn { redirect } => {

@@ -1,10 +1,11 @@
 //! Ids and numbers of clients on their way between a pinned client and the server: to clients they are the proxy's, the
 //! server knows its own.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::kind::Kind;
-use crate::proxy::client::Client;
+use crate::proxy::client::{Client, ClientMeta};
 use crate::proxy::local::integer;
 use crate::proxy::pubsub;
 use crate::proxy::worker::Worker;
@@ -12,10 +13,28 @@ use crate::resp::encode;
 use crate::resp::reply;
 use crate::resp::request::Args;
 
-/// The client that a `CLIENT TRACKING … REDIRECT id` names, and the request as the server understands it.
-pub fn redirection(worker: &Worker, client: &Client, args: Args<'_>) -> Option<(i64, Vec<u8>)> {
+/// The other client to which this `CLIENT TRACKING … REDIRECT` wants invalidations to go, if the server does not know it.
+pub fn unknown_target(worker: &Worker, client: &Client, args: Args<'_>) -> Option<Arc<ClientMeta>> {
+    let is = |i: usize, word: &[u8]| args.arg(i).eq_ignore_ascii_case(word);
+    if worker.cluster.is_some() || !is(0, b"client") || !is(1, b"tracking") {
+        return None;
+    }
+    let (_, id) = redirect_of(args)?;
+    let registry = worker.shared.registry.lock();
+    let meta = registry.get(&(id as u64)).filter(|meta| meta.id != client.meta.id)?;
+    (meta.upstream_id.load(Relaxed) == 0).then(|| Arc::clone(meta))
+}
+
+/// Where the id stands, and the id.
+fn redirect_of(args: Args<'_>) -> Option<(usize, i64)> {
     let at = (3..args.len().checked_sub(1)?).find(|&i| args.arg(i).eq_ignore_ascii_case(b"redirect"))? + 1;
     let id = integer(args.arg(at)).filter(|id| *id > 0)?;
+    Some((at, id))
+}
+
+/// The client that a `CLIENT TRACKING … REDIRECT id` names, and the request as the server understands it.
+pub fn redirection(worker: &Worker, client: &Client, args: Args<'_>) -> Option<(i64, Vec<u8>)> {
+    let (at, id) = redirect_of(args)?;
     let upstream_id = if id == client.meta.id as i64 {
         client.meta.upstream_id.load(Relaxed)
     } else {

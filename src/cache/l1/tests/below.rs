@@ -27,6 +27,8 @@ fn l3_config() -> l3::Config {
         // The seed of the process is not the store's here; its names never change.
         hash: |_, name| name_hash(name),
         identity: 0,
+        compression: None,
+        keys: l3::keys::KeyRing::default(),
         unix_offset_ms: 1_700_000_000_000,
     }
 }

@@ -1,0 +1,43 @@
+//! The client to which another one wants its invalidations to go (`CLIENT TRACKING … REDIRECT`). The server can only send
+//! them to a connection that is this client's alone, so it gets one before the request is sent.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::downstream::session::{Session, encode_inline};
+use crate::proxy::client::ClientMeta;
+use crate::proxy::pinned::ids;
+use crate::resp::limits::Limits;
+use crate::resp::request::{Args, Scan, Scanner, Span};
+
+/// How long its session is waited for, and how often it is looked at. A client that is busy for longer is, to the server,
+/// nobody.
+const WITHIN: Duration = Duration::from_secs(1);
+const PERIOD: Duration = Duration::from_millis(1);
+
+/// Calls the client that the request at the start of the session's input names, if it has no connection of its own.
+pub async fn call(session: &Session) {
+    let Some(meta) = named(session) else { return };
+    let shared = &session.worker.shared;
+    shared.call(&meta);
+    let deadline = Instant::now() + WITHIN;
+    while meta.upstream_id.load(Relaxed) == 0 && Instant::now() < deadline {
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+fn named(session: &Session) -> Option<Arc<ClientMeta>> {
+    let mut spans: Vec<Span> = Vec::new();
+    let of = |buf: &[u8], spans: &[Span]| ids::unknown_target(&session.worker, &session.client, Args { buf, spans });
+    match Scanner::default().scan(&session.input, &Limits::AUTHENTICATED, &mut spans) {
+        Ok(Scan::Complete { .. }) => of(&session.input, &spans),
+        Ok(Scan::Inline { args, .. }) => {
+            let (raw, spans) = encode_inline(&args);
+            of(&raw, &spans)
+        }
+        _ => None,
+    }
+}
