@@ -158,6 +158,18 @@ impl Proxy {
         kill_process(pid, Signal::TERM).expect("the proxy is alive");
     }
 
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the proxy is alive");
+        self.child.wait().expect("the child can be waited for");
+    }
+
+    /// SIGHUP: reads its configuration again, by and by.
+    pub fn hang_up(&self) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a process id is not zero");
+        kill_process(pid, Signal::HUP).expect("the proxy is alive");
+    }
+
     /// SIGSTOP: alive and silent.
     pub fn freeze(&self) {
         super::freeze(self.pid());
