@@ -1,5 +1,6 @@
 //! The tier on the disk, from outside: what L1 cannot hold is answered from there, truly, and outlives the process.
 
+mod full_disk;
 mod keys;
 
 use std::path::Path;
