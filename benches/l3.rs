@@ -1,7 +1,7 @@
 //! The store on the disk by itself: how fast it takes entries, how fast it opens, and how long a lookup takes with so many
 //! at a time.
 //!
-//! `cargo bench --bench l3 -- [--entries 1000000] [--value 100]`. The files are in `TMPDIR` and, where memory allows, in the
+//! `cargo bench --bench l3 -- [--entries 1000000] [--value 100] [--encrypt] [--compression zstd --chance 4]`. The files are in `TMPDIR` and, where memory allows, in the
 //! page cache: what is measured is the program, not the medium.
 
 #![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
@@ -12,11 +12,12 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
-use nearcache::cache::l3::keys::KeyRing;
+use nearcache::cache::l3::codec::Method;
+use nearcache::cache::l3::keys::{KEY_BYTES, KeyRing, NewSegments};
 use nearcache::cache::l3::storage::Disk;
-use nearcache::cache::l3::{Admission, Config, KeyEnd, L3, Origin, Recovery, Spill, State, Sync};
+use nearcache::cache::l3::{Admission, Compression, Config, KeyEnd, L3, Origin, Recovery, Spill, State, Sync};
 use nearcache::cache::{Links, Query, name_hash_by};
 use nearcache::clock::now_us;
 
@@ -31,9 +32,26 @@ struct Options {
     /// Lookups for each number of readers
     #[arg(long, default_value_t = 100_000)]
     lookups: usize,
+    /// Bits of chance in each byte of a value: 8 cannot be compressed, 0 is one byte again and again
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=8))]
+    chance: u8,
+    #[arg(long, value_enum, default_value = "off")]
+    compression: Codec,
+    #[arg(long)]
+    encrypt: bool,
+    /// Threads that read
+    #[arg(long, default_value_t = 2)]
+    readers: usize,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Codec {
+    Off,
+    Lz4,
+    Zstd,
 }
 
 fn main() -> ExitCode {
@@ -48,34 +66,39 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let l3 = open(dir.path())?;
+    let l3 = open(dir.path(), options)?;
     let begun = Instant::now();
     write(&l3, options);
     let took = begun.elapsed();
     let stats = l3.stats();
     println!(
-        "written: {} entries, {:.0} MB/s, {:.2} M entries/s, {:.1} bytes of index an entry",
+        "written: {} entries, {:.0} MB/s, {:.2} M entries/s, {:.1} bytes of index an entry, {:.2} s of compression, {} to {} bytes",
         stats.entries,
         stats.counts.medium_bytes as f64 / took.as_secs_f64() / 1e6,
         stats.entries as f64 / took.as_secs_f64() / 1e6,
         stats.index_bytes as f64 / stats.entries as f64,
+        stats.counts.compress_ns as f64 / 1e9,
+        stats.counts.compress_from_bytes,
+        stats.counts.compress_to_bytes,
     );
     l3.close();
     drop(l3);
     let mut l3 = None;
     for _ in 0..3 {
         drop(l3.take());
-        let begun = Instant::now();
-        let opened = open(dir.path())?;
+        let (begun, cpu_before) = (Instant::now(), cpu_time());
+        let opened = open(dir.path(), options)?;
         while opened.state() == State::Recovering {
             thread::sleep(Duration::from_micros(200));
         }
-        let took = begun.elapsed();
+        let (took, cpu) = (begun.elapsed(), cpu_time() - cpu_before);
         let entries = opened.stats().entries;
         println!(
-            "opened: {entries} entries in {:.0} ms, {:.1} M entries/s",
+            "opened: {entries} entries in {:.0} ms, {:.1} M entries/s; {:.0} ms of the processor, {:.1} M entries/s",
             took.as_secs_f64() * 1e3,
             entries as f64 / took.as_secs_f64() / 1e6,
+            cpu.as_secs_f64() * 1e3,
+            entries as f64 / cpu.as_secs_f64() / 1e6,
         );
         l3 = Some(opened);
     }
@@ -92,7 +115,13 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-fn open(path: &Path) -> Result<L3, String> {
+/// What this process has had of the processor, which other processes do not change.
+fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+fn open(path: &Path, options: &Options) -> Result<L3, String> {
     let config = Config {
         size_bytes: 64 << 30,
         segment_bytes: 64 << 20,
@@ -102,11 +131,19 @@ fn open(path: &Path) -> Result<L3, String> {
         sync: Sync::Interval(1_000_000),
         recovery: Recovery::TolerateTornTail,
         write_bytes_a_second: None,
-        readers: 2,
+        readers: options.readers,
         hash: name_hash_by,
         identity: 0,
-        compression: None,
-        keys: KeyRing::default(),
+        compression: match options.compression {
+            Codec::Off => None,
+            Codec::Lz4 => Some(Method::Lz4),
+            Codec::Zstd => Some(Method::Zstd(3)),
+        }
+        .map(|method| Compression { method, from_bytes: 64 }),
+        keys: match options.encrypt {
+            true => KeyRing::new(&[[7; KEY_BYTES]], NewSegments::Encrypted),
+            false => KeyRing::default(),
+        },
         unix_offset_ms: 1_700_000_000_000,
     };
     let disk = Disk::new(path).map_err(|error| error.to_string())?;
@@ -119,11 +156,13 @@ fn name(i: usize) -> String {
 
 fn write(l3: &L3, options: &Options) {
     let link = Links::new(1).add();
+    let mut random = fastrand::Rng::with_seed(2);
     for i in 0..options.entries {
         let name = name(i);
         let hash = name_hash_by(l3.seed(), name.as_bytes());
         let mut block = name.clone().into_bytes();
-        block.resize(name.len() + options.value, b'v');
+        let mask = 0xff_u16 >> (8 - options.chance);
+        block.extend((0..options.value).map(|_| b'@' ^ random.u8(..) & mask as u8));
         // As much as the queue takes; what it drops would make the figure better.
         while l3.stats().queued_bytes > 15 << 20 {
             thread::sleep(Duration::from_micros(200));

@@ -4,13 +4,15 @@
 //! prints p50, p99 and p99.9 of hits and of misses through nearcache and of the same requests to redis-server directly.
 //! `cargo bench --bench latency -- --relay-delay-ms 0.2` puts a network before the server.
 //! `cargo bench --bench latency -- fairness` prints what 50 polite clients see of one that keeps sending pipelines of
-//! 10,000. `-- --help` lists the options.
+//! 10,000. `cargo bench --bench latency -- disk` prints what the tier on the disk costs hits in memory, and how long a read
+//! from there takes. `-- --help` lists the options.
 //!
 //! Latencies count from the moment at which a request was scheduled. All figures are medians of rounds in which the cases
 //! take turns, ratios are taken within a round. Needs redis-server, unless addresses are given.
 
 #![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
 
+mod disk;
 mod greedy;
 mod load;
 mod relay;
@@ -87,14 +89,17 @@ enum What {
     Latency,
     /// Polite clients beside a greedy one.
     Fairness,
+    /// Hits of L1 beside reads that go to the disk or write to it, and how long these take.
+    Disk,
 }
 
 fn main() {
     let options = Options::parse();
-    let measured = Stage::set_up(&options).and_then(|stage| match options.what {
-        What::Latency => latency(&options, &stage),
-        What::Fairness => fairness(&options, &stage),
-    });
+    let measured = match options.what {
+        What::Latency => Stage::set_up(&options).and_then(|stage| latency(&options, &stage)),
+        What::Fairness => Stage::set_up(&options).and_then(|stage| fairness(&options, &stage)),
+        What::Disk => disk::disk(&options),
+    };
     if let Err(error) = measured {
         eprintln!("error: {error}");
         std::process::exit(1);

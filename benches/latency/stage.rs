@@ -60,6 +60,68 @@ impl Stage {
     }
 }
 
+/// A redis-server and three nearcaches that differ in what is below L1, which has room for the hot keys and for few others.
+pub struct Disks {
+    pub redis: SocketAddr,
+    pub without: SocketAddr,
+    /// Its files have no room for the keys that are read once: it writes all the time.
+    pub writing: SocketAddr,
+    /// Its files have room for all: it reads all the time.
+    pub reading: SocketAddr,
+    _processes: Vec<Process>,
+    _dir: tempfile::TempDir,
+}
+
+impl Disks {
+    pub fn set_up(options: &Options) -> Result<Disks> {
+        let dir = tempfile::tempdir()?;
+        let (server, redis) = start_redis(dir.path())?;
+        load_values(redis, options.keys + options.miss_keys, options.size)?;
+        let mut processes = vec![server];
+        let mut start = |name: &str, l3: &str| -> Result<SocketAddr> {
+            let file = dir.path().join(format!("{name}.toml"));
+            let path = dir.path().join(name);
+            let l3 = match l3 {
+                "" => String::new(),
+                size => format!(
+                    "[l3]\npath = \"{}\"\nsize = \"{size}\"\nadmission = \"all\"\n",
+                    path.display()
+                ),
+            };
+            std::fs::write(&file, format!("[cache]\nmax_value = \"64KiB\"\nshards = 1\n{l3}"))?;
+            let file = file.to_string_lossy().into_owned();
+            let (process, address) = start_with(options, redis, "4MiB", &["--config", &file])?;
+            processes.push(process);
+            Ok(address)
+        };
+        let (without, writing, reading) = (
+            start("without", "")?,
+            start("writing", "16MiB")?,
+            start("reading", "4GiB")?,
+        );
+        processes.reverse();
+        Ok(Disks {
+            redis,
+            without,
+            writing,
+            reading,
+            _processes: processes,
+            _dir: dir,
+        })
+    }
+}
+
+/// Values of some facts of NEARCACHE STATS.
+pub fn facts<const N: usize>(nearcache: SocketAddr, names: [&str; N]) -> Result<[u64; N]> {
+    let stats = String::from_utf8_lossy(&ask(nearcache, "NEARCACHE STATS", 100)?).into_owned();
+    let mut values = [0; N];
+    for (value, name) in values.iter_mut().zip(names) {
+        let mut lines = stats.lines().skip_while(|line| *line != name).skip(2);
+        *value = lines.next().and_then(|line| line.parse().ok()).unwrap_or(0);
+    }
+    Ok(values)
+}
+
 /// Reads of L1 that a nearcache answered and did not answer, since its start.
 #[derive(Clone, Copy)]
 pub struct Reads {
@@ -124,10 +186,15 @@ fn start_redis(dir: &Path) -> Result<(Process, SocketAddr)> {
 
 /// Starts it and waits for the address that it prints.
 fn start_nearcache(options: &Options, upstream: SocketAddr, l1: &str) -> Result<(Process, SocketAddr)> {
+    start_with(options, upstream, l1, &[])
+}
+
+fn start_with(options: &Options, upstream: SocketAddr, l1: &str, args: &[&str]) -> Result<(Process, SocketAddr)> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_nearcache"))
         .args(["--upstream", &format!("redis://{upstream}"), "--listen", "127.0.0.1:0"])
         .args(["--admin", "off", "--log-level", "error", "--l1", l1])
         .args(["--workers", &options.workers.to_string()])
+        .args(args)
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| Error::other(format!("nearcache does not start: {error}")))?;

@@ -1,5 +1,8 @@
 //! The tier on the disk, from outside: what L1 cannot hold is answered from there, truly, and outlives the process.
 
+mod full_disk;
+mod keys;
+
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -307,8 +310,8 @@ fn kill_9_under_load_many_times_loses_no_truth() {
         let is_own = (1..22).any(|round| seen.contains(&format!("\r\n{}\r\n", value(i, round))));
         assert!(is_own, "k{i} is {}", &seen[..seen.len().min(40)]);
     }
-    let below = proxy.metric("cache_hits_total", &["l3"]);
-    assert!(below > Some(300.0), "the disk answered {below:?}");
+    let hits = proxy.metric("cache_hits_total", &["cache_layer=\"l3\""]).unwrap();
+    assert!(hits > 200.0, "{hits} answers of the disk");
 }
 
 #[test]

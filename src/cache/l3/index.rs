@@ -15,7 +15,7 @@ pub(super) struct Index {
     parts: Box<[Mutex<Part>]>,
 }
 
-const PARTS: usize = 64;
+pub(super) const PARTS: usize = 64;
 
 /// Rows of a page when all pages have been split equally often.
 const ROWS_A_PAGE: usize = 24;
@@ -141,8 +141,23 @@ impl Index {
 
     /// The part in which everything about a name is.
     pub fn part(&self, hash: u64) -> MutexGuard<'_, Part> {
-        // Other bits than a tag has.
-        self.parts[(hash >> 58) as usize % PARTS].lock()
+        self.part_numbered(part_of(hash))
+    }
+
+    /// The number is below [`PARTS`].
+    pub fn part_numbered(&self, number: usize) -> MutexGuard<'_, Part> {
+        self.parts[number].lock()
+    }
+
+    /// So many rows are about to come: an index in which there is nothing gets its pages at once.
+    pub fn expect(&self, rows: usize) {
+        let pages = (rows / PARTS).div_ceil(ROWS_A_PAGE);
+        for part in &self.parts {
+            let mut part = part.lock();
+            if part.pages.is_empty() {
+                part.pages.resize_with(pages, Vec::new);
+            }
+        }
     }
 
     /// Drops all rows. They are returned, to be counted and given back where nobody waits for it.
@@ -190,6 +205,12 @@ impl Index {
     pub fn bytes(&self) -> usize {
         self.parts.iter().map(|part| part.lock().bytes()).sum::<usize>() + PARTS * size_of::<Mutex<Part>>()
     }
+}
+
+/// The number of the part in which everything about a name is.
+pub(super) fn part_of(hash: u64) -> usize {
+    // Other bits than a tag has.
+    (hash >> 58) as usize % PARTS
 }
 
 const PAGES_A_LOCK: usize = 256;
@@ -310,12 +331,18 @@ impl Part {
     }
 }
 
-/// Adds a row; a page grows to the allocator's next size. Returns by how many bytes.
+/// Adds a row; a page grows to the allocator's next size, while it is small in larger steps. Returns by how many bytes.
 fn push(page: &mut Vec<Row>, row: Row) -> usize {
     let mut grown = 0;
     if page.len() == page.capacity() {
         let before = malloc_bytes(page.capacity() * ROW_BYTES);
-        let after = malloc_bytes((page.len() + 1) * ROW_BYTES);
+        let rows = match page.len() {
+            0..4 => 4,
+            4..8 => 8,
+            8..14 => 14,
+            rows => rows + 1,
+        };
+        let after = malloc_bytes(rows * ROW_BYTES);
         page.reserve_exact(after / ROW_BYTES - page.len());
         grown = malloc_bytes(page.capacity() * ROW_BYTES) - before;
     }

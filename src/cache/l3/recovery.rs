@@ -16,7 +16,7 @@ use zeroize::Zeroize;
 
 use super::envelope::Envelope;
 use super::format::{self, ALIGN, Damage, HEADER_BYTES, Header, Kind, Record, TRAILER_BYTES, Trailer};
-use super::index::{Index, Place, Row};
+use super::index::{Index, PARTS, Part, Place, Row, part_of};
 use super::keys::{KeyRing, Salt};
 use super::owed::{Debts, MARKER};
 use super::segments::{Segment, Segments};
@@ -162,10 +162,21 @@ impl Leftover {
     }
 }
 
+impl Leftover {
+    /// How many its footer has, if there is one.
+    fn rows(&self) -> usize {
+        let (Some(file), Ok((_, envelope))) = (&self.file, &self.header) else {
+            return 0;
+        };
+        trailer(&**file, envelope, self.bytes).map_or(0, |trailer| trailer.rows as usize)
+    }
+}
+
 /// Reads all that was found into the index and lets it be seen. `between` is called often, for what cannot wait that long.
 pub(super) fn run(store: &Store, leftovers: Leftovers, now_us: u64, mut between: impl FnMut()) {
     let last = leftovers.found.keys().next_back().copied();
     let now_ms = store.unix_ms(now_us);
+    store.index.expect(leftovers.found.values().map(Leftover::rows).sum());
     if leftovers.are_incomplete {
         note(
             store,
@@ -256,12 +267,7 @@ fn recover(
         if let Some(segment) = add(store, header, envelope, file, leftover.bytes) {
             segment.records_end.store(trailer.rows_at, Relaxed);
             segment.is_sealed.store(true, Relaxed);
-            for (i, row) in rows.iter().enumerate() {
-                apply(store, &segment, row, now_ms);
-                if i % ROWS_AT_ONCE == 0 {
-                    between();
-                }
-            }
+            apply_all(store, &segment, &rows, now_ms, between);
         }
         return Recovering::Goes;
     }
@@ -396,36 +402,75 @@ fn add(
     })
 }
 
+/// One part of the index after another: what of it is in the processor's cache is used more than once. Rows of one name are in
+/// one part, and stay in their order.
+fn apply_all(store: &Store, segment: &Segment, rows: &[format::Row], now_ms: u64, between: &mut impl FnMut()) {
+    let is_of_all = |row: &format::Row| row.kind == Kind::TombstoneOfAll;
+    if rows.iter().any(is_of_all) {
+        return rows.iter().for_each(|row| apply(store, segment, row, now_ms));
+    }
+    let mut by_part: Vec<Vec<&format::Row>> = (0..PARTS)
+        .map(|_| Vec::with_capacity(rows.len() / PARTS * 9 / 8))
+        .collect();
+    rows.iter().for_each(|row| by_part[part_of(row.hash)].push(row));
+    for (number, rows) in by_part.iter().enumerate() {
+        for rows in rows.chunks(ROWS_A_LOCK) {
+            let mut part = store.index.part_numbered(number);
+            rows.iter()
+                .for_each(|row| apply_in(store, &mut part, segment, row, now_ms));
+            drop(part);
+            between();
+        }
+    }
+}
+
+/// Rows that are read into a part while a worker may wait for it: some tens of microseconds.
+const ROWS_A_LOCK: usize = 256;
+
 fn apply(store: &Store, segment: &Segment, row: &format::Row, now_ms: u64) {
-    segment.note(row);
     match row.kind {
-        Kind::Entry => {
-            if row.expires_s != u32::MAX && u64::from(row.expires_s) * 1000 <= now_ms {
-                return;
-            }
-            let place = Place::new(segment.slot, row.offset.into(), row.length as usize);
-            let entry = Row::new(row.hash, row.identity, place, Origin::EarlierLife);
-            store.segments.born(segment.slot);
-            if let Some(old) = store.index.part(row.hash).insert(row.hash, entry) {
-                store.segments.died(old.slot);
-            }
+        Kind::Entry | Kind::Tombstone => apply_in(store, &mut store.index.part(row.hash), segment, row, now_ms),
+        Kind::TombstoneOfAll => {
+            segment.note(row);
+            store.forget_all();
         }
-        Kind::Tombstone => {
-            store.drop_name(row.hash);
+    }
+}
+
+/// What is about one name, in its part.
+fn apply_in(store: &Store, part: &mut Part, segment: &Segment, row: &format::Row, now_ms: u64) {
+    segment.note(row);
+    if row.kind == Kind::Entry {
+        if row.expires_s != u32::MAX && u64::from(row.expires_s) * 1000 <= now_ms {
+            return;
         }
-        Kind::TombstoneOfAll => store.forget_all(),
+        let place = Place::new(segment.slot, row.offset.into(), row.length as usize);
+        let entry = Row::new(row.hash, row.identity, place, Origin::EarlierLife);
+        store.segments.born(segment.slot);
+        if let Some(old) = part.insert(row.hash, entry) {
+            store.segments.died(old.slot);
+        }
+    } else {
+        let died = |place: Place| {
+            store.segments.died(place.slot);
+        };
+        part.remove(row.hash, |_| true, died);
     }
 }
 
 /// Trailer and rows of a sealed segment. `None`: it has no footer, or not a sound one.
 pub(super) fn footer(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64) -> Option<(Trailer, Vec<format::Row>)> {
-    let mut end = [0; TRAILER_BYTES];
-    let read = read_up_to(file, &mut end, bytes.checked_sub(TRAILER_BYTES as u64)?).ok()?;
-    let trailer = Trailer::decode(&end[..read], envelope, bytes).ok()?;
+    let trailer = trailer(file, envelope, bytes)?;
     let mut rows = vec![0; trailer.rows as usize * format::ROW_BYTES];
     let read = read_up_to(file, &mut rows, trailer.rows_at).ok()?;
     let rows = trailer.rows(&mut rows[..read], envelope).ok()?.collect();
     Some((trailer, rows))
+}
+
+fn trailer(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64) -> Option<Trailer> {
+    let mut end = [0; TRAILER_BYTES];
+    let read = read_up_to(file, &mut end, bytes.checked_sub(TRAILER_BYTES as u64)?).ok()?;
+    Trailer::decode(&end[..read], envelope, bytes).ok()
 }
 
 /// What a walk over the records found.

@@ -37,6 +37,7 @@ pub(super) const LAST_RETRY_US: u64 = 30_000_000;
 
 /// The thread's life.
 pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, syncer: Syncer, parker: &Parker) {
+    give_way();
     let mut writer = Writer::new(store, leftovers.next_sequence, syncer);
     recovery::run(store, leftovers, clock::now_us(), || {
         writer.write_owed(clock::now_us());
@@ -53,6 +54,18 @@ pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, syncer: Syncer, park
         }
     }
 }
+
+/// Whoever answers clients goes first: what cannot be written in time is dropped.
+fn give_way() {
+    // There, and not elsewhere, it is of this thread alone (setpriority(2), "C library/kernel differences").
+    if cfg!(target_os = "linux")
+        && let Err(error) = rustix::process::setpriority_process(None, NICE)
+    {
+        tracing::warn!(%error, "L3: its writer has the priority of the workers");
+    }
+}
+
+const NICE: i32 = 10;
 
 pub(super) struct Writer {
     pub store: Arc<Store>,

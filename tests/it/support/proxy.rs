@@ -164,6 +164,12 @@ impl Proxy {
         kill_process(pid, Signal::TERM).expect("the proxy is alive");
     }
 
+    /// SIGKILL: dropping it is SIGTERM.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the proxy is alive");
+        self.child.wait().expect("the child can be waited for");
+    }
+
     /// SIGSTOP: alive and silent.
     pub fn freeze(&self) {
         super::freeze(self.pid());
@@ -188,14 +194,6 @@ impl Proxy {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Proxy {
-    /// SIGKILL: dropping it is SIGTERM.
-    pub fn kill(mut self) {
-        self.child.kill().expect("it was started");
-        self.child.wait().expect("it was started");
     }
 }
 
