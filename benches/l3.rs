@@ -105,6 +105,7 @@ fn open(path: &Path) -> Result<L3, String> {
         hash: name_hash_by,
         identity: 0,
         unix_offset_ms: 1_700_000_000_000,
+        boot: None,
     };
     let disk = Disk::new(path).map_err(|error| error.to_string())?;
     L3::open(config, Box::new(disk)).map_err(|error| error.to_string())

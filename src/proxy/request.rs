@@ -210,8 +210,10 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
         return pin(client, Reason::Side);
     }
     // What L1 still has is shown before the client is told that the upstream is away.
-    if request.spec.cache.is_kept() && read::stale(worker, client, request) {
-        return Step::DONE;
+    if request.spec.cache.is_kept()
+        && let Some(step) = read::stale(worker, client, request)
+    {
+        return step;
     }
     let link = match available(worker, client, road, request.slot) {
         Ok(link) => link,

@@ -38,6 +38,7 @@ fn config() -> Config {
         hash,
         identity: 0,
         unix_offset_ms: UNIX_OFFSET_MS,
+        boot: None,
     }
 }
 

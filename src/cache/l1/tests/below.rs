@@ -28,6 +28,7 @@ fn l3_config() -> l3::Config {
         hash: |_, name| name_hash(name),
         identity: 0,
         unix_offset_ms: 1_700_000_000_000,
+        boot: None,
     }
 }
 
