@@ -145,6 +145,7 @@ fn open(path: &Path, options: &Options) -> Result<L3, String> {
             false => KeyRing::default(),
         },
         unix_offset_ms: 1_700_000_000_000,
+        boot: None,
     };
     let disk = Disk::new(path).map_err(|error| error.to_string())?;
     L3::open(config, Box::new(disk)).map_err(|error| error.to_string())

@@ -368,6 +368,7 @@ fn over_l3(
         hash: |_, name| name_hash(name),
         identity: 0,
         unix_offset_ms: 1_700_000_000_000,
+        boot: None,
     };
     let opened = L3::open_by_hand(config, Box::new(disk), 1).map_err(|error| error.to_string())?;
     let played = Played::new(trace, budget_bytes, objective, options, Some(opened))?;

@@ -130,6 +130,7 @@ fn l3(out: &mut Exposition, shared: &Shared, store: &L3) {
     let stats = store.stats();
     let counts = stats.counts;
     out.add(&names::CACHE_HITS, IN_L3, total(shared, |c| &c.l3_hits_total));
+    out.add(&names::L3_STALE, &[], total(shared, |c| &c.l3_stale_total));
     out.add(&names::CACHE_MISSES, IN_L3, total(shared, |c| &c.l3_misses_total));
     out.add(
         &names::CACHE_ERRORS,

@@ -50,6 +50,8 @@ pub struct Links {
     /// Ids handed out, counted before the link is used for anything.
     taken: AtomicUsize,
     bound_us: u64,
+    /// How many epochs ended with their connection, counted before that shows.
+    losses: AtomicU64,
     /// Which node is the upstream now.
     generation: AtomicU32,
     /// When it was last known to be the one; `u64::MAX` where nobody doubts it. Written after the generation.
@@ -109,6 +111,7 @@ impl Links {
             blocks,
             taken: AtomicUsize::new(0),
             bound_us,
+            losses: AtomicU64::new(0),
             generation: AtomicU32::new(0),
             confirmed_us: AtomicU64::new(u64::MAX),
             is_by_turn: false,
@@ -250,6 +253,7 @@ impl Links {
     /// The connection of `link` is gone, or can no longer be believed: nothing that it filled is vouched for again, and what
     /// it filled in the epoch that ends is stale. Called by its owner.
     pub fn lost(&self, link: LinkId) {
+        self.losses.fetch_add(1, Ordering::SeqCst);
         if let Some(l) = self.link(link) {
             // A connection over which nothing was vouched for has filled nothing: what was stale before it stays so.
             let is_idle = l.answered_us.load(Ordering::Relaxed) == 0;
@@ -305,6 +309,22 @@ impl Links {
                 l.live(|epoch, _| (next(epoch), 0));
             }
         }
+    }
+
+    /// How many epochs have ended with their connection.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::SeqCst)
+    }
+
+    /// Until when all links that are up have vouched for what they filled. `None`: none is up, or one was lost meanwhile.
+    pub fn all_vouched_us(&self) -> Option<u64> {
+        let losses = self.losses();
+        let fresh = (0..self.len()).filter_map(|index| self.at(index));
+        let fresh = fresh
+            .map(|l| l.fresh_until_us.load(Ordering::SeqCst))
+            .filter(|us| *us > 0);
+        let least_us = fresh.min()?;
+        (self.losses() == losses).then(|| least_us.saturating_sub(self.bound_us))
     }
 
     /// What an entry of `link` must be held against.

@@ -66,6 +66,8 @@ pub struct Counters {
     pub followers_total: Tally,
     /// Misses that the disk was asked about: answered from there, and sent on.
     pub l3_hits_total: Tally,
+    /// Of these, those for which nobody vouched any more.
+    pub l3_stale_total: Tally,
     pub l3_misses_total: Tally,
     /// Requests answered by the proxy itself.
     pub local_total: Tally,

@@ -83,6 +83,10 @@ pub const L1_STALE: Number = counter(
     "nearcache_l1_stale_total",
     "Of the hits of l1: those of entries that nobody vouched for any more, while the upstream could not be asked.",
 );
+pub const L3_STALE: Number = counter(
+    "nearcache_l3_stale_total",
+    "Of the hits of l3: those of entries that nobody vouched for any more, while the upstream could not be asked.",
+);
 pub const L1_FOLLOWERS: Number = counter(
     "nearcache_l1_followers_total",
     "Misses that waited for another client's read of the same key.",

@@ -158,6 +158,7 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         facts.extend([
             ("nearcache_l3_state", l3.state().name().to_owned()),
             ("nearcache_l3_hits", hits.to_string()),
+            ("nearcache_l3_stale_hits", total(|c| &c.l3_stale_total).to_string()),
             ("nearcache_l3_misses", total(|c| &c.l3_misses_total).to_string()),
             ("nearcache_l3_entries", stats.entries.to_string()),
             ("nearcache_l3_segments", stats.segments.to_string()),

@@ -122,13 +122,21 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
     if let Some(l3) = worker.shared.cache.l3() {
         let below = l3.explain(hash);
         facts.push(("l3.entries".to_owned(), below.len().to_string()));
+        let is_away = worker.stale_link(db, slot).is_some();
         for (i, (segment, origin)) in below.into_iter().enumerate() {
-            let state = match origin {
-                Origin::EarlierLife => "of an earlier life".to_owned(),
-                Origin::ThisLife { link, epoch } if worker.shared.links.epoch(link) == epoch => {
+            let state = match (worker.shared.cache.stale_below_for_us(origin, now_us), origin) {
+                (_, Origin::EarlierLife) if is_away => {
+                    "of an earlier life: a stale hit if it was vouched for within max_stale (the upstream cannot be asked)"
+                        .to_owned()
+                }
+                (_, Origin::EarlierLife) => "of an earlier life".to_owned(),
+                (Some(us), _) if is_away => {
+                    format!("stale hit (the upstream cannot be asked; for {} ms more)", us / 1000)
+                }
+                (_, Origin::ThisLife { link, epoch }) if worker.shared.links.epoch(link) == epoch => {
                     format!("vouched for by link {}", link.index())
                 }
-                Origin::ThisLife { link, .. } => format!("dead (link {} was lost since)", link.index()),
+                (_, Origin::ThisLife { link, .. }) => format!("dead (link {} was lost since)", link.index()),
             };
             facts.push((format!("l3.entry.{i}"), format!("{state}; segment={segment:016x}")));
         }

@@ -70,12 +70,14 @@ pub enum Source {
     Flight(FlightId),
     /// A flight of another worker: later requests on the key must wait.
     FlightElsewhere(FlightId),
+    /// The disk, while the upstream cannot be asked: they must wait, too.
+    Below,
 }
 
 impl Source {
     fn flight(self) -> Option<FlightId> {
         match self {
-            Source::Sent => None,
+            Source::Sent | Source::Below => None,
             Source::Flight(flight) | Source::FlightElsewhere(flight) => Some(flight),
         }
     }
@@ -474,6 +476,10 @@ impl Unanswered {
         let flight = match source {
             Source::Sent => None,
             Source::Flight(flight) => Some(flight),
+            Source::Below => {
+                self.elsewhere.extend_from_slice(touched.hashes());
+                None
+            }
             Source::FlightElsewhere(flight) => {
                 self.elsewhere.extend_from_slice(touched.hashes());
                 Some(flight)
@@ -504,7 +510,7 @@ impl Unanswered {
             self.all -= 1;
         }
         for &hash in touched.hashes() {
-            if let Source::FlightElsewhere(_) = source
+            if matches!(source, Source::FlightElsewhere(_) | Source::Below)
                 && let Some(i) = self.elsewhere.iter().position(|h| *h == hash)
             {
                 self.elsewhere.swap_remove(i);

@@ -5,6 +5,7 @@
 pub mod below;
 pub mod hits;
 mod several;
+mod stale;
 
 pub use several::{MOST_KEYS, send_filling};
 
@@ -58,23 +59,22 @@ pub fn cached(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request
 }
 
 /// With `cache.max_stale`, while the upstream cannot be asked: tries to answer a cacheable read from an entry, even if nobody vouches for it any more.
-/// True: answered.
-pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> bool {
+/// What only the disk has comes later. `None`: there is nothing to answer from.
+pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Option<Step> {
     let (db, is_first) = {
         let state = client.state.borrow();
         (state.db, state.road == Road::Main || state.outbox.is_all_answered())
     };
     // Answers to scripts come first, as they would from the upstream.
-    let Some(link) = worker.stale_link(db, request.slot).filter(|_| is_first) else {
-        return false;
-    };
+    let link = worker.stale_link(db, request.slot).filter(|_| is_first)?;
     let args = request.args;
     let from = (link, Trust::Stale);
-    match request.spec.cache_of(args) {
-        Cache::Get => {
-            let sought = Sought::new(args.arg(1), b"", FillKind::Payload);
-            peek(worker, client, link, request, &sought)
-        }
+    let either = |sought: &Sought<'_>| match peek(worker, client, link, request, sought) {
+        true => Some(Step::DONE),
+        false => stale::look(worker, client, request, sought),
+    };
+    let is_answered = match request.spec.cache_of(args) {
+        Cache::Get => return either(&Sought::new(args.arg(1), b"", FillKind::Payload)),
         Cache::Mget => several::stale_values(worker, client, link, request),
         Cache::Exists if args.len() != 2 => several::existence_known(worker, client, from, request),
         Cache::Ttl | Cache::Pttl => derived(worker, client, from, request),
@@ -82,13 +82,13 @@ pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) ->
         Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type | Cache::Reply | Cache::Brief => {
             let found = with_variant(worker, request, |name, variant| {
                 let absent = request.spec.absent.of(args);
-                let sought = Sought::new(name, variant, FillKind::Reply { absent, most_us: None });
-                peek(worker, client, link, request, &sought)
+                either(&Sought::new(name, variant, FillKind::Reply { absent, most_us: None }))
             });
-            found.unwrap_or(false)
+            return found.flatten();
         }
         Cache::No | Cache::Never(_) | Cache::Sub(_) => false,
-    }
+    };
+    is_answered.then_some(Step::DONE)
 }
 
 /// A hit or nothing.

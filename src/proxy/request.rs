@@ -218,8 +218,11 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
     }
     // What L1 still has is shown before the client is told that the upstream is away.
     let is_kept = request.spec.cache.is_kept();
-    if is_kept && worker.shared.config.cache.max_stale.is_some() && read::stale(worker, client, request) {
-        return Step::DONE;
+    if is_kept
+        && worker.shared.config.cache.max_stale.is_some()
+        && let Some(step) = read::stale(worker, client, request)
+    {
+        return step;
     }
     let link = match readers::link(worker, client, request) {
         Some(link) => link,

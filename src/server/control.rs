@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{tiers, upstream};
 use crate::clock;
 use crate::command::own;
-use crate::config::Config;
+use crate::config::{Config, Consistency};
 use crate::proxy::shared::Shared;
 use crate::resp::reply;
 use crate::upstream::dial::Access;
@@ -214,6 +214,25 @@ pub async fn reload(
         }
     }
 }
+
+/// Tells L3 until when its entries were vouched for, for a process that may come after this one.
+pub async fn vouch(shared: Arc<Shared>, cancel: CancellationToken) {
+    let (Some(l3), Consistency::Coherent) = (shared.cache.l3(), shared.config.cache.consistency) else {
+        return;
+    };
+    let mut look = tokio::time::interval((shared.config.cache.bound / 4).min(LONGEST_LOOK));
+    while cancel.run_until_cancelled(look.tick()).await.is_some() {
+        let losses = shared.links.losses();
+        // If one was lost meanwhile, nothing is said about those that are left.
+        let all_vouched_us = shared
+            .links
+            .all_vouched_us()
+            .filter(|_| shared.links.losses() == losses);
+        l3.vouch(losses, all_vouched_us, clock::now_us());
+    }
+}
+
+const LONGEST_LOOK: Duration = Duration::from_millis(250);
 
 /// Clients that have said nothing for `clients.idle_timeout` and wait for nothing.
 fn close_idle(shared: &Shared) {

@@ -192,6 +192,7 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
     tasks.spawn(control::watch_swapdb(Arc::clone(&shared), cancel.clone()));
     tasks.spawn(touch::tell(Arc::clone(&shared), cancel.clone()));
     tasks.spawn(events::follow(Arc::clone(&shared), cancel.clone()));
+    tasks.spawn(control::vouch(Arc::clone(&shared), cancel.clone()));
     tasks.spawn(control::sweep(Arc::clone(&shared), cancel.clone()));
     announce(&listeners, admin.as_ref());
     let accepting = CancellationToken::new();

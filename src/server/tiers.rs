@@ -81,6 +81,7 @@ fn l3_config(config: &Config) -> l3::Config {
         hash: name_hash_by,
         identity: identity(&config.upstream),
         unix_offset_ms: unix_ms.saturating_sub(clock::now_us() / 1000),
+        boot: boot(),
     }
 }
 
@@ -109,6 +110,17 @@ pub fn reload_keys(shared: &Shared, config: &Config) {
             *shared.last_trouble.lock() = Some(format!("the keys of L3 were not exchanged: {why}"));
         }
     }
+}
+
+/// The machine's own life, which no one sets back. `None`: the system does not tell.
+fn boot() -> Option<l3::Boot> {
+    let id = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+    let age = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let age_ms = age.tv_sec as u64 * 1000 + age.tv_nsec as u64 / 1_000_000;
+    Some(l3::Boot {
+        id: name_hash_by(0, &id).max(1),
+        age_ms: age_ms.saturating_sub(clock::now_us() / 1000),
+    })
 }
 
 /// Of the upstream and its user, whose values these are, and of the numbers that commands have in this program, which are a

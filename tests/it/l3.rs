@@ -6,7 +6,7 @@ mod keys;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::client::encode;
 use crate::support::{Client, Proxy, STEP, Server, eventually};
@@ -404,6 +404,144 @@ fn a_flush_before_a_kill_9_leaves_nothing() {
         };
         client.expect(flush, "+OK");
         proxy.kill();
+    }
+}
+
+/// Stale reads for so long.
+const MOST: Duration = Duration::from_secs(6);
+
+fn stale_toml(consistency: &str) -> String {
+    format!(
+        "max_stale = \"6s\"\nconsistency = \"{consistency}\"\nmax_age = \"1h\"\n[upstream]\nconnect_timeout = \"150ms\"\n"
+    )
+}
+
+/// How many keys are answered for without the upstream; for the others that is told.
+fn answered_without_upstream(client: &mut Client, is_right: impl Fn(usize, &[u8]) -> bool) -> usize {
+    let mut answered = 0;
+    for i in 0..KEYS {
+        let reply = client.cmd(&["GET", &format!("k{i}")]);
+        if reply.starts_with(b"$") {
+            assert!(is_right(i, &reply), "k{i} is {}", String::from_utf8_lossy(&reply[..20]));
+            answered += 1;
+        } else {
+            assert!(reply.starts_with(b"-ERR nearcache: upstream "), "k{i}");
+        }
+    }
+    answered
+}
+
+fn bulk_of(value: &str) -> Vec<u8> {
+    format!("${}\r\n{value}\r\n", value.len()).into_bytes()
+}
+
+#[test]
+fn while_the_upstream_is_away_the_disk_answers_for_as_long_as_stale_entries_may_be_shown() {
+    let mut server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = proxy(&server, dir.path(), &stale_toml("coherent"));
+    set_all(&server, 1);
+    server.client().expect(&["HSET", "hash", "f", "1"], ":1");
+    let mut client = proxy.client();
+    let hash = client.cmd(&["HGETALL", "hash"]);
+    read_all(&mut client, 1);
+    for i in 0..KEYS / 10 {
+        client.expect(&["SET", &format!("k{i}"), &value(i, 2)], "+OK");
+    }
+    settled(&proxy);
+    server.kill();
+    let killed = Instant::now();
+    eventually("it is away", STEP, || {
+        client.cmd(&["SET", "other", "x"]).starts_with(b"-")
+    });
+    let answered = answered_without_upstream(&mut client, |i, reply| i >= KEYS / 10 && reply == bulk_of(&value(i, 1)));
+    assert!(killed.elapsed() < MOST, "this machine is too slow");
+    assert!(answered > KEYS / 2, "{answered} answered");
+    assert_eq!(client.cmd(&["HGETALL", "hash"]), hash);
+    let explained = (KEYS / 10..KEYS)
+        .map(|i| client.text(&["NEARCACHE", "EXPLAIN", &format!("k{i}")]))
+        .find(|text| text.contains("l3.entry.0"))
+        .unwrap();
+    assert!(
+        explained.contains("stale hit (the upstream cannot be asked; for "),
+        "{explained}"
+    );
+    assert!(
+        l3(&proxy, "stale_total") > KEYS as f64 * 0.3,
+        "{}",
+        l3(&proxy, "stale_total")
+    );
+    // Pipelined with what must not be overtaken.
+    let last = format!("k{}", KEYS / 2);
+    for _ in 0..5 {
+        client.send(&["GET", &last]);
+    }
+    client.send(&["SET", &last, "new"]);
+    client.send(&["GET", &last]);
+    let replies = client.frames(7);
+    assert!(replies[..5].iter().all(|reply| *reply == bulk_of(&value(KEYS / 2, 1))));
+    assert!(replies[5].starts_with(b"-ERR nearcache: upstream "));
+    eventually("after max_stale it is an error", MOST + STEP, || {
+        client.cmd(&["GET", "k2000"]).starts_with(b"-")
+    });
+    assert_eq!(answered_without_upstream(&mut client, |_, _| false), 0);
+    server.restart();
+    eventually("it is there again", STEP, || {
+        client.cmd(&["SET", "k2000", "new"]) == b"+OK\r\n"
+    });
+    client.expect(&["GET", "k2000"], "$3\r\nnew");
+    assert_eq!(client.bulk(&["GET", "k2001"]), None);
+}
+
+#[test]
+fn a_proxy_that_starts_without_its_upstream_answers_from_the_disk_alone() {
+    for (ends_by_kill, consistency) in [(true, "coherent"), (false, "coherent"), (true, "eventual")] {
+        let mut server = Server::start();
+        let dir = tempfile::tempdir().unwrap();
+        let toml = stale_toml(consistency).replace("6s", "60s");
+        let mut first = proxy(&server, dir.path(), &toml);
+        set_all(&server, 1);
+        let mut client = first.client();
+        read_all(&mut client, 1);
+        settled(&first);
+        for i in 0..KEYS / 10 {
+            client.expect(&["SET", &format!("k{i}"), &value(i, 2)], "+OK");
+        }
+        server.kill();
+        if ends_by_kill {
+            first.kill();
+        } else {
+            first.terminate();
+            assert!(first.wait(STEP).unwrap().success());
+        }
+        let second = proxy(&server, dir.path(), &toml);
+        recovered(&second);
+        let mut client = second.client();
+        let answered =
+            answered_without_upstream(&mut client, |i, reply| i >= KEYS / 10 && reply == bulk_of(&value(i, 1)));
+        assert!(answered > KEYS / 3, "{consistency}: {answered} answered");
+        let stale = l3(&second, "stale_total");
+        match consistency {
+            "coherent" => assert_eq!(stale, answered as f64),
+            // There it is a hit until its time is over.
+            _ => assert_eq!(stale, 0.0),
+        }
+        assert!(client.text(&["GET", "never"]).starts_with("-ERR nearcache: upstream "));
+        drop(second);
+        // Not where every read must be as new as the upstream's, nor where nobody has allowed it.
+        for refused in ["consistency = \"strong\"\n", "consistency = \"coherent\"\n"] {
+            let third = proxy(&server, dir.path(), refused);
+            assert_eq!(
+                answered_without_upstream(&mut third.client(), |_, _| false),
+                0,
+                "{refused}"
+            );
+        }
+        // And what was read then is not shown to anybody who can have better.
+        server.restart();
+        let fourth = proxy(&server, dir.path(), &stale_toml("coherent"));
+        recovered(&fourth);
+        assert_eq!(fourth.client().bulk(&["GET", "k2999"]), None);
     }
 }
 

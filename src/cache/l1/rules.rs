@@ -81,18 +81,22 @@ impl Rules {
         let Some(max_stale_us) = self.config.max_stale_us else {
             return 0;
         };
-        let link = slot.stamp.link();
+        match self.last_vouched_us((slot.stamp.link(), slot.epoch), epoch) {
+            0 => 0,
+            vouched_us => vouched_us.saturating_add(max_stale_us),
+        }
+    }
+
+    /// When the filler of an entry vouched for it last; 0: never, or something has happened since of which it could not tell.
+    /// `epoch` is the one in which the link is.
+    pub fn last_vouched_us(&self, (link, filled_in): (LinkId, u32), epoch: u32) -> u64 {
         let past = self.links.past(link);
-        let vouched_us = if epoch == slot.epoch {
+        if epoch == filled_in {
             self.links.fresh_until_us(link).saturating_sub(self.links.bound_us())
-        } else if past.epoch == slot.epoch {
+        } else if past.epoch == filled_in {
             past.vouched_us
         } else {
             0
-        };
-        match vouched_us {
-            0 => 0,
-            vouched_us => vouched_us.saturating_add(max_stale_us),
         }
     }
 

@@ -40,6 +40,7 @@ mod recovery;
 mod rotation;
 mod segments;
 mod syncing;
+mod vouched;
 mod writer;
 
 use std::collections::HashSet;
@@ -74,6 +75,8 @@ pub use rotation::KeysInUse;
 use segments::{Segment, Segments};
 use storage::Storage;
 use syncing::Syncer;
+pub use vouched::Boot;
+use vouched::Vouched;
 
 /// What L3 is built with.
 #[derive(Clone, Debug)]
@@ -102,6 +105,8 @@ pub struct Config {
     pub identity: u64,
     /// Milliseconds of the Unix clock at 0 µs of the process's.
     pub unix_offset_ms: u64,
+    /// `None`: not known.
+    pub boot: Option<Boot>,
 }
 
 /// When what was written is made to survive a loss of power.
@@ -239,6 +244,9 @@ pub(crate) struct Store {
     keys: RwLock<Arc<KeyRing>>,
     queue: Queue,
     debts: Debts,
+    vouched: Mutex<Vouched>,
+    /// By how much the store's clock is ahead of the machine's, which was set back.
+    ahead_ms: AtomicU64,
     counters: Counters,
     /// What was in the index when everything was voided; the writer counts it.
     forgotten: SegQueue<Part>,
@@ -558,7 +566,12 @@ impl Store {
     }
 
     fn unix_ms(&self, us: u64) -> u64 {
-        self.config.unix_offset_ms.saturating_add(us / 1000)
+        self.offset_ms().saturating_add(us / 1000)
+    }
+
+    /// The store's clock at 0 µs of the process's.
+    fn offset_ms(&self) -> u64 {
+        self.config.unix_offset_ms.saturating_add(self.ahead_ms.load(Relaxed))
     }
 }
 

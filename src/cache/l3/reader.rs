@@ -29,6 +29,8 @@ pub struct Found {
     pub age_us: u64,
     /// When that was; 0: before this process.
     pub filled_us: u64,
+    /// Of one of an earlier life: how long ago it was last known to be true.
+    pub unvouched_us: u64,
     /// `None`: the copy does not expire.
     pub expires_us: Option<u64>,
     pub origin: Origin,
@@ -334,8 +336,17 @@ impl Store {
             self.counters.misses.fetch_add(1, Relaxed);
             return None;
         }
+        if row.origin() == Origin::EarlierLife && record.filled_ms > now_ms {
+            // Nobody knows how old it is.
+            self.counters.misses.fetch_add(1, Relaxed);
+            return None;
+        }
         self.counters.hits.fetch_add(1, Relaxed);
-        let to_us = |ms: u64| ms.saturating_sub(self.config.unix_offset_ms).saturating_mul(1000);
+        let to_us = |ms: u64| ms.saturating_sub(self.offset_ms()).saturating_mul(1000);
+        let vouched_ms = match row.origin() {
+            Origin::EarlierLife => self.vouched.lock().of(record.filled_ms),
+            Origin::ThisLife { .. } => now_ms,
+        };
         Some(Found {
             hash: wanted.hash,
             value: record.value.clone(),
@@ -343,6 +354,7 @@ impl Store {
             is_plain: record.is_plain,
             key_end: record.key_end,
             age_us: now_ms.saturating_sub(record.filled_ms).saturating_mul(1000),
+            unvouched_us: now_ms.saturating_sub(vouched_ms).saturating_mul(1000),
             filled_us: to_us(record.filled_ms),
             expires_us: (record.expires_ms != format::NEVER).then(|| to_us(record.expires_ms)),
             origin: row.origin(),

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use crossbeam::queue::SegQueue;
 use crossbeam::sync::Unparker;
@@ -106,6 +106,8 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         keys: RwLock::new(Arc::new(config.keys.clone())),
         queue: Queue::new(config.queue_bytes),
         debts: Debts::new(has_marker),
+        vouched: Mutex::default(),
+        ahead_ms: AtomicU64::new(0),
         counters: Counters::default(),
         forgotten: SegQueue::new(),
         unsynced: SegQueue::new(),
@@ -174,6 +176,7 @@ impl Leftover {
 
 /// Reads all that was found into the index and lets it be seen. `between` is called often, for what cannot wait that long.
 pub(super) fn run(store: &Store, leftovers: Leftovers, now_us: u64, mut between: impl FnMut()) {
+    store.remember(now_us);
     let last = leftovers.found.keys().next_back().copied();
     let now_ms = store.unix_ms(now_us);
     store.index.expect(leftovers.found.values().map(Leftover::rows).sum());

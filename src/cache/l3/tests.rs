@@ -43,6 +43,7 @@ fn config() -> Config {
         compression: None,
         keys: KeyRing::default(),
         unix_offset_ms: UNIX_OFFSET_MS,
+        boot: None,
     }
 }
 

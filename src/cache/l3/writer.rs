@@ -178,6 +178,7 @@ impl Writer {
             }
         };
         self.sync_if_due(now_us);
+        self.store.write_vouched(now_us);
         if now_us >= self.freed_us.saturating_add(FREE_EVERY_US) {
             self.freed_us = now_us;
             self.free_dead(now_us);

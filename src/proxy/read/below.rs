@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Lead;
+use super::{Lead, stale};
 use crate::cache::Query;
 use crate::cache::l3::Found;
 use crate::proxy::client::write_frame;
@@ -37,6 +37,15 @@ impl Waiting {
 
 struct Wait {
     since_us: u64,
+    for_what: For,
+}
+
+enum For {
+    Miss(Box<Miss>),
+    Stale(Box<stale::Wanted>),
+}
+
+struct Miss {
     lead: Lead,
     link: Rc<Link>,
     /// The request as it would go on the wire, and the name that it reads.
@@ -50,25 +59,45 @@ pub(super) fn look(worker: &Worker, query: &Query<'_>, now_us: u64) -> bool {
     if cache.l3().is_none() {
         return false;
     }
+    let (_, done) = place(worker);
+    cache.look_below(query, now_us, done)
+}
+
+/// The place of the next read that waits, and how the disk answers it.
+pub(super) fn place(worker: &Worker) -> (u64, impl FnOnce(Option<Found>) + Send + 'static) {
     let place = worker.below.borrow().next;
     let (shared, index) = (Arc::clone(&worker.shared), usize::from(worker.index));
-    cache.look_below(query, now_us, move |found| {
+    let done = move |found: Option<Found>| {
         let found = found.map(Box::new);
         shared.inboxes[index].send(Message::Found { place, found });
-    })
+    };
+    (place, done)
 }
 
 /// The read waits, in the place that `look` gave away.
 pub(super) fn wait(worker: &Worker, link: &Rc<Link>, lead: Lead, raw: &[u8], name: &[u8], now_us: u64) {
+    let miss = Miss {
+        lead,
+        link: Rc::clone(link),
+        raw: raw.into(),
+        name: name.into(),
+    };
+    put(worker, For::Miss(Box::new(miss)), now_us);
+}
+
+/// The same in the place that [`place`] gave away.
+pub(super) fn wait_for_stale(worker: &Worker, place: u64, wanted: stale::Wanted, now_us: u64) {
+    debug_assert_eq!(worker.below.borrow().next, place);
+    put(worker, For::Stale(Box::new(wanted)), now_us);
+}
+
+fn put(worker: &Worker, for_what: For, now_us: u64) {
     let mut below = worker.below.borrow_mut();
     let place = below.next;
     below.next += 1;
     let wait = Wait {
         since_us: now_us,
-        lead,
-        link: Rc::clone(link),
-        raw: raw.into(),
-        name: name.into(),
+        for_what,
     };
     below.waits.insert(place, wait);
 }
@@ -83,7 +112,10 @@ pub fn give_up(worker: &Rc<Worker>, patience_us: u64, now_us: u64) {
         }
         let wait = oldest.remove();
         drop(below);
-        send(worker, wait, now_us);
+        match wait.for_what {
+            For::Miss(miss) => send(worker, *miss, now_us),
+            For::Stale(wanted) => stale::answered(worker, *wanted, None, now_us),
+        }
     }
     worker.wake_touched();
 }
@@ -93,13 +125,14 @@ pub fn answered(worker: &Rc<Worker>, place: u64, found: Option<&Found>, now_us: 
     let Some(wait) = worker.below.borrow_mut().waits.remove(&place) else {
         return;
     };
-    match found {
-        Some(found) => shown_or_sent(worker, wait, found, now_us),
-        None => send(worker, wait, now_us),
+    match (wait.for_what, found) {
+        (For::Miss(miss), Some(found)) => shown_or_sent(worker, *miss, found, now_us),
+        (For::Miss(miss), None) => send(worker, *miss, now_us),
+        (For::Stale(wanted), found) => stale::answered(worker, *wanted, found, now_us),
     }
 }
 
-fn shown_or_sent(worker: &Rc<Worker>, mut wait: Wait, found: &Found, now_us: u64) {
+fn shown_or_sent(worker: &Rc<Worker>, mut wait: Miss, found: &Found, now_us: u64) {
     let lead = &mut wait.lead;
     let promoted = lead
         .guard
@@ -127,7 +160,7 @@ fn shown_or_sent(worker: &Rc<Worker>, mut wait: Wait, found: &Found, now_us: u64
 }
 
 /// As the miss that it is.
-fn send(worker: &Rc<Worker>, mut wait: Wait, now_us: u64) {
+fn send(worker: &Rc<Worker>, mut wait: Miss, now_us: u64) {
     worker.counters().l3_misses_total.add(1);
     if let Some(view) = &worker.cluster {
         // The slot may have gone to another node meanwhile, and nobody serves a connection to one without slots.
@@ -152,7 +185,7 @@ fn send(worker: &Rc<Worker>, mut wait: Wait, now_us: u64) {
 }
 
 /// The reply of the upstream, in RESP3, that the entry was made from.
-fn frame_of(found: &Found, kind: FillKind) -> Bytes {
+pub(super) fn frame_of(found: &Found, kind: FillKind) -> Bytes {
     match kind {
         FillKind::Reply { .. } => found.value.clone(),
         FillKind::Payload => {

@@ -28,6 +28,7 @@ pub fn open(now_us: u64) -> (L3, Hand, Memory) {
         compression: None,
         keys: KeyRing::default(),
         unix_offset_ms: 0,
+        boot: None,
     };
     let (l3, hand) = L3::open_by_hand(config, Box::new(memory.clone()), now_us).expect("memory can be opened");
     (l3, hand, memory)

@@ -30,6 +30,7 @@ fn l3_config() -> l3::Config {
         compression: None,
         keys: l3::keys::KeyRing::default(),
         unix_offset_ms: 1_700_000_000_000,
+        boot: None,
     }
 }
 

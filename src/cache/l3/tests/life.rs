@@ -465,3 +465,58 @@ fn a_size_that_was_lowered_is_kept_after_a_restart() {
     assert!(value(&store, "new", now_us).is_some());
     assert!(value(&store, "name399", now_us).is_some(), "the newest stay");
 }
+
+#[test]
+fn after_a_restart_it_is_known_how_long_ago_an_entry_was_vouched_for_even_if_the_clock_was_set_back() {
+    let medium = Simulated::default();
+    let booted = |age_ms| Some(Boot { id: 1, age_ms });
+    let mut now_us = 1_000_000;
+    {
+        let (store, next) = open(
+            Config {
+                boot: booted(0),
+                ..config()
+            },
+            &medium,
+            1,
+        );
+        let mut writer = writer(&store, next);
+        let say = |vouched_us: Option<u64>, now_us: u64| {
+            let ms = |us| store.unix_ms(us);
+            store.vouched.lock().note_at(0, vouched_us.map(ms), ms(now_us));
+        };
+        say(None, 1000);
+        let filled = |name: &str, filled_us| Spill {
+            filled_us,
+            deadline_us: Some(600_000_000),
+            ..entry(&store, name, b"v")
+        };
+        store.spill(filled("early", 20_000_000));
+        store.spill(filled("late", 61_000_000));
+        settle(&mut writer, &mut now_us);
+        say(Some(60_000_000), 62_000_000);
+        writer.turn(62_000_000);
+    }
+    // Ten seconds later, and the clock of the machine says that it is half a minute earlier.
+    for back_ms in [0, 30_000] {
+        let config = Config {
+            unix_offset_ms: UNIX_OFFSET_MS + 72_000 - back_ms,
+            boot: booted(72_000),
+            ..config()
+        };
+        let (store, _) = open(config, &medium.killed(), 1000);
+        let age_s = |name: &str| find(&store, name, 1000).map(|found| found.unvouched_us / 1_000_000);
+        assert_eq!((age_s("early"), age_s("late")), (Some(12), Some(21)), "{back_ms}");
+        assert!(find(&store, "early", 527_000_000).is_some() && find(&store, "early", 529_000_000).is_none());
+    }
+    // Without the file nobody knows, and what is of the future is of an unknown age.
+    let config = Config {
+        unix_offset_ms: UNIX_OFFSET_MS + 42_000,
+        ..config()
+    };
+    let image = medium.killed();
+    image.put("vouched", b"damaged".to_vec());
+    let (store, _) = open(config, &image, 1000);
+    assert!(find(&store, "late", 1000).is_none());
+    assert_eq!(find(&store, "early", 1000).unwrap().unvouched_us / 1_000_000, 32);
+}
