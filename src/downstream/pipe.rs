@@ -17,14 +17,13 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use lane::Lane;
-use place::{Again, KEPT_BYTES, Place, begin_held, reason_of, refuse};
+use place::{Again, KEPT_BYTES, NoConnection, Place, begin_held, connect, reason_of, refuse};
 
 use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
 use crate::clock;
 use crate::command::{Path, Pin as State, own};
 use crate::proxy::client::Access;
 use crate::proxy::cluster::redirect;
-use crate::proxy::password;
 use crate::proxy::pinned::{Forwarding, Pinned};
 use crate::proxy::pubsub::{self, Gate};
 use crate::proxy::request::{self, Reason, Step};
@@ -35,7 +34,7 @@ use crate::resp::request::{Args, Scan};
 use crate::resp::stream::Streamed;
 use crate::upstream::dial::Target;
 use crate::upstream::facts::Facts;
-use crate::upstream::pool::{Lent, PoolError};
+use crate::upstream::pool::Lent;
 
 /// How the pinned part of a session has ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,22 +107,16 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         target::call(session).await;
     }
     let is_called = session.client.meta.is_called.swap(false, Relaxed);
-    let mut taken = lane::kept_while(&mut lane, pool.take(version, db, answer_within)).await;
-    if let Err(PoolError::Dial(error)) = &taken
-        && password::is_wanted(error)
-    {
-        match password::learn(&session.worker, &session.input, answer_within).await {
-            Some(Ok(())) => taken = pool.take(version, db, answer_within).await,
-            Some(Err(error)) => return (refuse(session, reason, &error), None),
-            None => {}
-        }
-    }
+    let taken = lane::kept_while(&mut lane, connect(session, &pool, (version, db), answer_within)).await;
     let mut lent = match taken {
         Ok(lent) => lent,
         // The one who has called hears from the server that nobody is there.
         Err(_) if *reason == Reason::Called => return (Ended::Back, None),
         Err(error) => {
-            let text = reason_of(session, place, &error);
+            let text = match error {
+                NoConnection::Told(text) => text,
+                NoConnection::None(error) => reason_of(session, place, &error),
+            };
             return (refuse(session, reason, &text), None);
         }
     };

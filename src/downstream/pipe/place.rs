@@ -12,10 +12,11 @@ use crate::proxy::cluster::{NO_SLOT, View, seat};
 use crate::proxy::password;
 use crate::proxy::pinned::Pinned;
 use crate::proxy::request::{Reason, Road};
+use crate::resp::Version;
 use crate::resp::limits::Limits;
 use crate::resp::request::Scan;
 use crate::upstream::cluster::NodeId;
-use crate::upstream::pool::{Pool, PoolError};
+use crate::upstream::pool::{Lent, Pool, PoolError};
 
 /// A request that a node did not serve, and where it wants it to go.
 pub struct Again {
@@ -132,6 +133,31 @@ pub fn begin_held(session: &Session, pinned: &mut Pinned, to_server: &mut Vec<u8
         pinned.held_multi();
     }
     is_held
+}
+
+/// Why there is no connection.
+pub enum NoConnection {
+    None(PoolError),
+    /// The server's own words.
+    Told(String),
+}
+
+/// A connection of this version and database for the session, if need be with the password that its first request shows.
+pub async fn connect(
+    session: &Session,
+    pool: &Pool,
+    (version, db): (Version, Option<u32>),
+    answer_within: Duration,
+) -> Result<Lent, NoConnection> {
+    let taken = pool.take(version, db, answer_within).await;
+    if let Err(PoolError::Dial(error)) = &taken
+        && password::is_wanted(error)
+        && let Some(learnt) = password::learn(&session.worker, &session.input, answer_within).await
+    {
+        learnt.map_err(NoConnection::Told)?;
+        return pool.take(version, db, answer_within).await.map_err(NoConnection::None);
+    }
+    taken.map_err(NoConnection::None)
 }
 
 pub fn reason_of(session: &Session, place: &Place, error: &PoolError) -> String {
