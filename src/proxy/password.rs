@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::local::Hello;
+use super::local::{Hello, WRONG_PASSWORD};
 use super::worker::Worker;
 use crate::config::{Auth, Secret};
 use crate::resp::limits::Limits;
@@ -48,7 +48,11 @@ pub async fn learn(worker: &Worker, input: &[u8], answer_within: Duration) -> Op
     if worker.cluster.is_some() || worker.shared.config.auth != Auth::Upstream {
         return None;
     }
-    let access = with(&worker.target.access(), &shown(input)?)?;
+    let password = shown(input)?;
+    if password.expose().is_empty() {
+        return Some(Err(WRONG_PASSWORD.into()));
+    }
+    let access = with(&worker.target.access(), &password)?;
     let greeting = Greeting {
         version: Version::Resp2,
         db: 0,
@@ -57,6 +61,7 @@ pub async fn learn(worker: &Worker, input: &[u8], answer_within: Duration) -> Op
         answer_within,
     };
     let node = worker.target.endpoint()?;
+    let _turn = worker.target.dials.acquire().await.ok()?;
     match access
         .open(&node, Role::Any, &greeting, worker.target.connect_timeout)
         .await

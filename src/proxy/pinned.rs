@@ -7,12 +7,13 @@
 //! connection.
 
 mod answers;
-pub mod ids;
+mod ids;
 mod kind;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use ids::unknown_target;
 use kind::{Kind, LARGE_VALUES, Waiting, kind, word};
 
 use super::client::{Access as ClientAccess, Client};

@@ -274,6 +274,7 @@ fn a_password_that_the_upstream_gets_behind_the_proxy_is_learned_from_who_shows_
     let mut new = proxy.client();
     new.expect(&["AUTH", "wrong"], WRONGPASS);
     new.expect(&["AUTH", "default", "wrong"], WRONGPASS);
+    new.expect(&["AUTH", ""], WRONGPASS);
     assert!(
         new.text(&["HELLO", "3", "AUTH", "default", "wrong"])
             .starts_with("-WRONGPASS")

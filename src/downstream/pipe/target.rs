@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::downstream::session::{Session, encode_inline};
 use crate::proxy::client::ClientMeta;
-use crate::proxy::pinned::ids;
+use crate::proxy::pinned::unknown_target;
 use crate::resp::limits::Limits;
 use crate::resp::request::{Args, Scan, Scanner, Span};
 
@@ -31,7 +31,7 @@ pub async fn call(session: &Session) {
 
 fn named(session: &Session) -> Option<Arc<ClientMeta>> {
     let mut spans: Vec<Span> = Vec::new();
-    let of = |buf: &[u8], spans: &[Span]| ids::unknown_target(&session.worker, &session.client, Args { buf, spans });
+    let of = |buf: &[u8], spans: &[Span]| unknown_target(&session.worker, &session.client, Args { buf, spans });
     match Scanner::default().scan(&session.input, &Limits::AUTHENTICATED, &mut spans) {
         Ok(Scan::Complete { .. }) => of(&session.input, &spans),
         Ok(Scan::Inline { args, .. }) => {
