@@ -19,6 +19,7 @@ use super::breaker::{self, Breaker, Cut};
 use super::frames::FrameReader;
 use super::tls::{self, Tls};
 use crate::clock;
+use crate::command::own;
 use crate::config::{Credentials, Endpoint, Secret};
 use crate::net::Stream;
 use crate::resp::reply;
@@ -427,34 +428,34 @@ impl Access {
         if greeting.version == Version::Resp3 {
             match credentials {
                 Some((user, password)) => {
-                    encode::command(&mut out, [&b"HELLO"[..], b"3", b"AUTH", user, password].into_iter());
+                    encode::command(&mut out, [own::HELLO, b"3", b"AUTH", user, password].into_iter());
                 }
-                None => encode::command(&mut out, [&b"HELLO"[..], b"3"].into_iter()),
+                None => encode::command(&mut out, [own::HELLO, b"3"].into_iter()),
             }
             sent.push("HELLO 3");
         } else if let Some((user, password)) = credentials {
             if user == b"default" {
-                encode::command(&mut out, [&b"AUTH"[..], password].into_iter());
+                encode::command(&mut out, [own::AUTH, password].into_iter());
             } else {
-                encode::command(&mut out, [&b"AUTH"[..], user, password].into_iter());
+                encode::command(&mut out, [own::AUTH, user, password].into_iter());
             }
             sent.push("AUTH");
         }
         if greeting.version == Version::Resp2 && role == Role::Primary {
-            encode::command(&mut out, [&b"HELLO"[..], b"2"].into_iter());
+            encode::command(&mut out, [own::HELLO, b"2"].into_iter());
             sent.push("HELLO 2");
         }
         if greeting.db != 0 {
             let db = greeting.db.to_string();
-            encode::command(&mut out, [&b"SELECT"[..], db.as_bytes()].into_iter());
+            encode::command(&mut out, [own::SELECT, db.as_bytes()].into_iter());
             sent.push("SELECT");
         }
         if greeting.tracking == Tracking::Wanted {
-            encode::command(&mut out, [&b"CLIENT"[..], b"TRACKING", b"ON"].into_iter());
+            encode::command(&mut out, [own::CLIENT, b"TRACKING", b"ON"].into_iter());
             sent.push("CLIENT TRACKING ON");
         }
         // Asked last and of every connection: its answer also shows that the server is alive.
-        encode::command(&mut out, [&b"CLIENT"[..], b"ID"].into_iter());
+        encode::command(&mut out, [own::CLIENT, b"ID"].into_iter());
         sent.push("CLIENT ID");
         let mut greeted = Greeted {
             tracking: TrackingState::Off,

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::merge::{self, Merge};
 use super::scan::Place;
 use super::{DETOUR, View};
-use crate::command::{Access, Spec};
+use crate::command::{Access, Spec, own};
 use crate::proxy::client::Client;
 use crate::proxy::local::integer;
 use crate::proxy::outbox::{Source, Touched};
@@ -143,7 +143,7 @@ impl Asked {
             Plan::Every(merge) => self.every(worker, primaries, raw, patience, &merge).await,
             Plan::Wait(length) => {
                 // A server waits for what the connection wrote last, and a PING counts as the newest.
-                let raw = [b"*1\r\n$4\r\nPING\r\n", &raw[..]].concat().into();
+                let raw = [own::PING_REQUEST, &raw[..]].concat().into();
                 self.every(worker, primaries, raw, patience.saturating_add(length), &Merge::Least)
                     .await
             }
@@ -232,7 +232,7 @@ impl Asked {
     /// awaited, for some time: nobody may ever finish what he has begun.
     async fn is_settled(&self, worker: &Rc<Worker>, view: &View, patience: Duration) -> bool {
         let mut question = Vec::new();
-        encode::command(&mut question, [&b"CLUSTER"[..], b"NODES"].into_iter());
+        encode::command(&mut question, [own::CLUSTER, b"NODES"].into_iter());
         let end = tokio::time::Instant::now() + ON_THE_WAY_FOR;
         loop {
             let topology = view.cluster.topology();
@@ -289,7 +289,7 @@ async fn exchange(worker: &Worker, view: &View, node: NodeId, raw: &[u8], patien
         .await
         .map_err(|error| error.to_string())?;
     let most = worker.shared.config.clients.output_limit_bytes;
-    let replies = if raw.starts_with(b"*1\r\n$4\r\nPING\r\n") { 2 } else { 1 };
+    let replies = if raw.starts_with(own::PING_REQUEST) { 2 } else { 1 };
     let exchange = async {
         lent.stream.write_all(raw).await.map_err(|error| error.to_string())?;
         let (mut input, mut scanner, mut scanned) = (BytesMut::new(), FrameScanner::default(), 0);

@@ -12,7 +12,7 @@ use super::merge::Merge;
 use super::redirect::Routed;
 use crate::cache::{Asker, LeaseId, Own, Query, Which, name_hash};
 use crate::command::slot::slot;
-use crate::command::{Access, Spec};
+use crate::command::{Access, Spec, own};
 use crate::proxy::client::Client;
 use crate::proxy::flight::FillGuard;
 use crate::proxy::outbox::{Ready, Source, Touched};
@@ -211,7 +211,7 @@ fn values(
         expect(nobody(routed.part(part).effect()));
         for (i, guard) in guards {
             let mut raw = Vec::new();
-            encode::command(&mut raw, [&b"PTTL"[..], queries[i].name].into_iter());
+            encode::command(&mut raw, [own::PTTL, queries[i].name].into_iter());
             out.extend_from_slice(&raw);
             let effect = Effect::FillTtl(guard, FillKind::Payload);
             expect(nobody(

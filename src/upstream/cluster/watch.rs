@@ -12,6 +12,7 @@ use super::super::dial::{Role, Route};
 use super::super::exchange::Exchange;
 use super::nodes::{self, Seen};
 use super::{Cluster, NodeId, Topology};
+use crate::command::own;
 use crate::config::Endpoint;
 use crate::resp::reply;
 
@@ -141,7 +142,7 @@ impl Watcher {
             }
         };
         self.asked += 1;
-        let frame = match exchange.ask(&[b"CLUSTER", b"NODES"], self.timeout).await {
+        let frame = match exchange.ask(&[own::CLUSTER, b"NODES"], self.timeout).await {
             Ok(frame) => frame,
             Err(error) => return Err((endpoint, error.to_string())),
         };
