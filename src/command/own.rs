@@ -11,12 +11,16 @@ pub const CONFIG: &[u8] = b"CONFIg";
 pub const HELLO: &[u8] = b"HELLo";
 pub const INFO: &[u8] = b"INFo";
 pub const PING: &[u8] = b"PINg";
+pub const PSUBSCRIBE: &[u8] = b"PSUBSCRIBe";
 pub const PTTL: &[u8] = b"PTTl";
+pub const READONLY: &[u8] = b"READONLy";
 pub const SELECT: &[u8] = b"SELECt";
+pub const TOUCH: &[u8] = b"TOUCh";
 pub const UNWATCH: &[u8] = b"UNWATCh";
 
-const ALL: [&[u8]; 12] = [
-    ASKING, AUTH, CLIENT, CLUSTER, COMMAND, CONFIG, HELLO, INFO, PING, PTTL, SELECT, UNWATCH,
+const ALL: [&[u8]; 15] = [
+    ASKING, AUTH, CLIENT, CLUSTER, COMMAND, CONFIG, HELLO, INFO, PING, PSUBSCRIBE, PTTL, READONLY, SELECT, TOUCH,
+    UNWATCH,
 ];
 
 /// `PING` as a request.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{LinkId, name_hash};
 use crate::clock;
+use crate::command::own;
 use crate::config::Invalidation;
 use crate::proxy::shared::Shared;
 use crate::resp::reply;
@@ -70,7 +71,7 @@ async fn subscribed(shared: &Shared) -> Result<(), String> {
     look_at_flags(&mut asking, within).await?;
     let mut events = Exchange::open(&shared.target).await.map_err(|e| e.to_string())?;
     let refusal = events
-        .subscribe(&[b"PSUBSCRIBE", PATTERN], &[b"PING"], within)
+        .subscribe(&[own::PSUBSCRIBE, PATTERN], &[own::PING], within)
         .await
         .map_err(|e| e.to_string())?;
     if let Some(error) = refusal {
@@ -96,7 +97,7 @@ async fn subscribed(shared: &Shared) -> Result<(), String> {
                 if clock::now_us().saturating_sub(heard_us) > within.as_micros() as u64 {
                     return Err(format!("the subscription has been silent for {} ms", within.as_millis()));
                 }
-                events.send(&[&[b"PING"]]).await.map_err(|e| e.to_string())?;
+                events.send(&[&[own::PING]]).await.map_err(|e| e.to_string())?;
                 look_at_flags(&mut asking, within.max(bound)).await?;
                 let now = self::flushes(&mut asking, within.max(bound)).await?;
                 if std::mem::replace(&mut flushes, now) != now {
@@ -133,7 +134,7 @@ fn changed_key(frame: &[u8]) -> Option<&[u8]> {
 /// Whether the server publishes all that it has to.
 async fn look_at_flags(asking: &mut Exchange, within: Duration) -> Result<(), String> {
     let reply = asking
-        .ask(&[b"CONFIG", b"GET", b"notify-keyspace-events"], within)
+        .ask(&[own::CONFIG, b"GET", b"notify-keyspace-events"], within)
         .await;
     let reply = reply.map_err(|e| e.to_string())?;
     if reply::is_error(&reply) {
@@ -160,7 +161,7 @@ fn are_enough(flags: &str) -> bool {
 /// How often the server has executed what changes everything and tells nobody. 0 where it does not say.
 async fn flushes(asking: &mut Exchange, within: Duration) -> Result<u64, String> {
     let info = asking
-        .ask(&[b"INFO", b"commandstats"], within)
+        .ask(&[own::INFO, b"commandstats"], within)
         .await
         .map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(reply::text(&info).unwrap_or_default()).into_owned();

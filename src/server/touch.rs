@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::command::own;
 use crate::command::slot::slot;
 use crate::proxy::shared::Shared;
 use crate::resp::reply;
@@ -114,8 +115,8 @@ async fn tell_one(
         },
     };
     let questions: [&[&[u8]]; 2] = [
-        &[b"CONFIG", b"GET", b"maxmemory"],
-        &[b"CONFIG", b"GET", b"maxmemory-policy"],
+        &[own::CONFIG, b"GET", b"maxmemory"],
+        &[own::CONFIG, b"GET", b"maxmemory-policy"],
     ];
     let answers = seat.upstream.ask_all(&questions, within).await?;
     let value = |i: usize| {
@@ -136,7 +137,7 @@ async fn tell_one(
         if seat.db != db {
             let selected = seat
                 .upstream
-                .ask(&[b"SELECT", db.to_string().as_bytes()], within)
+                .ask(&[own::SELECT, db.to_string().as_bytes()], within)
                 .await?;
             if reply::is_error(&selected) {
                 continue;
@@ -147,7 +148,7 @@ async fn tell_one(
             let commands: Vec<Vec<&[u8]>> = batch
                 .chunks(most)
                 .map(|keys| {
-                    [&b"TOUCH"[..]]
+                    [own::TOUCH]
                         .into_iter()
                         .chain(keys.iter().map(|(_, name)| &**name))
                         .collect()

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use super::dial::{DialError, Target};
 use super::exchange::Exchange;
 use crate::clock;
+use crate::command::own;
 use crate::resp::reply;
 
 /// When it opens, and for how long.
@@ -390,7 +391,7 @@ pub(super) async fn tend(target: Target) {
 async fn probe(target: &Target) -> Result<(), String> {
     let within = target.connect_timeout;
     let pong = match target.dial(Exchange::greeting(within)).await {
-        Ok((stream, _)) => Exchange::over(stream).ask(&[b"PING"], within).await,
+        Ok((stream, _)) => Exchange::over(stream).ask(&[own::PING], within).await,
         Err(error) => Err(error),
     };
     match pong {

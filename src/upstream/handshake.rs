@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::dial::{Access, DialError, Role, is_server_state};
 use super::frames::FrameReader;
+use crate::command::own;
 use crate::net::Stream;
 use crate::resp::reply;
 use crate::resp::{Version, encode};
@@ -64,33 +65,33 @@ pub(super) async fn greet(
     if greeting.version == Version::Resp3 {
         match credentials {
             Some((user, password)) => {
-                encode::command(&mut out, [&b"HELLO"[..], b"3", b"AUTH", user, password].into_iter());
+                encode::command(&mut out, [own::HELLO, b"3", b"AUTH", user, password].into_iter());
             }
-            None => encode::command(&mut out, [&b"HELLO"[..], b"3"].into_iter()),
+            None => encode::command(&mut out, [own::HELLO, b"3"].into_iter()),
         }
         sent.push("HELLO 3");
     } else if let Some((user, password)) = credentials {
         if user == b"default" {
-            encode::command(&mut out, [&b"AUTH"[..], password].into_iter());
+            encode::command(&mut out, [own::AUTH, password].into_iter());
         } else {
-            encode::command(&mut out, [&b"AUTH"[..], user, password].into_iter());
+            encode::command(&mut out, [own::AUTH, user, password].into_iter());
         }
         sent.push("AUTH");
     }
     if greeting.version == Version::Resp2 && role == Role::Primary {
-        encode::command(&mut out, [&b"HELLO"[..], b"2"].into_iter());
+        encode::command(&mut out, [own::HELLO, b"2"].into_iter());
         sent.push("HELLO 2");
     }
     if greeting.db != 0 {
         let db = greeting.db.to_string();
-        encode::command(&mut out, [&b"SELECT"[..], db.as_bytes()].into_iter());
+        encode::command(&mut out, [own::SELECT, db.as_bytes()].into_iter());
         sent.push("SELECT");
     }
     if greeting.is_readonly {
-        encode::command(&mut out, [&b"READONLY"[..]].into_iter());
+        encode::command(&mut out, [own::READONLY].into_iter());
         sent.push("READONLY");
     }
-    let mut tracking = vec![&b"CLIENT"[..], b"TRACKING", b"ON"];
+    let mut tracking = vec![own::CLIENT, b"TRACKING", b"ON"];
     if let Tracking::Broadcast(prefixes) = &greeting.tracking {
         tracking.push(b"BCAST");
         let prefixes = prefixes.iter().flat_map(|prefix| [&b"PREFIX"[..], prefix.as_bytes()]);
@@ -101,7 +102,7 @@ pub(super) async fn greet(
         sent.push("CLIENT TRACKING ON");
     }
     // Asked last and of every connection: its answer also shows that the server is alive.
-    encode::command(&mut out, [&b"CLIENT"[..], b"ID"].into_iter());
+    encode::command(&mut out, [own::CLIENT, b"ID"].into_iter());
     sent.push("CLIENT ID");
     let mut greeted = Greeted {
         tracking: TrackingState::Off,

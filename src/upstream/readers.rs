@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::{Cluster, NodeId, Topology};
 use super::dial::{DialError, Role, Route, Target};
 use super::exchange::Exchange;
+use crate::command::own;
 use crate::config::{Endpoint, ReadFrom};
 use crate::glob;
 use crate::resp::reply;
@@ -314,13 +315,13 @@ impl Reader {
             None => line.insert(Exchange::open(&self.target).await?),
         };
         let begun = Instant::now();
-        exchange.ask(&[b"PING"], timeout).await?;
+        exchange.ask(&[own::PING], timeout).await?;
         let took_us = begun.elapsed().as_micros() as u64;
         let of = self.of.lock().clone();
         if !of.is_replica {
             return Ok(Ok(took_us));
         }
-        let frame = exchange.ask(&[b"INFO", b"replication"], timeout).await?;
+        let frame = exchange.ask(&[own::INFO, b"replication"], timeout).await?;
         if reply::is_error(&frame) {
             let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default());
             return Ok(Err(format!("INFO replication is refused: {}", error.trim())));

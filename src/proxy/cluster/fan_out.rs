@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::merge::{self, Merge};
 use super::scan::Place;
 use super::{DETOUR, View};
-use crate::command::{Access, Spec};
+use crate::command::{Access, Spec, own};
 use crate::proxy::client::Client;
 use crate::proxy::local::integer;
 use crate::proxy::outbox::{Source, Touched};
@@ -148,7 +148,7 @@ impl Asked {
             Plan::Wait(length) => {
                 // A server waits for what the connection wrote last, and a PING counts as the newest.
                 let question = Question {
-                    raw: [b"*1\r\n$4\r\nPING\r\n", &question.raw[..]].concat().into(),
+                    raw: [own::PING_REQUEST, &question.raw[..]].concat().into(),
                     replies: 2,
                     patience: question.patience.saturating_add(length),
                 };
@@ -231,7 +231,9 @@ impl Asked {
     /// Whether the nodes themselves know of no slot that has another node than the topology says. One that is on its way is
     /// awaited, for some time: nobody may ever finish what he has begun.
     async fn is_settled(&self, worker: &Rc<Worker>, view: &View) -> bool {
-        let question = Question::new(worker, encoded(&[b"CLUSTER".to_vec(), b"NODES".to_vec()]));
+        let mut question = Vec::new();
+        encode::command(&mut question, [own::CLUSTER, b"NODES"].into_iter());
+        let question = Question::new(worker, question.into());
         let end = tokio::time::Instant::now() + ON_THE_WAY_FOR;
         loop {
             let topology = view.cluster.topology();

@@ -328,7 +328,7 @@ fn send_again(worker: &Rc<Worker>, view: &View, node: NodeId, is_asking: bool, m
     });
 }
 
-pub const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+pub const ASKING: &[u8] = b"*1\r\n$6\r\nASKINg\r\n";
 
 /// Whether the client, or one that follows, has sent more on these keys since.
 fn has_later(waiter: &Waiter) -> bool {

@@ -12,6 +12,7 @@ use super::super::dial::{Role, Route};
 use super::super::exchange::Exchange;
 use super::nodes::{self, Seen};
 use super::{Cluster, Node, NodeId, Topology};
+use crate::command::own;
 use crate::config::Endpoint;
 use crate::resp::reply;
 
@@ -149,7 +150,7 @@ impl Watcher {
             }
         };
         self.asked += 1;
-        let frame = match exchange.ask(&[b"CLUSTER", b"NODES"], self.timeout).await {
+        let frame = match exchange.ask(&[own::CLUSTER, b"NODES"], self.timeout).await {
             Ok(frame) => frame,
             Err(error) => return Err((endpoint, error.to_string())),
         };
@@ -167,7 +168,7 @@ impl Watcher {
         let text = String::from_utf8_lossy(reply::text(&frame).unwrap_or_default());
         // A setting of each node, taken for the same in all of them, and once: by another name a node would be another node.
         if self.cluster.version() == 0 && nodes::has_hostnames(&text) {
-            match exchange.ask(&[b"CLUSTER", b"SLOTS"], self.timeout).await {
+            match exchange.ask(&[own::CLUSTER, b"SLOTS"], self.timeout).await {
                 Ok(slots) => self.cluster.prefer(nodes::preferred(&slots)),
                 Err(error) => return Err((endpoint, error.to_string())),
             }

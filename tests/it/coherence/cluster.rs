@@ -519,7 +519,7 @@ impl Rig {
         let (words, len) = wire::split_request(&self.nodes[n].conns[w].input).expect("there is one");
         self.nodes[n].conns[w].input.drain(..len);
         let is_asking = std::mem::take(&mut self.nodes[n].conns[w].is_asking);
-        if words[0] == b"ASKING" {
+        if words[0].eq_ignore_ascii_case(own::ASKING) {
             self.nodes[n].conns[w].is_asking = true;
             self.reply(n, w, b"+OK\r\n".to_vec());
             return;
