@@ -336,6 +336,8 @@ impl<'a> Record<'a> {
         put_u16(&mut head, 42, variant_len);
         put_u16(&mut head, 44, self.db);
         let start = out.len();
+        // At once: a block that is outgrown would keep what is not encrypted yet.
+        out.reserve(padded(length));
         for part in [&head, self.name, self.variant, self.value] {
             out.extend_from_slice(part);
         }

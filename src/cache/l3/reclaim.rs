@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use zeroize::Zeroize;
+
 use super::format::{self, Kind, Record, Row};
 use super::index::Place;
 use super::segments::Segment;
@@ -91,16 +93,23 @@ impl Writer {
             let Some((_, mut bytes_read)) = self.store.load(place) else {
                 continue;
             };
+            let mut is_full = false;
             match Record::decode(&mut bytes_read, &segment.envelope, place.offset()) {
                 Ok(record) if record.expires_ms > now_ms => {
-                    if !self.append_moved(&record, place) {
-                        break;
+                    is_full = !self.append_moved(&record, place);
+                    if !is_full {
+                        *budget -= bytes;
+                        self.store.counters.reinserted_bytes.fetch_add(bytes, Relaxed);
                     }
-                    *budget -= bytes;
-                    self.store.counters.reinserted_bytes.fetch_add(bytes, Relaxed);
                 }
                 Ok(_) => {}
                 Err(damage) => self.store.corrupt(segment, place, row.hash, damage),
+            }
+            if segment.envelope.key_id().is_some() {
+                bytes_read.zeroize();
+            }
+            if is_full {
+                break;
             }
         }
         self.flush(now_us);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use super::Store;
 use super::envelope::{Envelope, random_salt};
@@ -28,13 +29,18 @@ impl std::error::Error for KeysInUse {}
 impl Store {
     pub(super) fn set_keys(&self, keys: KeyRing) -> Result<(), KeysInUse> {
         let mut current = self.keys.write();
-        let mut missing: Vec<KeyId> = self
-            .segments
-            .all()
-            .iter()
-            .filter_map(|segment| segment.envelope.key_id())
-            .filter(|&id| keys.find(id).is_none())
-            .collect();
+        let in_use: Vec<KeyId> = match self.is_recovering.load(SeqCst) {
+            // Not all segments are known yet, and any of the keys may be that of one.
+            true => current.ids(),
+            false => {
+                let segments = self.segments.all();
+                segments
+                    .iter()
+                    .filter_map(|segment| segment.envelope.key_id())
+                    .collect()
+            }
+        };
+        let mut missing: Vec<KeyId> = in_use.into_iter().filter(|&id| keys.find(id).is_none()).collect();
         missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() {

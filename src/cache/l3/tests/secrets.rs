@@ -175,6 +175,27 @@ fn keys_are_exchanged_while_the_store_works_and_given_up_when_nothing_needs_them
 }
 
 #[test]
+fn no_key_is_given_up_before_all_segments_are_known() {
+    let medium = Simulated::default();
+    let mut now_us = 1_000_000;
+    let with = |keys| Config { keys, ..config() };
+    {
+        let (store, next) = open(with(ring(&[1])), &medium, 1);
+        let mut writer = writer(&store, next);
+        put(&store, "name1", b"the value");
+        settle(&mut writer, &mut now_us);
+        writer.close();
+    }
+    let (store, leftovers) = try_open(with(ring(&[1, 2])), &medium).unwrap();
+    assert_eq!(store.set_keys(ring(&[2])).unwrap_err().0, ring(&[1]).ids());
+    store.set_keys(ring(&[1, 2, 3])).unwrap();
+    recovery::run(&store, leftovers, now_us);
+    assert_eq!(store.set_keys(ring(&[2, 3])).unwrap_err().0, ring(&[1]).ids());
+    store.set_keys(ring(&[3, 1])).unwrap();
+    assert!(value(&store, "name1", now_us).is_some());
+}
+
+#[test]
 fn encryption_is_switched_on_and_off_over_files_that_stay_readable() {
     let medium = Simulated::default();
     let mut now_us = 1_000_000;
