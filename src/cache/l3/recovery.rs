@@ -70,10 +70,7 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         let Some(sequence) = format::sequence_in(&name) else {
             continue;
         };
-        let leftover = Leftover::look(&*storage, &name, sequence).map_err(|damage| OpenError::Version {
-            file: format!("{place}/{name}"),
-            damage,
-        })?;
+        let leftover = Leftover::look(&*storage, &name, sequence)?;
         found.insert(sequence, leftover);
     }
     let newest = found.values().rev().find_map(|leftover| leftover.header.as_ref().ok());
@@ -125,8 +122,8 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
 }
 
 impl Leftover {
-    /// `Err`: a version that is not known.
-    fn look(storage: &dyn Storage, name: &str, sequence: u64) -> Result<Leftover, Damage> {
+    /// `Err`: a version that is not known, or nothing that is about this file.
+    fn look(storage: &dyn Storage, name: &str, sequence: u64) -> Result<Leftover, OpenError> {
         let mut head = [0; HEADER_BYTES];
         let opened = storage.open(name).and_then(|file| {
             let (bytes, read) = (file.bytes()?, read_up_to(&*file, &mut head, 0)?);
@@ -134,6 +131,12 @@ impl Leftover {
         });
         let (file, bytes, read) = match opened {
             Ok(opened) => opened,
+            Err(error) if is_of_process(&error) => {
+                return Err(OpenError::Io(
+                    format!("{}/{name} cannot be opened", storage.place()),
+                    error,
+                ));
+            }
             Err(error) => {
                 return Ok(Leftover {
                     file: None,
@@ -144,7 +147,10 @@ impl Leftover {
             }
         };
         let header = match Header::decode(&head[..read]) {
-            Err(Damage::Version(version)) => return Err(Damage::Version(version)),
+            Err(damage @ Damage::Version(_)) => {
+                let file = format!("{}/{name}", storage.place());
+                return Err(OpenError::Version { file, damage });
+            }
             Ok(header) if header.sequence != sequence => Err("its sequence is not that of its name".to_owned()),
             Ok(header) => Ok(header),
             Err(damage) => Err(damage.to_string()),
@@ -156,6 +162,13 @@ impl Leftover {
             bytes,
         })
     }
+}
+
+/// There is no file or memory left for this process, or none for anybody: that says nothing about what was to be opened.
+fn is_of_process(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let kinds = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| kinds.contains(&errno))
 }
 
 /// Reads all that was found into the index and lets it be seen. `between` is called often, for what cannot wait that long.
