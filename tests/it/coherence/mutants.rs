@@ -157,7 +157,6 @@ pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::AckBeforeTombstone, &CORE_L3),
     (Mutant::AckBeforeTombstone, &PINNED_L3),
     (Mutant::FoundThoughVoided, &STALE_L3),
-    (Mutant::FoundOfAnyEpoch, &STALE_L3),
     (Mutant::FoundForEver, &STALE_TIME_L3),
     (Mutant::UnknownWriteKeepsStale, &STALE_L3),
     // Over a tier on the disk the old mistakes are still ones.
