@@ -66,6 +66,7 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
             joins,
             misses,
             below,
+            stale_below,
         } = walked;
         eprintln!(
             "{name}: {walks} walks, {steps} steps; {hits} hits, {stale} of them stale, {misses} misses, {joins} of them joined, {below} answered by L3; {repeats} reads sent again, {late} requests late"
@@ -79,6 +80,12 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
         assert_eq!(late > 0, scenario.request_ms.is_some(), "{name}: {late} requests late");
         assert_eq!(stale > 0, scenario.max_stale_ms.is_some(), "{name}: {stale} stale hits");
         assert!(!scenario.has_l3 || below > 0, "{name} never tried L3");
+        let may_be_stale = scenario.has_l3 && scenario.max_stale_ms.is_some_and(|ms| ms > 1000);
+        assert_eq!(
+            stale_below > 0,
+            may_be_stale,
+            "{name}: {stale_below} stale answers of L3"
+        );
     }
 }
 

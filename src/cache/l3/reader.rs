@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::codec::{self, Codec};
 use super::format::{self, Damage, KeyEnd, RECORD_HEAD_BYTES, Record};
 use super::index::{Place, Row};
+use super::reclaim::MOST_ERRORS;
 use super::storage::read_up_to;
 use super::{Mark, OpenError, Origin, Segment, Store};
 use crate::cache::l1::Query;
@@ -284,6 +285,9 @@ impl Store {
     /// The bytes at a place, and what follows them. `None`: the segment is gone, or the medium refuses.
     pub(super) fn load(&self, place: Place) -> Option<(Arc<Segment>, Vec<u8>)> {
         let segment = self.segments.get(place.slot)?;
+        if segment.errors.load(Relaxed) >= MOST_ERRORS {
+            return None;
+        }
         let mut bytes = vec![0; place.bytes()];
         match read_up_to(&*segment.file, &mut bytes, place.offset()) {
             Ok(read) => {
@@ -297,8 +301,10 @@ impl Store {
                     segment.name(),
                     place.offset()
                 ));
-                // The writer takes it out of service once there are too many.
-                segment.errors.fetch_add(1, Relaxed);
+                // Its rows stay until its file is removed, so that what is voided meanwhile gets its tombstone.
+                if segment.errors.fetch_add(1, Relaxed) + 1 == MOST_ERRORS {
+                    self.counters.retired_segments.fetch_add(1, Relaxed);
+                }
                 None
             }
         }

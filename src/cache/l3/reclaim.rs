@@ -14,7 +14,7 @@ use super::writer::{LAST_RETRY_US, Writer};
 use super::{Store, Sync, recovery};
 
 /// Reads that a segment's file may refuse before it is given up.
-const MOST_ERRORS: u32 = 8;
+pub(super) const MOST_ERRORS: u32 = 8;
 
 impl Writer {
     /// Frees what the segment that has just begun needs, oldest first.
@@ -23,14 +23,15 @@ impl Writer {
         let config = &store.config;
         let mut budget = config.segment_bytes / 2;
         for segment in self.store.segments.all() {
-            let closed: u64 = self.closed().map(|segment| segment.bytes.load(Relaxed)).sum();
-            if closed + config.segment_bytes <= config.size_bytes {
+            if !self.is_at_its_size() {
                 return;
             }
             if !segment.is_active.load(Relaxed) {
                 self.rescue(&segment, &mut budget, now_us);
-                self.store.drop_rows(&segment);
-                self.give_back(&segment);
+                // The file first: what is voided while it is still there needs its rows to be known.
+                if !self.give_back(&segment) {
+                    return;
+                }
                 self.store.counters.reclaimed_segments.fetch_add(1, Relaxed);
             }
         }
@@ -44,17 +45,14 @@ impl Writer {
         let closed: Vec<_> = self.closed().collect();
         for segment in closed {
             let is_bad = segment.errors.load(Relaxed) >= MOST_ERRORS;
-            if is_bad || segment.expires_ms.load(Relaxed) <= now_ms {
+            if !is_bad && segment.expires_ms.load(Relaxed) <= now_ms {
                 let dropped = self.store.drop_rows(&segment);
-                let counter = match is_bad {
-                    true => &self.store.counters.retired_segments,
-                    false => &self.store.counters.expirations,
-                };
-                counter.fetch_add(if is_bad { 1 } else { dropped as u64 }, Relaxed);
+                self.store.counters.expirations.fetch_add(dropped as u64, Relaxed);
             }
             // Its tombstones are needed as long as there is anything that they undo.
             let is_needed = segment.tombstones.load(Relaxed) > 0 && !is_oldest;
-            if self.store.segments.alive(segment.slot) > 0 || is_needed {
+            let is_alive = self.store.segments.alive(segment.slot) > 0 && !is_bad;
+            if is_alive || is_needed {
                 is_oldest = false;
             } else if !self.give_back(&segment) {
                 // What is refused now is refused in a moment, too.
@@ -62,6 +60,27 @@ impl Writer {
                 return;
             }
         }
+    }
+
+    /// Whether another segment needs room that is to be made.
+    pub fn is_at_its_size(&self) -> bool {
+        let config = &self.store.config;
+        let closed: u64 = self.closed().map(|segment| segment.bytes.load(Relaxed)).sum();
+        closed + config.segment_bytes > config.size_bytes
+    }
+
+    /// The disk is full before there is room to move anything: the oldest segment goes with all that is in it. False: there is
+    /// none, or it cannot be removed.
+    pub fn give_back_oldest(&mut self) -> bool {
+        let oldest = self.closed().next();
+        oldest.is_some_and(|oldest| {
+            let is_given = self.give_back(&oldest);
+            self.store
+                .counters
+                .reclaimed_segments
+                .fetch_add(u64::from(is_given), Relaxed);
+            is_given
+        })
     }
 
     fn closed(&self) -> impl Iterator<Item = Arc<Segment>> + use<> {
@@ -132,6 +151,7 @@ impl Writer {
                 false
             }
             _ => {
+                self.store.drop_rows(segment);
                 self.store.segments.remove(segment);
                 true
             }

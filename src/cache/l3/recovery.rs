@@ -73,12 +73,7 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         let Some(sequence) = format::sequence_in(&name) else {
             continue;
         };
-        let leftover =
-            Leftover::look(&*storage, &name, sequence, &config.keys).map_err(|damage| OpenError::Unknown {
-                file: format!("{place}/{name}"),
-                damage,
-                keys: config.keys.ids(),
-            })?;
+        let leftover = Leftover::look(&*storage, &name, sequence, &config.keys)?;
         found.insert(sequence, leftover);
     }
     let newest = found.values().rev().find_map(|leftover| leftover.header.as_ref().ok());
@@ -131,8 +126,8 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
 }
 
 impl Leftover {
-    /// `Err`: a version or a key that is not known.
-    fn look(storage: &dyn Storage, name: &str, sequence: u64, keys: &KeyRing) -> Result<Leftover, Damage> {
+    /// `Err`: a version or a key that is not known, or nothing that is about this file.
+    fn look(storage: &dyn Storage, name: &str, sequence: u64, keys: &KeyRing) -> Result<Leftover, OpenError> {
         let mut head = [0; HEADER_BYTES];
         let opened = storage.open(name).and_then(|file| {
             let (bytes, read) = (file.bytes()?, read_up_to(&*file, &mut head, 0)?);
@@ -140,6 +135,12 @@ impl Leftover {
         });
         let (file, bytes, read) = match opened {
             Ok(opened) => opened,
+            Err(error) if is_of_process(&error) => {
+                return Err(OpenError::Io(
+                    format!("{}/{name} cannot be opened", storage.place()),
+                    error,
+                ));
+            }
             Err(error) => {
                 return Ok(Leftover {
                     file: None,
@@ -150,7 +151,13 @@ impl Leftover {
             }
         };
         let header = match Header::decode(&head[..read], keys) {
-            Err(unknown @ (Damage::Version(_) | Damage::Key(_))) => return Err(unknown),
+            Err(damage @ (Damage::Version(_) | Damage::Key(_))) => {
+                return Err(OpenError::Unknown {
+                    file: format!("{}/{name}", storage.place()),
+                    damage,
+                    keys: keys.ids(),
+                });
+            }
             Ok((header, _)) if header.sequence != sequence => Err("its sequence is not that of its name".to_owned()),
             Ok(header) => Ok(header),
             Err(damage) => Err(damage.to_string()),
@@ -172,6 +179,13 @@ impl Leftover {
         };
         trailer(&**file, envelope, self.bytes).map_or(0, |trailer| trailer.rows as usize)
     }
+}
+
+/// There is no file or memory left for this process, or none for anybody: that says nothing about what was to be opened.
+fn is_of_process(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let kinds = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| kinds.contains(&errno))
 }
 
 /// Reads all that was found into the index and lets it be seen. `between` is called often, for what cannot wait that long.

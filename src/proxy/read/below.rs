@@ -33,6 +33,11 @@ impl Waiting {
     pub fn is_empty(&self) -> bool {
         self.waits.is_empty()
     }
+
+    /// The place that the next one gets.
+    pub fn next_place(&self) -> u64 {
+        self.next
+    }
 }
 
 struct Wait {

@@ -83,7 +83,11 @@ pub(super) fn look(
 pub(super) fn answered(worker: &Rc<Worker>, wanted: Wanted, found: Option<&Found>, now_us: u64) {
     let cache = &worker.shared.cache;
     let floor_us = wanted.client.state.borrow().floor_us;
-    let shown = found.and_then(|found| Some((found, cache.judge_stale(found, floor_us, now_us)?)));
+    // The upstream may be back.
+    let is_away = worker.stale_link(wanted.db, wanted.slot).is_some();
+    let shown = found
+        .filter(|_| is_away)
+        .and_then(|found| Some((found, cache.judge_stale(found, floor_us, now_us)?)));
     let Some((found, staleness)) = shown else {
         return refuse_or_send(worker, wanted, now_us);
     };

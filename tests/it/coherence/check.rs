@@ -38,6 +38,8 @@ pub struct Expected {
     pub is_hit: bool,
     /// It was shown from an entry for which nobody vouched.
     pub is_stale: bool,
+    /// Where its read waits for the disk.
+    pub place: Option<u64>,
     /// The last reply of its operation.
     pub is_last: bool,
 }

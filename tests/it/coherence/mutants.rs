@@ -19,8 +19,8 @@ use nearcache::upstream::connection::{Failure, Frame, Sink};
 use super::check::Checked;
 use super::plan::{
     ALL, CORE, CORE_BROADCAST, CORE_L3, FLOOR, FLOOR_L3, FLUSH, FLUSH_L3, LOSS, LOSS_WHILE_READ_L3, MGET_MIXED, Op,
-    PINNED, PINNED_L3, SILENCE, SILENCE_BROADCAST, STALE, STALE_TIME, Scenario, TIME_WIDE, TIME_WIDE_L3, TWO_KEYS,
-    TWO_KEYS_BROADCAST,
+    PINNED, PINNED_L3, SILENCE, SILENCE_BROADCAST, STALE, STALE_L3, STALE_TIME, STALE_TIME_L3, Scenario, TIME_WIDE,
+    TIME_WIDE_L3, TWO_KEYS, TWO_KEYS_BROADCAST,
 };
 use super::rig::Rig;
 use super::server::{Out, What};
@@ -167,6 +167,9 @@ pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::FoundForEver, &TIME_WIDE_L3),
     (Mutant::AckBeforeTombstone, &CORE_L3),
     (Mutant::AckBeforeTombstone, &PINNED_L3),
+    (Mutant::FoundThoughVoided, &STALE_L3),
+    (Mutant::FoundForEver, &STALE_TIME_L3),
+    (Mutant::UnknownWriteKeepsStale, &STALE_L3),
     // Over a tier on the disk the old mistakes are still ones.
     (Mutant::IgnorePush, &CORE_L3),
     (Mutant::NoPassedBy, &CORE_L3),

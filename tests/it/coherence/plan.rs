@@ -576,6 +576,9 @@ pub const LOSS_WHILE_READ_L3: Scenario = over_l3(
         )
     },
 );
+pub const STALE_L3: Scenario = over_l3("stale-l3", STALE);
+pub const STALE_FLUSH_L3: Scenario = over_l3("stale-flush-l3", STALE_FLUSH);
+pub const STALE_TIME_L3: Scenario = over_l3("stale-time-l3", STALE_TIME);
 pub const TIME_L3: Scenario = over_l3("time-l3", TIME);
 pub const SILENCE_L3: Scenario = over_l3("silence-l3", SILENCE);
 pub const TIME_WIDE_L3: Scenario = over_l3("time-wide-l3", TIME_WIDE);
@@ -658,6 +661,9 @@ pub const SCENARIOS: &[&Scenario] = &[
     &FLOOR_L3,
     &LOSS_L3,
     &LOSS_WHILE_READ_L3,
+    &STALE_L3,
+    &STALE_FLUSH_L3,
+    &STALE_TIME_L3,
     &TIME_L3,
     &SILENCE_L3,
     &TIME_WIDE_L3,

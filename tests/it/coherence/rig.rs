@@ -212,6 +212,7 @@ impl Rig {
                 decided_us: u64::MAX,
                 is_hit: false,
                 is_stale: false,
+                place: None,
                 is_last: i == last,
             });
         }
@@ -241,6 +242,7 @@ impl Rig {
             let client = Rc::clone(&self.sessions[s].client);
             let hits = worker.counters().l1_hits_total.value();
             let stale = worker.counters().l1_stale_total.value();
+            let place = worker.below.borrow().next_place();
             let step = match self.mutant_decides(s, args) {
                 Some(step) => step,
                 None => match request::handle(&worker, &client, &self.facts, args, raw, rest, self.now_us) {
@@ -257,7 +259,12 @@ impl Rig {
             }
             self.sessions[s].input = input;
             match step {
-                Step::Done { also } => self.sessions[s].decided(len + also, self.now_us, is_hit, is_stale),
+                Step::Done { also } => {
+                    self.sessions[s].decided(len + also, self.now_us, is_hit, is_stale);
+                    if worker.below.borrow().next_place() > place {
+                        self.sessions[s].waits_in(place);
+                    }
+                }
                 Step::Wait => {
                     self.sessions[s].is_stalled = true;
                     break;
@@ -402,7 +409,19 @@ impl Rig {
                 if let Some(found) = &mut found {
                     self.mutant_finds(w, found);
                 }
+                let stale = || self.workers[w].counters().l3_stale_total.value();
+                let before = stale();
                 below::answered(&self.workers[w], place, found.as_deref(), self.now_us);
+                let is_stale = stale() > before;
+                if is_stale && self.tracked[w].is_up {
+                    return Err("(10) an entry of the disk is shown as stale, and the connection is up".into());
+                }
+                let now_us = self.now_us;
+                let of_worker = self.sessions.iter_mut().filter(|session| session.worker == w);
+                let waiting = of_worker.flat_map(|session| &mut session.expected);
+                for expected in waiting.filter(|expected| is_stale && expected.place == Some(place)) {
+                    (expected.is_stale, expected.decided_us) = (true, now_us);
+                }
             }
             Some(Inbound::Paid) => owed::paid(&self.workers[w]),
             None => {}
@@ -662,6 +681,14 @@ impl Session {
     fn decided(&mut self, bytes: usize, now_us: u64, is_hit: bool, is_stale: bool) {
         self.input.drain(..bytes);
         self.count_decided(bytes, now_us, is_hit, is_stale);
+    }
+
+    /// The request that was decided last waits for the disk.
+    fn waits_in(&mut self, place: u64) {
+        let decided = self.expected.len() - self.lens.len();
+        if let Some(expected) = decided.checked_sub(1).and_then(|i| self.expected.get_mut(i)) {
+            expected.place = Some(place);
+        }
     }
 
     /// Requests of so many bytes were dealt with.

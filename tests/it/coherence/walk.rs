@@ -93,6 +93,8 @@ pub struct Walked {
     pub misses: u64,
     /// Answered by L3.
     pub below: u64,
+    /// Of these, from entries for which nobody vouched.
+    pub stale_below: u64,
 }
 
 /// Walks until something is wrong. The count is of the seeds that were tried.
@@ -149,7 +151,8 @@ fn one(
             walked.hits += counters.l1_hits_total.value();
             walked.repeats += counters.repeats_total.value();
             walked.late += counters.late_total.value();
-            walked.stale += counters.l1_stale_total.value();
+            walked.stale += counters.l1_stale_total.value() + counters.l3_stale_total.value();
+            walked.stale_below += counters.l3_stale_total.value();
             walked.joins += counters.followers_total.value();
             walked.misses += counters.l1_misses_total.value();
             walked.below += counters.l3_hits_total.value();

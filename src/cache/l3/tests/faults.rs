@@ -141,7 +141,57 @@ fn a_segment_that_cannot_be_read_is_retired() {
     now_us += 30_000;
     writer.turn(now_us);
     let stats = store.stats();
-    assert_eq!((stats.counts.read_errors, stats.counts.retired_segments), (20, 1));
+    // After the eighth it is not asked any more.
+    assert_eq!((stats.counts.read_errors, stats.counts.retired_segments), (8, 1));
     assert_eq!(value(&store, "name0", now_us), None);
     assert!(value(&store, "name49", now_us).is_some(), "the others stay");
+}
+
+#[test]
+fn on_a_disk_that_has_room_for_the_store_and_no_more_it_goes_on() {
+    let medium = Simulated::default();
+    let config = Config {
+        size_bytes: 20 << 10,
+        ..config()
+    };
+    let (store, next) = open(config, &medium, 1);
+    let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+    for i in 0..200 {
+        put(&store, &format!("name{i}"), &[b'v'; 200]);
+        now_us += 25_000;
+        writer.turn(now_us);
+    }
+    // Between two segments there is nothing left for the next one's header.
+    writer.close();
+    medium.limit(medium.bytes());
+    put(&store, "name500", b"v");
+    writer.turn(now_us);
+    assert!(value(&store, "name500", now_us).is_some(), "{:?}", store.trouble.lock());
+    assert_eq!(store.stats().counts.write_errors, 0);
+}
+
+#[test]
+fn what_is_voided_while_its_segment_cannot_be_removed_or_read_does_not_come_back() {
+    let medium = Simulated::default();
+    let (store, next) = open(config(), &medium, 1);
+    let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+    (0..50).for_each(|i| put(&store, &format!("name{i}"), &[b'v'; 200]));
+    settle(&mut writer, &mut now_us);
+    medium.fail(0, u64::MAX, Fault::InputOutput);
+    for _ in 0..20 {
+        assert_eq!(value(&store, "name0", now_us), None);
+    }
+    // Given up, and cannot be removed.
+    now_us += 31_000_000;
+    writer.turn(now_us);
+    assert_eq!(store.stats().counts.retired_segments, 1);
+    void(&store, "name1");
+    medium.heal();
+    let round = store.debts.of(hash(store.seed, b"name1"));
+    while !store.debts.is_paid(round) {
+        now_us += 1_000_000;
+        writer.turn(now_us);
+    }
+    let (store, _) = open(config(), &medium.killed(), now_us);
+    assert_eq!(value(&store, "name1", now_us), None);
 }

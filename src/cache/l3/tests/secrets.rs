@@ -189,7 +189,7 @@ fn no_key_is_given_up_before_all_segments_are_known() {
     let (store, leftovers) = try_open(with(ring(&[1, 2])), &medium).unwrap();
     assert_eq!(store.set_keys(ring(&[2])).unwrap_err().0, ring(&[1]).ids());
     store.set_keys(ring(&[1, 2, 3])).unwrap();
-    recovery::run(&store, leftovers, now_us);
+    recovery::run(&store, leftovers, now_us, || {});
     assert_eq!(store.set_keys(ring(&[2, 3])).unwrap_err().0, ring(&[1]).ids());
     store.set_keys(ring(&[3, 1])).unwrap();
     assert!(value(&store, "name1", now_us).is_some());
