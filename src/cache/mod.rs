@@ -13,7 +13,7 @@ mod name;
 
 pub use l1::{
     Asker, Config as L1Config, Consistency, Decision, Expiry, Explained, Fill, FlightId, L1, LeaseId, Leasing,
-    MAX_REPLIES_A_KEY, Objective, Own, Query, Staleness, Stats, Value, View, ViewValue, Which,
+    MAX_REPLIES_A_KEY, Objective, Own, Query, Stats, Value, View, ViewValue, Which,
 };
 pub use link::{LinkId, Links};
 pub use name::{name_hash, name_hash_by, seed_names};

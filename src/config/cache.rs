@@ -31,7 +31,7 @@ pub struct Cache {
     /// for [`Consistency::Eventual`], where nothing else ends an entry; minimum 1 ms.
     pub max_age: Option<Duration>,
     /// While the upstream cannot be asked, entries that nobody vouches for are shown for so long after somebody last did;
-    /// `None` (default) = not at all; minimum 1 ms. Only with [`Consistency::Coherent`].
+    /// `None` (default) = not at all; minimum 1 ms. Not with [`Consistency::Strong`].
     pub max_stale: Option<Duration>,
     /// How long the absence of a key is kept; `None` = not at all; default 60 s, minimum 1 ms.
     pub negative_ttl: Option<Duration>,
@@ -152,13 +152,6 @@ impl Cache {
             reader.problem(
                 "cache.touch_sample",
                 "must be 0 where cache.consistency is \"strong\", which has no hits",
-            );
-        }
-        if eventual && cache.max_stale.is_some() {
-            reader.problem(
-                "cache.max_stale",
-                "must be off where cache.consistency is \"eventual\": its entries are shown until cache.max_age, whether \
-                 the upstream can be asked or not, so that is what to raise",
             );
         }
         cache.check_invalidation(reader);

@@ -216,6 +216,11 @@ impl Breaker {
         }
     }
 
+    /// Whether the node has answered anything for so long before this time, or the process is no older.
+    pub fn has_answered_within(&self, length: Duration, now_us: u64) -> bool {
+        self.answered_us.load(Relaxed).saturating_add(length.as_micros() as u64) > now_us
+    }
+
     /// An attempt that began at this time has failed, with the node of this generation. True: that has opened it, and somebody
     /// must [`tend`] it now.
     #[must_use]

@@ -244,6 +244,11 @@ impl<S: Sink> Connection<S> {
         !self.is_up() || self.target.breaker().is_cut()
     }
 
+    /// Whether its node has answered anybody for so long before now.
+    pub fn has_answered_within(&self, length: Duration) -> bool {
+        self.target.breaker().has_answered_within(length, clock::now_us())
+    }
+
     /// Nobody runs it any more, and nothing is unanswered: it takes nothing from now on.
     pub fn retire(&self, why: &str) {
         *self.phase.borrow_mut() = Phase::Down(Failure::Unavailable(why.to_owned()));

@@ -215,13 +215,31 @@ fn strong_reads_fail_at_once_and_max_stale_with_them_is_refused() {
     });
     let refused = Proxy::try_start(&server.url(), &format!("{strong}max_stale = \"1s\"\n"), &[]).unwrap_err();
     assert!(refused.contains("cache.max_stale: must be off"), "{refused}");
-    // Not ignored silently: what it asks for is what max_age says there.
-    let eventual = "[cache]\nconsistency = \"eventual\"\nmax_stale = \"1s\"\n";
-    let refused = Proxy::try_start(&server.url(), eventual, &[]).unwrap_err();
-    assert!(
-        refused.contains("cache.max_stale: must be off") && refused.contains("cache.max_age"),
-        "{refused}"
-    );
+}
+
+#[test]
+fn where_age_alone_counts_copies_are_shown_until_max_stale_after_the_last_answer() {
+    let server = Server::start();
+    let config = "[cache]\nconsistency = \"eventual\"\nmax_age = \"1h\"\nmax_stale = \"2s\"\n";
+    let proxy = Proxy::with_config(&server.url(), config, &["--workers", "1"]);
+    let mut client = proxy.client();
+    client.expect(&["SET", "k", "v"], "+OK");
+    for _ in 0..2 {
+        client.expect(&["GET", "k"], "$1\r\nv");
+    }
+    let stale = || proxy.metric("nearcache_l1_stale_total", &[]).unwrap();
+    assert_eq!(stale(), 0.0);
+    drop(server);
+    let gone = Instant::now();
+    eventually("it is away", STEP, || {
+        client.text(&["GET", "cold"]).starts_with("-ERR nearcache: upstream ")
+    });
+    client.expect(&["GET", "k"], "$1\r\nv");
+    assert!(stale() >= 1.0);
+    eventually("it is an error", STEP, || {
+        client.text(&["GET", "k"]).starts_with("-ERR nearcache: upstream ")
+    });
+    assert!(gone.elapsed() > Duration::from_millis(1500), "{:?}", gone.elapsed());
 }
 
 #[test]

@@ -15,15 +15,6 @@ use super::{Consistency, Expiry, L1, LeaseId, Query, ViewValue};
 use crate::cache::l3::{Found, KeyEnd, L3, Mark, Origin, Spill};
 use crate::cache::name::name_hash;
 
-/// What may be shown while the upstream cannot be asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Staleness {
-    /// Its time is not over, and that is all that counts.
-    Live,
-    /// Nobody vouches for it now.
-    Stale,
-}
-
 impl<F> L1<F> {
     pub fn l3(&self) -> Option<&Arc<L3>> {
         self.rules.l3.as_ref()
@@ -96,32 +87,29 @@ impl<F> L1<F> {
             .is_some_and(|l3| l3.lookup(q, now_us, |_| true, done))
     }
 
-    /// What was found below for somebody who takes stale entries and has seen what is as new as `floor_us`: whether he may be
-    /// shown it, by the rules of a stale hit and at this moment, and if so whether it is one.
-    pub fn judge_stale(&self, found: &Found, floor_us: u64, now_us: u64) -> Option<Staleness> {
-        let (l3, most_us) = (self.rules.l3.as_ref()?, self.rules.config.max_stale_us?);
+    /// Whether what was found below may be shown as stale, by the rules of a stale hit and at this moment, to somebody who takes such
+    /// entries and has seen what is as new as `floor_us`.
+    pub fn may_be_stale(&self, found: &Found, floor_us: u64, now_us: u64) -> bool {
+        let (Some(l3), Some(most_us)) = (self.rules.l3.as_ref(), self.rules.config.max_stale_us) else {
+            return false;
+        };
         let _shard = self.shard(found.hash);
         let is_over = is_over(self.lifetime_of(found, now_us).deadline_ms, now_us);
         if is_over || l3.mark(found.hash as u32) != found.mark {
-            return None;
+            return false;
         }
-        if self.rules.config.consistency == Consistency::Eventual {
-            return Some(Staleness::Live);
-        }
-        let age_us = match found.origin {
+        let is_by_age = self.rules.is_by_age();
+        match found.origin {
+            // Whoever asks has seen to it that the upstream has not been away for too long.
+            Origin::ThisLife { .. } if is_by_age => true,
             Origin::ThisLife { link, epoch } => {
                 let now_in = self.rules.links.epoch(link);
                 let vouched_us = self.rules.last_vouched_us((link, epoch), now_in);
-                if vouched_us <= floor_us {
-                    return None;
-                }
-                now_us.saturating_sub(vouched_us)
+                vouched_us > floor_us && now_us.saturating_sub(vouched_us) < most_us
             }
             // Whatever he has seen is newer.
-            Origin::EarlierLife if floor_us > 0 => return None,
-            Origin::EarlierLife => found.unvouched_us,
-        };
-        (age_us < most_us).then_some(Staleness::Stale)
+            Origin::EarlierLife => (floor_us == 0 || is_by_age) && found.unvouched_us < most_us,
+        }
     }
 
     /// For how much longer an entry of this origin may be shown as stale, its own end aside; for people. `None`: it may not, or

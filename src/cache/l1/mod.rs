@@ -35,7 +35,6 @@ use parking_lot::{Mutex, MutexGuard};
 use super::l3::L3;
 use super::link::{LinkId, Links};
 use super::name::name_hash;
-pub use below::Staleness;
 pub(super) use budget::malloc_bytes;
 use budget::{Limits, MAX_SHARDS};
 use entry::{Body, Identity, LARGE_BYTES};

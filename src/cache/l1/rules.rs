@@ -34,10 +34,15 @@ pub(super) enum Verdict {
 }
 
 impl Rules {
+    /// Nobody vouches for entries: while the upstream cannot be asked, all are stale.
+    pub fn is_by_age(&self) -> bool {
+        self.config.consistency == Consistency::Eventual
+    }
+
     #[inline]
     pub fn verdict(&self, slot: &Slot, now_us: u64, floor_us: u64) -> Verdict {
         let is_expired = is_over(slot.stamp.deadline_ms(), now_us);
-        if self.config.consistency == Consistency::Eventual {
+        if self.is_by_age() {
             return if is_expired {
                 Verdict::Expired
             } else {

@@ -80,12 +80,12 @@ impl Hit {
         is_stale: false,
     };
 
-    fn of(at: u32, a: &Asker, verdict: Verdict) -> Option<Hit> {
+    fn of(at: u32, a: &Asker, verdict: Verdict, rules: &Rules) -> Option<Hit> {
         match verdict {
             Verdict::Live { answered_us } => Some(Hit {
                 at,
                 answered_us,
-                is_stale: false,
+                is_stale: a.takes_stale && rules.is_by_age(),
             }),
             Verdict::Stale { vouched_us } if a.takes_stale => Some(Hit {
                 at,
@@ -133,9 +133,9 @@ impl<F> Shard<F> {
             Verdict::Live { answered_us } => Some(Hit {
                 at,
                 answered_us,
-                is_stale: false,
+                is_stale: a.takes_stale && rules.is_by_age(),
             }),
-            verdict => self.bury(at, a, verdict),
+            verdict => self.bury(at, a, verdict, rules),
         }
     }
 
@@ -153,7 +153,7 @@ impl<F> Shard<F> {
             if (found.is_none() || head.variant.is_empty())
                 && head.db == of.db
                 && head.name == of.name
-                && let Some(hit) = Hit::of(at, a, rules.verdict(slot, a.now_us, a.floor_us))
+                && let Some(hit) = Hit::of(at, a, rules.verdict(slot, a.now_us, a.floor_us), rules)
             {
                 found = Some(hit);
                 if head.variant.is_empty() {
@@ -375,13 +375,13 @@ impl<F> Shard<F> {
 
     /// An entry that is not live: a hit for those who take stale ones, or dropped if it can never be shown again.
     #[cold]
-    fn bury(&mut self, at: u32, a: &Asker, verdict: Verdict) -> Option<Hit> {
+    fn bury(&mut self, at: u32, a: &Asker, verdict: Verdict, rules: &Rules) -> Option<Hit> {
         match verdict {
             Verdict::Live { .. } | Verdict::Stale { .. } | Verdict::Suspect => {}
             Verdict::Expired => self.remove(at, End::Expired),
             Verdict::Dead => self.remove(at, End::Voided),
         }
-        Hit::of(at, a, verdict)
+        Hit::of(at, a, verdict, rules)
     }
 
     #[inline]

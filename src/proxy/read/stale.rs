@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::below;
 use super::{Request, Sought};
 use crate::cache::l3::Found;
-use crate::cache::{Own, Query, Staleness};
+use crate::cache::{Own, Query};
 use crate::proxy::client::Client;
 use crate::proxy::cluster::NO_SLOT;
 use crate::proxy::cluster::redirect::routed;
@@ -85,16 +85,11 @@ pub(super) fn answered(worker: &Rc<Worker>, wanted: Wanted, found: Option<&Found
     let floor_us = wanted.client.state.borrow().floor_us;
     // The upstream may be back.
     let is_away = worker.stale_link(wanted.db, wanted.slot).is_some();
-    let shown = found
-        .filter(|_| is_away)
-        .and_then(|found| Some((found, cache.judge_stale(found, floor_us, now_us)?)));
-    let Some((found, staleness)) = shown else {
+    let Some(found) = found.filter(|found| is_away && cache.may_be_stale(found, floor_us, now_us)) else {
         return refuse_or_send(worker, wanted, now_us);
     };
     worker.counters().l3_hits_total.add(1);
-    if staleness == Staleness::Stale {
-        worker.counters().l3_stale_total.add(1);
-    }
+    worker.counters().l3_stale_total.add(1);
     let frame = below::frame_of(found, wanted.kind);
     let answer = Answer::Frame {
         bytes: &frame,

@@ -10,6 +10,7 @@ use crossbeam::utils::CachePadded;
 use super::{Link, Open, Trust, Worker};
 use crate::cache::LinkId;
 use crate::clock;
+use crate::config::Consistency;
 use crate::config::Invalidation;
 use crate::proxy::cluster::{NO_SLOT, View};
 use crate::proxy::readers::replica_of;
@@ -204,7 +205,15 @@ impl Worker {
 
     /// What clients of this connection may be shown without asking anybody.
     pub fn trust(&self, link: &Link) -> Trust {
-        match self.shared.config.cache.max_stale {
+        let cache = &self.shared.config.cache;
+        match cache.max_stale {
+            // Where nobody vouches for an entry, L1 cannot tell since when nobody does.
+            Some(most) if link.is_away() && cache.consistency == Consistency::Eventual => {
+                match link.has_answered_within(most) {
+                    true => Trust::Stale,
+                    false => Trust::Vouched,
+                }
+            }
             Some(_) if link.is_away() => Trust::Stale,
             _ => Trust::Vouched,
         }
