@@ -49,8 +49,8 @@ pub struct Left {
 }
 
 impl Memory {
-    /// What the death of the process would leave now, by the specification of the files alone.
-    pub fn left(&self) -> Vec<Left> {
+    /// What the death of the process would leave now for the next one to show, by the specification of the files alone.
+    pub fn left(&self, now_us: u64) -> Vec<Left> {
         let mut left: Vec<(u64, Left)> = Vec::new();
         for (name, file) in &*self.files.lock().unwrap() {
             let mut bytes = file.0.lock().unwrap().clone();
@@ -76,7 +76,10 @@ impl Memory {
                     Kind::Tombstone => left.retain(|(of, _)| *of != hash),
                     Kind::Entry => {
                         left.retain(|(_, old)| (&old.name, &old.variant) != (&entry.name, &entry.variant));
-                        left.push((hash, entry));
+                        // The clock of the files begins with the walk's.
+                        if record.expires_ms > now_us / 1000 {
+                            left.push((hash, entry));
+                        }
                     }
                 }
             }

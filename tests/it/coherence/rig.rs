@@ -368,7 +368,7 @@ impl Rig {
             session.answered += usize::from(expected.is_last);
         }
         match &self.files {
-            Some(files) if !bytes.is_empty() => check::left(&files.left(), &self.server, &self.acked),
+            Some(files) if !bytes.is_empty() => check::left(&files.left(self.now_us), &self.server, &self.acked),
             _ => Ok(()),
         }
     }
