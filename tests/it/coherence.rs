@@ -80,10 +80,11 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
         assert_eq!(late > 0, scenario.request_ms.is_some(), "{name}: {late} requests late");
         assert_eq!(stale > 0, scenario.max_stale_ms.is_some(), "{name}: {stale} stale hits");
         assert!(!scenario.has_l3 || below > 0, "{name} never tried L3");
-        let may_be_stale = scenario.has_l3 && scenario.max_stale_ms.is_some_and(|ms| ms > 1000);
-        assert_eq!(
-            stale_below > 0,
-            may_be_stale,
+        // Within a few milliseconds a read of the disk is rarely begun and ended.
+        let must_be_stale = scenario.has_l3 && scenario.max_stale_ms.is_some_and(|ms| ms > 1000);
+        let may_be_stale = scenario.has_l3 && scenario.max_stale_ms.is_some();
+        assert!(
+            (stale_below > 0 || !must_be_stale) && (stale_below == 0 || may_be_stale),
             "{name}: {stale_below} stale answers of L3"
         );
     }
