@@ -348,8 +348,9 @@ impl Writer {
             Ok(made) => made,
             Err(error) => {
                 let _ = store.storage.remove(&name);
-                // What would have been freed for it is freed first.
-                if error.kind() == io::ErrorKind::StorageFull && self.is_at_its_size() && self.give_back_oldest() {
+                // What would have been freed for it is freed first; not while rows of it are still being read.
+                let is_full = error.kind() == io::ErrorKind::StorageFull && !store.is_recovering.load(SeqCst);
+                if is_full && self.is_at_its_size() && self.give_back_oldest() {
                     return self.begin(now_us);
                 }
                 self.failed("made", &name, &error, now_us);
