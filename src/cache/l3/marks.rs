@@ -50,6 +50,11 @@ impl Marks {
         self.mark(self.counter(tag).fetch_add(1 << VOID_BITS, SeqCst))
     }
 
+    /// A record of the name may be in the writer's hands.
+    pub fn is_in_hand(&self, tag: u32) -> bool {
+        self.counter(tag).load(SeqCst) >> VOID_BITS > 0
+    }
+
     /// It is published, or has its tombstone, or was not written.
     pub fn let_go(&self, tag: u32) {
         self.counter(tag).fetch_sub(1 << VOID_BITS, SeqCst);

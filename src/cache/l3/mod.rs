@@ -71,7 +71,7 @@ pub use queue::Spill;
 pub use reader::Found;
 use reader::Reads;
 pub use recovery::Repair;
-pub use rotation::KeysInUse;
+pub use rotation::KeysRefused;
 use segments::{Segment, Segments};
 use storage::Storage;
 use syncing::Syncer;
@@ -387,8 +387,9 @@ impl L3 {
     /// From now on new segments are written with the newest of these keys.
     ///
     /// # Errors
-    /// A key is missing that a segment is encrypted with, which no later start could read. Nothing was changed.
-    pub fn set_keys(&self, keys: KeyRing) -> Result<(), KeysInUse> {
+    /// A key is missing that a segment is encrypted with, which no later start could read; or the medium hangs. Nothing was
+    /// changed.
+    pub fn set_keys(&self, keys: KeyRing) -> Result<(), KeysRefused> {
         self.store.set_keys(keys)
     }
 
@@ -450,6 +451,8 @@ impl Store {
                 self.void(spill.hash);
                 return;
             }
+            // It was here in an earlier life, and went. How old it is nobody knows any more.
+            None if spill.filled_us == 0 => return,
             None => {}
         }
         if !self.sketch.admits(spill.hash) {

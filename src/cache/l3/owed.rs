@@ -235,10 +235,7 @@ impl Writer {
     pub fn write_owed(&mut self, now_us: u64) -> Wrote {
         let store = Arc::clone(&self.store);
         let round = store.debts.begin();
-        let queued = store.queue.queued_tombstones();
-        self.is_all_due |= store.queue.pop_all();
-        self.tombstones
-            .extend((0..queued).map_while(|_| store.queue.pop_tombstone()));
+        self.take_owed();
         let is_any = self.is_all_due || !self.tombstones.is_empty();
         if !(self.append_owed(now_us) && self.flush(now_us)) {
             store.distrust();
@@ -247,6 +244,14 @@ impl Writer {
         store.debts.wrote(round);
         store.regain_trust();
         if is_any { Wrote::All } else { Wrote::Nothing }
+    }
+
+    /// Takes what is queued now.
+    pub fn take_owed(&mut self) {
+        let queue = &self.store.queue;
+        let queued = queue.queued_tombstones();
+        self.is_all_due |= queue.pop_all();
+        self.tombstones.extend((0..queued).map_while(|_| queue.pop_tombstone()));
     }
 
     pub fn has_owed(&self) -> bool {
@@ -258,7 +263,7 @@ impl Writer {
     }
 
     /// False: they cannot be written now.
-    fn append_owed(&mut self, now_us: u64) -> bool {
+    pub fn append_owed(&mut self, now_us: u64) -> bool {
         // Nothing else may be written before it that it must not undo.
         if self.is_all_due {
             if !self.append(&Record::tombstone_of_all(), What::TombstoneOfAll, now_us) {

@@ -56,10 +56,17 @@ struct Read {
     now_us: u64,
 }
 
+/// Who waits for each record; the read is queued or under way.
+#[derive(Default)]
+struct AllWaiting {
+    of: HashMap<Place, Vec<Waiting>>,
+    /// Those who have joined another's read.
+    joined: usize,
+}
+
 pub(super) struct Reads {
     sender: Mutex<Option<Sender<Read>>>,
-    /// Who waits for each record; the read is queued or under way.
-    waiting: Arc<Mutex<HashMap<Place, Vec<Waiting>>>>,
+    waiting: Arc<Mutex<AllWaiting>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -68,7 +75,7 @@ pub(super) struct Reads {
 pub(super) struct ReadQueue {
     store: Arc<Store>,
     receiver: Receiver<Read>,
-    waiting: Arc<Mutex<HashMap<Place, Vec<Waiting>>>>,
+    waiting: Arc<Mutex<AllWaiting>>,
 }
 
 impl ReadQueue {
@@ -96,6 +103,8 @@ impl ReadQueue {
 
 /// Reads that may wait for each thread; a medium that is this far behind is slower than asking the upstream.
 const QUEUED_A_READER: usize = 64;
+/// Who is not served by then has a medium that hangs; the names of all who ask meanwhile are not kept.
+const MOST_JOINED: usize = 16 << 10;
 
 impl Reads {
     pub fn start(store: &Arc<Store>) -> Result<Reads, OpenError> {
@@ -114,7 +123,7 @@ impl Reads {
     /// Without threads: who has the queue serves it.
     pub fn queue(store: &Arc<Store>) -> (Reads, ReadQueue) {
         let (sender, receiver) = bounded::<Read>(store.config.readers.max(1) * QUEUED_A_READER);
-        let waiting: Arc<Mutex<HashMap<Place, Vec<Waiting>>>> = Arc::default();
+        let waiting: Arc<Mutex<AllWaiting>> = Arc::default();
         let queue = ReadQueue {
             store: Arc::clone(store),
             receiver,
@@ -151,7 +160,13 @@ impl Reads {
             done: Box::new(done),
         };
         let mut waiting = self.waiting.lock();
-        if let Some(others) = waiting.get_mut(&place) {
+        let AllWaiting { of, joined } = &mut *waiting;
+        if let Some(others) = of.get_mut(&place) {
+            if *joined >= MOST_JOINED {
+                store.counters.reads_shed.fetch_add(1, Relaxed);
+                return false;
+            }
+            *joined += 1;
             others.push(waiter);
             store.counters.reads_joined.fetch_add(1, Relaxed);
             return true;
@@ -164,7 +179,7 @@ impl Reads {
             store.counters.reads_shed.fetch_add(1, Relaxed);
             return false;
         }
-        waiting.insert(place, vec![waiter]);
+        of.insert(place, vec![waiter]);
         true
     }
 
@@ -178,11 +193,16 @@ impl Reads {
 }
 
 /// One read of the medium, for all who wait for it.
-fn serve(store: &Store, waiting: &Mutex<HashMap<Place, Vec<Waiting>>>, read: &Read) {
+fn serve(store: &Store, waiting: &Mutex<AllWaiting>, read: &Read) {
     let loaded = store.load(read.place);
     let loaded = loaded.map(|(segment, bytes)| (Opened::read(bytes, &segment, read.place), segment));
     // Whoever asks from here on starts a read of his own.
-    let all = waiting.lock().remove(&read.place).unwrap_or_default();
+    let all = {
+        let mut waiting = waiting.lock();
+        let all = waiting.of.remove(&read.place).unwrap_or_default();
+        waiting.joined -= all.len().saturating_sub(1);
+        all
+    };
     for waiter in all {
         let wanted = Wanted {
             hash: waiter.hash,

@@ -12,16 +12,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, O
 use crossbeam::queue::SegQueue;
 use crossbeam::sync::Unparker;
 use parking_lot::{Mutex, RwLock};
-use zeroize::Zeroize;
 
 use super::envelope::Envelope;
-use super::format::{self, ALIGN, Damage, HEADER_BYTES, Header, Kind, Record, TRAILER_BYTES, Trailer};
+use super::format::{self, Damage, HEADER_BYTES, Header, Kind};
 use super::index::{Index, PARTS, Part, Place, Row, part_of};
 use super::keys::{KeyRing, Salt};
 use super::owed::{Debts, MARKER};
 use super::segments::{Segment, Segments};
 use super::storage::{SegmentFile, Storage, read_up_to};
 use super::{Config, Counters, Marks, OpenError, Origin, Queue, Recovery, Sketch, Store, Voided};
+pub(super) use scanning::footer;
+use scanning::{Scan, scan, trailer};
+
+mod scanning;
 
 /// One thing that was not as it should be, and what was done about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -189,21 +192,33 @@ fn is_of_process(error: &std::io::Error) -> bool {
 }
 
 /// Reads all that was found into the index and lets it be seen. `between` is called often, for what cannot wait that long.
-pub(super) fn run(store: &Store, leftovers: Leftovers, now_us: u64, mut between: impl FnMut()) {
+pub(super) fn run(store: &Store, mut leftovers: Leftovers, now_us: u64, mut between: impl FnMut()) {
     store.remember(now_us);
+    if !leftovers.are_incomplete
+        && let Some((&sequence, last)) = leftovers.found.iter_mut().next_back()
+    {
+        last.end_it(store, sequence);
+    }
     let last = leftovers.found.keys().next_back().copied();
     let now_ms = store.unix_ms(now_us);
     store.index.expect(leftovers.found.values().map(Leftover::rows).sum());
     if leftovers.are_incomplete {
-        note(
-            store,
-            MARKER,
-            0,
-            "it is missing, so what was voided last may be in no segment: none is used".to_owned(),
-        );
-        // Before the marker is made again.
-        store.queue.push_all();
-        store.debts.add_all();
+        let what = match store.config.recovery {
+            // Nor is any removed: whoever wants that says so.
+            Recovery::Strict => {
+                leftovers.found.clear();
+                store.is_off.store(true, SeqCst);
+                "none is used, and all stay as they are"
+            }
+            _ => {
+                // Before the marker is made again.
+                store.queue.push_all();
+                store.debts.add_all();
+                "none is used"
+            }
+        };
+        let reason = format!("it is missing, so what was voided last may be in no segment: {what}");
+        note(store, MARKER, 0, reason);
     }
     for (sequence, leftover) in leftovers.found {
         between();
@@ -259,13 +274,12 @@ fn recover(
 ) -> Recovering {
     let recovery = store.config.recovery;
     let name = format::file_name(sequence);
-    let header = leftover.header.and_then(|(header, envelope)| {
-        if header.seed == store.seed && header.probe == store.probe {
-            Ok((header, envelope))
-        } else {
-            Err("it is of another upstream, or of a version that keeps things in another way".to_owned())
-        }
-    });
+    let header = leftover
+        .header
+        .and_then(|(header, envelope)| match is_of(store, &header) {
+            true => Ok((header, envelope)),
+            false => Err("it is of another upstream, or of a version that keeps things in another way".to_owned()),
+        });
     let (header, envelope, file) = match (header, leftover.file) {
         (Ok((header, envelope)), Some(file)) => (header, envelope, file),
         (header, file) => {
@@ -299,16 +313,14 @@ fn recover(
             return Recovering::Goes;
         }
     };
-    // Behind all of its records there is what takes exactly as much as their footer: a flipped bit, and nothing is lost.
-    let is_whole = scan.end + format::footer_bytes(scan.rows.len()) as u64 == leftover.bytes;
-    let is_cut = scan.end < leftover.bytes;
+    let (is_whole, is_cut) = (scan.is_whole(leftover.bytes), scan.end < leftover.bytes);
     if let Some((offset, damage)) = scan.damage
         && is_cut
     {
         let what = match (is_whole, recovery) {
-            (true, _) => "the footer is not used",
+            (true, _) => FOOTER_UNUSED,
             (false, Recovery::Salvage) => "what is sound behind it is kept",
-            (false, _) if is_last => "the torn tail is cut off",
+            (false, _) if is_last => TAIL_CUT,
             (false, _) => "the segment and older ones are not used: tombstones may be lost",
         };
         note(store, &name, offset, format!("{damage}: {what}"));
@@ -342,20 +354,55 @@ fn recover(
     Recovering::Goes
 }
 
+const FOOTER_UNUSED: &str = "the footer is not used";
+const TAIL_CUT: &str = "the torn tail is cut off";
+
+impl Leftover {
+    /// The segment that was being written, before a newer one is: this process may be killed while it recovers, and the next
+    /// would find one in the middle that was never sealed. What cannot be done here is dealt with when it is read.
+    fn end_it(&mut self, store: &Store, sequence: u64) {
+        let recovery = store.config.recovery;
+        let Some(file) = self.file.as_deref().filter(|_| recovery != Recovery::Strict) else {
+            return;
+        };
+        let envelope = match &self.header {
+            Ok((header, envelope)) if is_of(store, header) => envelope,
+            Err(_) if self.is_blank => {
+                // Told of when it is read.
+                let _ = store.storage.remove(&format::file_name(sequence));
+                return;
+            }
+            _ => return,
+        };
+        if footer(file, envelope, self.bytes).is_some() {
+            return;
+        }
+        let Ok(scan) = scan(file, envelope, self.bytes, false) else {
+            return;
+        };
+        let (is_whole, is_cut) = (scan.is_whole(self.bytes), scan.end < self.bytes);
+        if recovery == Recovery::Salvage && is_cut && !is_whole {
+            return;
+        }
+        let Ok(bytes) = scan.seal(file, envelope) else { return };
+        self.bytes = bytes;
+        if let Some((offset, damage)) = scan.damage.filter(|_| is_cut) {
+            let what = if is_whole { FOOTER_UNUSED } else { TAIL_CUT };
+            note(store, &format::file_name(sequence), offset, format!("{damage}: {what}"));
+        }
+    }
+}
+
+/// Whether its entries are of what this store's are of.
+fn is_of(store: &Store, header: &Header) -> bool {
+    header.seed == store.seed && header.probe == store.probe
+}
+
 /// Cuts off what is behind the records and gives the segment the footer that it never got.
 fn seal(store: &Store, segment: &Segment, scan: &Scan) {
-    if scan.rows.is_empty() {
-        return;
-    }
-    let sealed = format::encode_footer(&scan.rows, scan.end, &segment.envelope).and_then(|footer| {
-        segment.file.truncate(scan.end)?;
-        segment.file.write_all_at(&footer, scan.end)?;
-        segment.file.sync()?;
-        Ok(footer)
-    });
-    match sealed {
-        Ok(footer) => {
-            segment.bytes.store(scan.end + footer.len() as u64, Relaxed);
+    match scan.seal(&*segment.file, &segment.envelope) {
+        Ok(bytes) => {
+            segment.bytes.store(bytes, Relaxed);
             segment.is_sealed.store(true, Relaxed);
         }
         Err(error) => {
@@ -424,7 +471,10 @@ fn add(
 fn apply_all(store: &Store, segment: &Segment, rows: &[format::Row], now_ms: u64, between: &mut impl FnMut()) {
     let is_of_all = |row: &format::Row| row.kind == Kind::TombstoneOfAll;
     if rows.iter().any(is_of_all) {
-        return rows.iter().for_each(|row| apply(store, segment, row, now_ms));
+        return rows.chunks(ROWS_AT_ONCE).for_each(|rows| {
+            rows.iter().for_each(|row| apply(store, segment, row, now_ms));
+            between();
+        });
     }
     let mut by_part: Vec<Vec<&format::Row>> = (0..PARTS)
         .map(|_| Vec::with_capacity(rows.len() / PARTS * 9 / 8))
@@ -473,65 +523,6 @@ fn apply_in(store: &Store, part: &mut Part, segment: &Segment, row: &format::Row
         };
         part.remove(row.hash, |_| true, died);
     }
-}
-
-/// Trailer and rows of a sealed segment. `None`: it has no footer, or not a sound one.
-pub(super) fn footer(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64) -> Option<(Trailer, Vec<format::Row>)> {
-    let trailer = trailer(file, envelope, bytes)?;
-    let mut rows = vec![0; trailer.rows as usize * format::ROW_BYTES];
-    let read = read_up_to(file, &mut rows, trailer.rows_at).ok()?;
-    let rows = trailer.rows(&mut rows[..read], envelope).ok()?.collect();
-    Some((trailer, rows))
-}
-
-fn trailer(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64) -> Option<Trailer> {
-    let mut end = [0; TRAILER_BYTES];
-    let read = read_up_to(file, &mut end, bytes.checked_sub(TRAILER_BYTES as u64)?).ok()?;
-    Trailer::decode(&end[..read], envelope, bytes).ok()
-}
-
-/// What a walk over the records found.
-pub(super) struct Scan {
-    pub rows: Vec<format::Row>,
-    /// Behind the last sound record.
-    pub end: u64,
-    /// The first offset with something else than a record.
-    pub damage: Option<(u64, Damage)>,
-}
-
-/// Walks over the records from the first on, to the first damage, or with `is_salvage` to the end of the file.
-pub(super) fn scan(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64, is_salvage: bool) -> std::io::Result<Scan> {
-    // A segment is small enough to be read at once; a file that is far too large is none.
-    let most = bytes.min(2 * format::MAX_SEGMENT_BYTES) as usize;
-    let mut all = vec![0; most];
-    let read = read_up_to(file, &mut all, 0)?;
-    all.truncate(read);
-    let mut scan = Scan {
-        rows: Vec::new(),
-        end: HEADER_BYTES as u64,
-        damage: None,
-    };
-    let mut at = HEADER_BYTES;
-    while at < all.len() {
-        match Record::decode(&mut all[at..], envelope, at as u64) {
-            Ok(record) => {
-                scan.rows.push(record.row(envelope, at as u32));
-                at += format::padded(envelope.length(&record));
-                scan.end = at as u64;
-            }
-            Err(damage) => {
-                scan.damage.get_or_insert((at as u64, damage));
-                if !is_salvage {
-                    break;
-                }
-                at += ALIGN;
-            }
-        }
-    }
-    if envelope.key_id().is_some() {
-        all.zeroize();
-    }
-    Ok(scan)
 }
 
 fn note(store: &Store, file: &str, offset: u64, reason: String) {

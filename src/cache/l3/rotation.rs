@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
 
 use super::Store;
 use super::envelope::{Envelope, random_salt};
@@ -10,25 +11,46 @@ use super::format::Header;
 use super::keys::{Key, KeyId, KeyRing, Salt, listed};
 use super::writer::Writer;
 
-/// Why keys cannot be exchanged: these encrypt segments that are there, and are not among the new ones.
+/// Why keys cannot be exchanged.
 #[derive(Debug)]
-pub struct KeysInUse(pub Vec<KeyId>);
+pub enum KeysRefused {
+    /// These encrypt segments that are there, and are not among the new ones.
+    InUse(Vec<KeyId>),
+    /// A segment is being made with the key that counts now, and the medium does not answer.
+    Busy,
+}
 
-impl std::fmt::Display for KeysInUse {
+impl std::fmt::Display for KeysRefused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "segments are still encrypted with {}: give it, too, until nearcache_l3_key_segments says that there is none",
-            listed(&self.0)
-        )
+        match self {
+            KeysRefused::InUse(keys) => write!(
+                f,
+                "segments are still encrypted with {}: give it, too, until nearcache_l3_key_segments says that there is none",
+                listed(keys)
+            ),
+            KeysRefused::Busy => f.write_str("the medium does not answer; try again when it does"),
+        }
     }
 }
 
-impl std::error::Error for KeysInUse {}
+impl std::error::Error for KeysRefused {}
+
+/// Segments are made in less.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Store {
-    pub(super) fn set_keys(&self, keys: KeyRing) -> Result<(), KeysInUse> {
-        let mut current = self.keys.write();
+    pub(super) fn set_keys(&self, keys: KeyRing) -> Result<(), KeysRefused> {
+        let begun = Instant::now();
+        // Whoever waited in line would keep those waiting who only read, workers among them.
+        let mut current = loop {
+            if let Some(current) = self.keys.try_write() {
+                break current;
+            }
+            if begun.elapsed() >= PATIENCE {
+                return Err(KeysRefused::Busy);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
         let in_use: Vec<KeyId> = match self.is_recovering.load(SeqCst) {
             // Not all segments are known yet, and any of the keys may be that of one.
             true => current.ids(),
@@ -44,7 +66,7 @@ impl Store {
         missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() {
-            return Err(KeysInUse(missing));
+            return Err(KeysRefused::InUse(missing));
         }
         *current = Arc::new(keys);
         Ok(())

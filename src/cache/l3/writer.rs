@@ -4,7 +4,8 @@
 //! A record counts only once it is published: its row enters the index after its bytes were written, under the lock of its
 //! part, if its mark has not changed. What was written and is not published gets a tombstone.
 //!
-//! Tombstones go first, in a write of their own, and the thread is woken for those that a client waits for ([`owed`]).
+//! Tombstones go first, in a write of their own, and the thread is woken for those that a client waits for ([`owed`]); those that
+//! come while spills are taken go before the next one.
 //!
 //! [`owed`]: super::owed
 
@@ -191,9 +192,7 @@ impl Writer {
     /// A turn in which something happens between the write of a batch and its publication.
     #[cfg(test)]
     pub fn turn_interrupted(&mut self, now_us: u64, interrupt: impl FnOnce()) {
-        while let Some(spill) = self.store.queue.pop() {
-            self.spill(&spill, now_us);
-        }
+        self.take_spills(now_us);
         interrupt();
         self.flush(now_us);
     }
@@ -349,8 +348,9 @@ impl Writer {
             Ok(made) => made,
             Err(error) => {
                 let _ = store.storage.remove(&name);
-                // What would have been freed for it is freed first.
-                if error.kind() == io::ErrorKind::StorageFull && self.is_at_its_size() && self.give_back_oldest() {
+                // What would have been freed for it is freed first; not while rows of it are still being read.
+                let is_full = error.kind() == io::ErrorKind::StorageFull && !store.is_recovering.load(SeqCst);
+                if is_full && self.is_at_its_size() && self.give_back_oldest() {
                     return self.begin(now_us);
                 }
                 self.failed("made", &name, &error, now_us);

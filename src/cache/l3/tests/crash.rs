@@ -193,3 +193,57 @@ fn after_the_death_of_the_process_nothing_that_was_written_is_lost() {
         }
     }
 }
+
+#[test]
+fn a_process_that_is_killed_while_it_recovers_leaves_what_it_found() {
+    for is_salvage in [false, true] {
+        let medium = Simulated::default();
+        let config = Config {
+            recovery: if is_salvage {
+                Recovery::Salvage
+            } else {
+                Recovery::TolerateTornTail
+            },
+            ..config()
+        };
+        let mut now_us = 1_000_000;
+        {
+            let (store, next) = open(config.clone(), &medium, now_us);
+            let mut writer = writer(&store, next);
+            (0..50).for_each(|i| put(&store, &format!("name{i}"), &[b'v'; 200]));
+            settle(&mut writer, &mut now_us);
+        }
+        // The last segment was never sealed; a tombstone is due while it is read.
+        let mut killed = vec![medium.killed()];
+        for _ in 0..3 {
+            let medium = killed.pop().unwrap();
+            let (store, leftovers) = try_open(config.clone(), &medium).unwrap();
+            let mut writer = writer(&store, leftovers.next_sequence);
+            void(&store, "name1");
+            recovery::run(&store, leftovers, now_us, || {
+                writer.write_owed(now_us);
+                killed.push(medium.killed());
+            });
+        }
+        // One that had not yet written its first header.
+        for last in [None, Some(Vec::new())] {
+            let medium = killed.last().unwrap().killed();
+            if let Some(bytes) = last {
+                // Those before it are sealed by then.
+                drop(open(config.clone(), &medium, now_us));
+                medium.put(&format::file_name(99), bytes);
+            }
+            let (store, leftovers) = try_open(config.clone(), &medium).unwrap();
+            let mut writer = writer(&store, leftovers.next_sequence);
+            let mut image = None;
+            void(&store, "name1");
+            recovery::run(&store, leftovers, now_us, || {
+                writer.write_owed(now_us);
+                image = Some(medium.killed());
+            });
+            let (store, _) = open(config.clone(), &image.unwrap(), now_us);
+            let found = (0..50).filter(|i| value(&store, &format!("name{i}"), now_us).is_some());
+            assert_eq!(found.count(), 49, "{:?}", store.repairs.lock());
+        }
+    }
+}

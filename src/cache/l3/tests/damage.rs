@@ -6,6 +6,8 @@ use proptest::test_runner::{Config as Proptest, TestRunner};
 
 use super::*;
 use crate::cache::l3::format::HEADER_BYTES;
+use crate::cache::l3::owed::MARKER;
+use crate::cache::l3::storage::Storage as _;
 
 /// A store of several segments, with voided and replaced values in it, as a kill leaves it; and what counts.
 fn grown(seed: u64) -> (Simulated, Run) {
@@ -120,6 +122,29 @@ fn strict_recovery_changes_nothing_and_stays_off() {
         (name.as_str(), HEADER_BYTES as u64)
     );
     assert_eq!(image.content(&name), bytes);
+}
+
+#[test]
+fn strict_recovery_removes_nothing_for_want_of_the_marker() {
+    let (image, run) = grown(2);
+    image.remove(MARKER).unwrap();
+    let before: Vec<_> = image.segments().iter().map(|name| image.content(name)).collect();
+    for _ in 0..2 {
+        let config = Config {
+            recovery: Recovery::Strict,
+            ..config()
+        };
+        let image = image.killed();
+        let (store, next) = open(config, &image, run.now_us);
+        let mut writer = writer(&store, next);
+        void(&store, "name1");
+        for step in 1..10 {
+            writer.turn(run.now_us + step * 100_000);
+        }
+        assert!(store.is_off.load(SeqCst) && store.trouble.lock().is_some());
+        let after: Vec<_> = image.segments().iter().map(|name| image.content(name)).collect();
+        assert!(after == before && !image.names().contains(&MARKER.to_owned()));
+    }
 }
 
 #[test]

@@ -520,3 +520,17 @@ fn after_a_restart_it_is_known_how_long_ago_an_entry_was_vouched_for_even_if_the
     assert!(find(&store, "late", 1000).is_none());
     assert_eq!(find(&store, "early", 1000).unwrap().unvouched_us / 1_000_000, 32);
 }
+
+#[test]
+fn what_an_earlier_life_left_is_not_made_younger_by_being_written_again() {
+    let medium = Simulated::default();
+    let (store, next) = open(config(), &medium, 1);
+    let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+    let promoted = Spill {
+        filled_us: 0,
+        ..entry(&store, "name1", b"v")
+    };
+    store.spill(promoted);
+    settle(&mut writer, &mut now_us);
+    assert_eq!((store.stats().entries, store.stats().counts.writes), (0, 0));
+}

@@ -208,3 +208,42 @@ fn a_medium_that_lets_nothing_be_removed_holds_nobody_up() {
         (None, 0)
     );
 }
+
+#[test]
+fn a_tombstone_is_never_behind_the_value_that_came_after_it() {
+    for is_on_the_disk in [true, false] {
+        let medium = Simulated::default();
+        let (store, next) = open(config(), &medium, 1);
+        let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+        put(&store, "name1", b"old");
+        match is_on_the_disk {
+            true => settle(&mut writer, &mut now_us),
+            // In the buffer, where it will be found to be overtaken.
+            false => drop(writer.take_spills(now_us)),
+        }
+        void(&store, "name1");
+        put(&store, "name1", b"new");
+        writer.take_spills(now_us);
+        settle(&mut writer, &mut now_us);
+        assert_eq!(value(&store, "name1", now_us), Some(b"new".to_vec()));
+        let (store, _) = open(config(), &medium.killed(), now_us);
+        let found = value(&store, "name1", now_us);
+        assert_eq!(found, Some(b"new".to_vec()), "on the disk: {is_on_the_disk}");
+    }
+}
+
+#[test]
+fn everything_that_was_voided_is_so_before_what_came_after_it() {
+    let medium = Simulated::default();
+    let (store, next) = open(config(), &medium, 1);
+    let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+    put(&store, "name1", b"old");
+    settle(&mut writer, &mut now_us);
+    store.void_all();
+    put(&store, "name2", b"new");
+    writer.take_spills(now_us);
+    settle(&mut writer, &mut now_us);
+    let (store, _) = open(config(), &medium.killed(), now_us);
+    let found = ["name1", "name2"].map(|name| value(&store, name, now_us));
+    assert_eq!(found, [None, Some(b"new".to_vec())]);
+}

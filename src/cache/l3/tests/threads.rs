@@ -117,6 +117,43 @@ fn readers_of_one_record_share_a_read() {
 }
 
 #[test]
+fn a_medium_that_hangs_is_not_waited_for_by_whoever_comes() {
+    let medium = Simulated::default();
+    let l3 = L3::open(config(), Box::new(medium.clone())).unwrap();
+    put(&l3.store, "a", b"the value");
+    wait_for("it is written", || l3.stats().entries == 1);
+    let _held = medium.hold();
+    let query = Query {
+        hash: hash(l3.seed(), b"a"),
+        db: 0,
+        name: b"a",
+        variant: b"",
+    };
+    let asked = (0..100_000).take_while(|_| l3.lookup(&query, 1, |_| true, |_| ()));
+    assert_eq!(asked.count(), 1 + (16 << 10));
+    assert!(l3.stats().counts.reads_shed > 0);
+}
+
+#[test]
+fn keys_are_not_waited_for_while_the_medium_hangs() {
+    let medium = Simulated::default();
+    let l3 = L3::open(packed(Method::Lz4), Box::new(medium.clone())).unwrap();
+    wait_for("it is read", || l3.state() == State::Working);
+    let held = medium.hold();
+    put(&l3.store, "a", b"the value");
+    wait_for("a segment is being made", || l3.store.keys.is_locked());
+    let other = std::thread::scope(|scope| {
+        let other = scope.spawn(|| l3.set_keys(ring(&[1, 2])));
+        l3.key_segments();
+        other.join().unwrap()
+    });
+    assert!(matches!(other, Err(KeysRefused::Busy)), "{other:?}");
+    drop(held);
+    wait_for("it is written", || l3.stats().entries == 1);
+    l3.set_keys(ring(&[1, 2])).unwrap();
+}
+
+#[test]
 fn a_void_while_a_record_is_read_is_seen_by_its_mark() {
     let medium = Simulated::default();
     let l3 = L3::open(config(), Box::new(medium.clone())).unwrap();

@@ -6,18 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::super::Spill;
 use super::super::codec::Codec;
 use super::super::format::{self, Record};
-use super::{BATCH_BYTES, What, Writer};
+use super::{BATCH_BYTES, Unpublished, What, Writer};
 
 impl Writer {
     /// False: there were none.
     pub(super) fn write_spills(&mut self, now_us: u64) -> bool {
-        let (mut bytes, mut is_any) = (0, false);
-        while bytes < BATCH_BYTES
-            && let Some(spill) = self.store.queue.pop()
-        {
-            bytes += self.spill(&spill, now_us);
-            is_any = true;
-        }
+        let is_any = self.take_spills(now_us);
         self.flush(now_us);
         if is_any
             && self.store.keys.read().writing().is_some()
@@ -28,10 +22,26 @@ impl Writer {
         is_any
     }
 
+    /// Puts what is queued, up to a batch, into the buffer. False: there was nothing.
+    pub fn take_spills(&mut self, now_us: u64) -> bool {
+        let (mut bytes, mut is_any) = (0, false);
+        while bytes < BATCH_BYTES
+            && let Some(spill) = self.store.queue.pop()
+        {
+            bytes += self.spill(&spill, now_us);
+            is_any = true;
+        }
+        is_any
+    }
+
     /// Returns how many bytes it takes; 0: it is not written.
-    pub(super) fn spill(&mut self, spill: &Spill, now_us: u64) -> usize {
+    fn spill(&mut self, spill: &Spill, now_us: u64) -> usize {
         let store = Arc::clone(&self.store);
         let tag = spill.hash as u32;
+        if !self.write_what_is_older(spill, now_us) {
+            store.counters.dropped_trouble.fetch_add(1, Relaxed);
+            return 0;
+        }
         // From here on whoever voids the name sees to a tombstone behind the record.
         let is_true = store.marks.take(tag) == spill.mark;
         let bytes = match is_true {
@@ -45,6 +55,27 @@ impl Writer {
             store.marks.let_go(tag);
         }
         bytes
+    }
+
+    /// Whatever voided an earlier value of the name did so before this one was queued: its tombstone goes before the record, as
+    /// behind it it would undo it at the next start. False: nothing can be written now.
+    fn write_what_is_older(&mut self, spill: &Spill, now_us: u64) -> bool {
+        let is_overtaken = |record: &Unpublished| {
+            let was_true = matches!(record.what, What::New { mark, .. } if mark == spill.mark);
+            record.hash == spill.hash && !was_true
+        };
+        // One that is in the buffer gets its own tombstone when that is written.
+        if self.store.marks.is_in_hand(spill.hash as u32)
+            && let Some(active) = &self.active
+            && active.batch.iter().any(is_overtaken)
+        {
+            self.flush(now_us);
+        }
+        if !self.has_owed() {
+            return true;
+        }
+        self.take_owed();
+        self.append_owed(now_us)
     }
 
     fn append_spill(&mut self, spill: &Spill, now_us: u64) -> usize {

@@ -1,0 +1,86 @@
+//! A segment that is read: its footer, or without one all of its records.
+
+use zeroize::Zeroize;
+
+use crate::cache::l3::envelope::Envelope;
+use crate::cache::l3::format::{self, ALIGN, Damage, HEADER_BYTES, Record, TRAILER_BYTES, Trailer};
+use crate::cache::l3::storage::{SegmentFile, read_up_to};
+
+/// Trailer and rows of a sealed segment. `None`: it has no footer, or not a sound one.
+pub(in crate::cache::l3) fn footer(
+    file: &dyn SegmentFile,
+    envelope: &Envelope,
+    bytes: u64,
+) -> Option<(Trailer, Vec<format::Row>)> {
+    let trailer = trailer(file, envelope, bytes)?;
+    let mut rows = vec![0; trailer.rows as usize * format::ROW_BYTES];
+    let read = read_up_to(file, &mut rows, trailer.rows_at).ok()?;
+    let rows = trailer.rows(&mut rows[..read], envelope).ok()?.collect();
+    Some((trailer, rows))
+}
+
+pub(super) fn trailer(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64) -> Option<Trailer> {
+    let mut end = [0; TRAILER_BYTES];
+    let read = read_up_to(file, &mut end, bytes.checked_sub(TRAILER_BYTES as u64)?).ok()?;
+    Trailer::decode(&end[..read], envelope, bytes).ok()
+}
+
+/// What a walk over the records found.
+pub(super) struct Scan {
+    pub rows: Vec<format::Row>,
+    /// Behind the last sound record.
+    pub end: u64,
+    /// The first offset with something else than a record.
+    pub damage: Option<(u64, Damage)>,
+}
+
+impl Scan {
+    /// Behind all of its records there is what takes exactly as much as their footer: a flipped bit, and nothing is lost.
+    pub fn is_whole(&self, bytes: u64) -> bool {
+        self.end + format::footer_bytes(self.rows.len()) as u64 == bytes
+    }
+
+    /// The bytes of the file with its footer, which is durable.
+    pub fn seal(&self, file: &dyn SegmentFile, envelope: &Envelope) -> std::io::Result<u64> {
+        let footer = format::encode_footer(&self.rows, self.end, envelope)?;
+        file.truncate(self.end)?;
+        file.write_all_at(&footer, self.end)?;
+        file.sync()?;
+        Ok(self.end + footer.len() as u64)
+    }
+}
+
+/// Walks over the records from the first on, to the first damage, or with `is_salvage` to the end of the file.
+pub(super) fn scan(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64, is_salvage: bool) -> std::io::Result<Scan> {
+    // A segment is small enough to be read at once; a file that is far too large is none.
+    let most = bytes.min(2 * format::MAX_SEGMENT_BYTES) as usize;
+    let mut all = vec![0; most];
+    let read = read_up_to(file, &mut all, 0)?;
+    all.truncate(read);
+    let mut scan = Scan {
+        rows: Vec::new(),
+        end: HEADER_BYTES as u64,
+        damage: None,
+    };
+    let mut at = HEADER_BYTES;
+    while at < all.len() {
+        match Record::decode(&mut all[at..], envelope, at as u64) {
+            Ok(record) => {
+                scan.rows.push(record.row(envelope, at as u32));
+                at += format::padded(envelope.length(&record));
+                scan.end = at as u64;
+            }
+            Err(damage) => {
+                scan.damage.get_or_insert((at as u64, damage));
+                if !is_salvage {
+                    break;
+                }
+                at += ALIGN;
+            }
+        }
+    }
+    if envelope.key_id().is_some() {
+        all.zeroize();
+    }
+    Ok(scan)
+}
