@@ -35,8 +35,10 @@ pub fn is_shown_by(line: &[u8]) -> bool {
         return false;
     };
     let rest = &line[at + BEFORE_NAME.len()..];
-    let name = rest.split(|&byte| byte == b'"').next().unwrap_or_default();
-    ALL.contains(&name)
+    let mut words = rest.split(|&byte| byte == b'"').step_by(2);
+    let name = words.next().unwrap_or_default();
+    // What changes the server is not the proxy's, however it is spelled.
+    ALL.contains(&name) && (name != CONFIG || words.next() == Some(b"GET"))
 }
 
 #[cfg(test)]

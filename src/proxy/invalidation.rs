@@ -80,7 +80,7 @@ pub fn refused(shared: &Shared, error: &str) {
         Invalidation::Broadcast => "CLIENT TRACKING ON BCAST",
         _ => "CLIENT TRACKING",
     };
-    let instead = if cache.takes_events() {
+    let instead = if cache.takes_events() && shared.cluster.is_none() {
         "keyspace events are used if the server sends them, and else entries live for cache.max_age"
     } else if cache.takes_own_writes() {
         "entries live for cache.max_age"

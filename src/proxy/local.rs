@@ -204,13 +204,14 @@ fn auth(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step
     }
 }
 
-/// Whether the server judges the password of the default user: the proxy needs none, and the server may have got one.
+/// Whether the server judges the password of the default user: the proxy needs none, and the server may have got one, or is
+/// known to have.
 fn asks_the_server(worker: &Rc<Worker>, client: &Client, user: &[u8]) -> bool {
     let config = &worker.shared.config;
     config.auth == Auth::Upstream
         && worker.shared.client_credentials().is_none()
         && user == b"default"
-        && request::is_up(worker, client)
+        && (worker.target.is_locked() || request::is_up(worker, client))
 }
 
 fn become_own(client: &Client, user: &[u8]) {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::client::Client;
 use super::info;
+use super::invalidation::Mode;
 use super::local::wrong_arity;
 use super::outbox::Touched;
 use super::owed;
@@ -13,6 +14,7 @@ use super::worker::Worker;
 use crate::cache::l3::Origin;
 use crate::cache::{Explained, name_hash};
 use crate::command::slot::slot;
+use crate::config::Consistency;
 use crate::resp::{Version, encode};
 
 const HELP: [&str; 9] = [
@@ -125,6 +127,9 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
         let is_away = worker.stale_link(db, slot).is_some();
         for (i, (segment, origin)) in below.into_iter().enumerate() {
             let state = match (worker.shared.cache.stale_below_for_us(origin, now_us), origin) {
+                _ if worker.shared.config.cache.consistency == Consistency::Eventual => {
+                    "good until its time is over".to_owned()
+                }
                 (_, Origin::EarlierLife) if is_away => {
                     "of an earlier life: a stale hit if it was vouched for within max_stale (the upstream cannot be asked)"
                         .to_owned()
@@ -158,9 +163,15 @@ fn describe(worker: &Worker, entry: &Explained, slot: u16, now_us: u64) -> Strin
         }
     };
     let is_fresh = worker.shared.links.fresh_until_us(entry.link) > now_us;
+    let is_by_age = worker.shared.config.cache.consistency == Consistency::Eventual;
     let stale;
     let state = match entry {
         Explained { is_lease: true, .. } => "being read",
+        Explained { ttl_us: Some(0), .. } if is_by_age => "over (its time has ended)",
+        // Nobody vouches for it, and nobody is asked to.
+        _ if is_by_age && Mode::of(&worker.shared) == Mode::None => "kept, not shown while nothing is cached",
+        Explained { is_absent: true, .. } if is_by_age => "hit (absent)",
+        _ if is_by_age => "hit",
         Explained {
             stale_for_us: Some(us), ..
         } => {

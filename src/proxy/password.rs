@@ -30,13 +30,16 @@ pub fn follow(worker: &Worker, password: &Secret) {
     }
 }
 
-/// Whether the server wants a password that it is not shown.
-pub fn is_wanted(error: &DialError) -> bool {
-    match error {
-        DialError::Refused { error, .. } => error.starts_with("NOAUTH") || error.starts_with("WRONGPASS"),
-        DialError::At(_, error) => is_wanted(error),
-        _ => false,
+/// What helps where the server wants a password that it is not shown.
+pub fn remedy(worker: &Worker) -> &'static str {
+    match learns(worker) && with(&worker.target.access(), &Secret::new("")).is_some() {
+        true => "Give the proxy its password and send SIGHUP, or AUTH with it.",
+        false => "Give the proxy its password and send SIGHUP.",
     }
+}
+
+fn learns(worker: &Worker) -> bool {
+    worker.cluster.is_none() && worker.shared.config.auth == Auth::Upstream
 }
 
 /// The server has refused the proxy for want of a password. If the first request of this input shows one that the server
@@ -45,7 +48,7 @@ pub fn is_wanted(error: &DialError) -> bool {
 /// # Errors
 /// What the server says of it.
 pub async fn learn(worker: &Worker, input: &[u8], answer_within: Duration) -> Option<Result<(), String>> {
-    if worker.cluster.is_some() || worker.shared.config.auth != Auth::Upstream {
+    if !learns(worker) {
         return None;
     }
     let password = shown(input)?;

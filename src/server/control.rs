@@ -178,6 +178,8 @@ pub async fn reload(
     sentinel_access: Option<watch::Sender<Arc<Access>>>,
     cancel: CancellationToken,
 ) {
+    // Nobody has changed it yet.
+    let mut configured = shared.target.access().password.clone();
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -205,7 +207,8 @@ pub async fn reload(
                     );
                 }
                 tiers::reload_keys(&shared, &config);
-                upstream::reload(&shared, &config.upstream, access, sentinel_access.as_ref());
+                let sentinel_access = sentinel_access.as_ref();
+                upstream::reload(&shared, &config.upstream, access, sentinel_access, &mut configured).await;
             }
             Err(why) => {
                 tracing::error!("SIGHUP: what was in effect stays in effect: {}", why.trim_end());

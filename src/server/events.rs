@@ -158,7 +158,8 @@ fn are_enough(flags: &str) -> bool {
     flags.contains('K') && has_all
 }
 
-/// How often the server has executed what changes everything and tells nobody. 0 where it does not say.
+/// How often the server has executed what changes everything and tells nobody, or may have silenced it for a moment. 0 where
+/// it does not say.
 async fn flushes(asking: &mut Exchange, within: Duration) -> Result<u64, String> {
     let info = asking
         .ask(&[own::INFO, b"commandstats"], within)
@@ -172,7 +173,11 @@ async fn flushes(asking: &mut Exchange, within: Duration) -> Result<u64, String>
             .and_then(|calls| calls.parse::<u64>().ok())
             .unwrap_or(0)
     };
-    Ok(["flushall", "flushdb", "swapdb"].into_iter().map(calls).sum())
+    // Before Redis 7 `config` counts the questions of the proxy too.
+    Ok(["flushall", "flushdb", "swapdb", "config|set"]
+        .into_iter()
+        .map(calls)
+        .sum())
 }
 
 fn words(error: &[u8]) -> String {

@@ -38,7 +38,7 @@ pub async fn tell(shared: Arc<Shared>, cancel: CancellationToken) {
     let mut seats: BTreeMap<Option<NodeId>, Seat> = BTreeMap::new();
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = None;
+    let mut told: BTreeMap<Option<NodeId>, Option<String>> = BTreeMap::new();
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -61,14 +61,14 @@ pub async fn tell(shared: Arc<Shared>, cancel: CancellationToken) {
                     } else {
                         shared.touches.dropped_total.fetch_add(all, Relaxed);
                     }
-                    if told.as_ref() != Some(&advice) {
+                    if told.get(&node) != Some(&advice) {
                         match &advice {
                             Some(why) => {
                                 tracing::warn!(upstream = %target.node(), "cache.touch_sample has no effect: {why}")
                             }
                             None => tracing::info!(upstream = %target.node(), "keys that are hit are touched there"),
                         }
-                        told = Some(advice);
+                        told.insert(node, advice);
                     }
                     seats.insert(node, seat);
                 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Consistency, Endpoint, Invalidation, Place, Upstream};
+use crate::config::{self, Config, Consistency, Endpoint, Invalidation, Place, Secret, Upstream};
 use crate::proxy::shared::{Message, Shared};
 use crate::upstream::breaker;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster::watch::{Change, Watcher};
 use crate::upstream::dial::{Access, Role, Route, Target};
 use crate::upstream::embedded::Embedded;
+use crate::upstream::exchange::Exchange;
 use crate::upstream::readers::{self, Readers};
 use crate::upstream::sentinel::{self, Settings, Topology};
 use crate::upstream::tls::Tls;
@@ -245,11 +246,12 @@ pub async fn follow_cluster(
 }
 
 /// Applies what has been read again. Connections that are up stay as they are.
-pub fn reload(
+pub async fn reload(
     shared: &Shared,
     new: &Upstream,
-    (access, of_sentinels): (Access, Access),
+    (mut access, of_sentinels): (Access, Access),
     sentinel_access: Option<&watch::Sender<Arc<Access>>>,
+    configured: &mut Option<Secret>,
 ) {
     // Whoever asks for a reload may have mended something.
     shared.nodes().iter().for_each(|node| node.breaker().probe_now());
@@ -262,6 +264,16 @@ pub fn reload(
         );
         return;
     }
+    // The configuration says what it has said before, and the proxy has heard of another password since (`proxy::password`).
+    // Whoever sends a signal for other things must not have clients served without it.
+    let last = std::mem::replace(configured, access.password.clone());
+    let is_news = shared.target.access().password != last;
+    if access.password == last && is_news && !is_accepted(shared, &access).await {
+        tracing::info!(
+            "SIGHUP: the upstream does not accept the password of the configuration: that of a client stays"
+        );
+        access.password = shared.target.access().password.clone();
+    }
     let is_same = shared.target.access().password == access.password
         && sentinel_access.is_none_or(|sender| sender.borrow().password == of_sentinels.password);
     if is_same && !new.has_files() {
@@ -273,6 +285,17 @@ pub fn reload(
         sender.send_replace(Arc::new(of_sentinels));
     }
     tracing::info!("SIGHUP: passwords and certificates are read again; new connections use them");
+}
+
+async fn is_accepted(shared: &Shared, access: &Access) -> bool {
+    let (target, greeting) = (&shared.target, Exchange::greeting(shared.target.connect_timeout));
+    match target.endpoint() {
+        Some(node) => access
+            .open(&node, Role::Any, &greeting, target.connect_timeout)
+            .await
+            .is_ok(),
+        None => false,
+    }
 }
 
 /// What differs of that which is the same for the whole life of the process.

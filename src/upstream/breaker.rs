@@ -97,6 +97,8 @@ pub struct Breaker {
     is_cut: AtomicBool,
     /// When the node last answered, to [`ANSWERED_GRAIN_US`].
     answered_us: AtomicU64,
+    /// When a handshake with it was last done. It does not say whether the node is `LOADING`.
+    greeted_us: AtomicU64,
     /// Sent to under the lock of `count`.
     state: watch::Sender<State>,
     count: Mutex<Count>,
@@ -122,12 +124,19 @@ impl Drop for Up<'_> {
 struct Count {
     /// Of the node to which all of it belongs.
     generation: u32,
-    /// When the attempts began that have failed in a row, the latest ones, and when they failed.
-    attempts: VecDeque<(u64, u64)>,
+    /// The attempts that have failed in a row, the latest ones.
+    attempts: VecDeque<Attempt>,
     /// Failures in a row, for people.
     failures: usize,
     last: String,
     probe_us: u64,
+}
+
+struct Attempt {
+    begun_us: u64,
+    failed_us: u64,
+    /// The node was there, and still `LOADING`.
+    is_loading: bool,
 }
 
 /// Characters of the last failure that are told in each error.
@@ -141,6 +150,7 @@ impl Breaker {
             settings,
             is_cut: AtomicBool::new(false),
             answered_us: AtomicU64::new(0),
+            greeted_us: AtomicU64::new(0),
             state: watch::Sender::new(State::Closed),
             count: Mutex::default(),
             changes: Default::default(),
@@ -221,6 +231,11 @@ impl Breaker {
         self.answered_us.load(Relaxed).saturating_add(length.as_micros() as u64) > now_us
     }
 
+    /// The node has answered a handshake.
+    pub(super) fn greeted(&self) {
+        self.greeted_us.store(clock::now_us(), Relaxed);
+    }
+
     /// An attempt that began at this time has failed, with the node of this generation. True: that has opened it, and somebody
     /// must [`tend`] it now.
     #[must_use]
@@ -235,16 +250,20 @@ impl Breaker {
                 ..Count::default()
             };
         }
-        let answered_us = self.answered_us.load(Relaxed);
+        let (answered_us, greeted_us) = (self.answered_us.load(Relaxed), self.greeted_us.load(Relaxed));
         let now_us = clock::now_us();
         let oldest_us = now_us.saturating_sub(self.settings.window.as_micros() as u64);
-        let is_of_last = |&(_, failed_us): &(u64, u64)| begun_us <= failed_us;
-        if !count.attempts.back().is_some_and(is_of_last) {
-            count.attempts.push_back((begun_us, now_us));
+        if count.attempts.back().is_none_or(|last| begun_us > last.failed_us) {
+            count.attempts.push_back(Attempt {
+                begun_us,
+                failed_us: now_us,
+                is_loading: why.starts_with(LOADING),
+            });
         }
-        count
-            .attempts
-            .retain(|&(begun_us, failed_us)| begun_us > answered_us && failed_us >= oldest_us);
+        count.attempts.retain(|attempt| {
+            let was_answered = attempt.begun_us <= answered_us || !attempt.is_loading && attempt.begun_us <= greeted_us;
+            !was_answered && attempt.failed_us >= oldest_us
+        });
         count.failures = count.attempts.len();
         if count.failures < self.settings.failures {
             return false;

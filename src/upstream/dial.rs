@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -34,6 +35,8 @@ pub struct Target {
     doubts: Arc<Notify>,
     /// Of the node that it is now.
     breaker: Arc<Breaker>,
+    /// The last one that was greeted wanted a password that it was not shown.
+    is_locked: Arc<AtomicBool>,
     pub connect_timeout: Duration,
     /// Places for handshakes of connections of which there may be thousands, see [`DIALS_AT_ONCE`].
     pub dials: Arc<Semaphore>,
@@ -144,6 +147,15 @@ impl DialError {
             _ => None,
         }
     }
+
+    /// Whether the server wants a password that it is not shown.
+    pub fn wants_password(&self) -> bool {
+        match self {
+            DialError::Refused { error, .. } => error.starts_with("NOAUTH") || error.starts_with("WRONGPASS"),
+            DialError::At(_, error) => error.wants_password(),
+            _ => false,
+        }
+    }
 }
 
 /// Whether the server, or its rules for the user, know no `HELLO 3`.
@@ -207,6 +219,7 @@ impl Target {
             access: Arc::new(RwLock::new(Arc::new(access))),
             doubts: Arc::default(),
             breaker: Arc::new(Breaker::new(breaker)),
+            is_locked: Arc::default(),
             connect_timeout,
             dials: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             control: Handle::try_current().ok(),
@@ -218,6 +231,7 @@ impl Target {
         Target {
             route,
             breaker: Arc::new(self.breaker.another()),
+            is_locked: Arc::default(),
             dials: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             ..self.clone()
         }
@@ -257,6 +271,11 @@ impl Target {
 
     pub fn breaker(&self) -> &Breaker {
         &self.breaker
+    }
+
+    /// Whether the node has refused the proxy for want of a password, and nobody since knows better.
+    pub fn is_locked(&self) -> bool {
+        self.is_locked.load(Relaxed)
     }
 
     /// An attempt to get something from the node of this generation, begun at this time (µs), has come to nothing by the node's
@@ -315,6 +334,13 @@ impl Target {
         }
         let (begun_us, generation) = (clock::now_us(), self.generation());
         let opened = self.dial(greeting).await;
+        let is_locked = opened.as_ref().err().is_some_and(DialError::wants_password);
+        if is_locked || opened.is_ok() {
+            self.is_locked.store(is_locked, Relaxed);
+        }
+        if opened.is_ok() {
+            self.breaker.greeted();
+        }
         if let Err(error) = &opened
             && breaker::is_failure(error)
             && !(breaker::is_silence(error) && self.breaker.is_connected())

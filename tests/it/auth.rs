@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 
-use crate::support::{Client, Proxy, Server, eventually, show};
+use crate::support::{Client, Proxy, STEP, Server, eventually, show};
 
 const NOAUTH: &str = "-NOAUTH Authentication required.";
 
@@ -291,6 +291,48 @@ fn a_password_that_the_upstream_gets_behind_the_proxy_is_learned_from_who_shows_
         "the log keeps the secret: {}",
         proxy.log()
     );
+}
+
+#[test]
+fn a_password_is_learned_while_no_connection_is_left() {
+    let server = Server::start();
+    let toml = "[upstream]\nreconnect_max = \"100ms\"\n";
+    let proxy = Proxy::with_config(&server.url(), toml, &[]);
+    proxy.client().expect(&["SET", "k", "v"], "+OK");
+    let mut direct = server.client();
+    direct.expect(&["CONFIG", "SET", "requirepass", "s3cr3t"], "+OK");
+    direct.cmd(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let mut client = proxy.client();
+    eventually("the upstream refuses the proxy", STEP, || {
+        client.text(&["GET", "k"]).contains("NOAUTH")
+    });
+    client.expect(&["AUTH", "wrong"], WRONGPASS);
+    client.expect(&["AUTH", "s3cr3t"], "+OK");
+    eventually("it is served", STEP, || client.cmd(&["GET", "k"]) == b"$1\r\nv\r\n");
+    proxy.client().expect(&["GET", "k"], NOAUTH);
+}
+
+#[test]
+fn a_signal_does_not_open_the_door_that_a_client_has_locked() {
+    let server = Server::start();
+    let proxy = Proxy::with_config(&server.url_tcp(), "", &[]);
+    let (mut client, mut direct) = (proxy.client(), server.client());
+    client.expect(&["SET", "k", "v"], "+OK");
+    client.expect(&["CONFIG", "SET", "requirepass", "s3cr3t"], "+OK");
+    proxy.client().expect(&["GET", "k"], NOAUTH);
+    proxy.hang_up();
+    eventually("the signal is heard", STEP, || {
+        proxy.log().contains("SIGHUP: no password") || proxy.log().contains("are read again")
+    });
+    proxy.client().expect(&["GET", "k"], NOAUTH);
+    assert!(proxy.log().contains("that of a client stays"), "{}", proxy.log());
+    // Removed behind the proxy, which looks when it is told to.
+    direct.expect(&["CONFIG", "SET", "requirepass", ""], "+OK");
+    proxy.client().expect(&["GET", "k"], NOAUTH);
+    proxy.hang_up();
+    eventually("the door is open", STEP, || {
+        proxy.client().cmd(&["GET", "k"]) == b"$1\r\nv\r\n"
+    });
 }
 
 #[test]

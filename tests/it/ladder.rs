@@ -254,6 +254,8 @@ fn a_user_who_may_not_track_gets_what_the_consistency_allows_and_is_told_the_rem
         let (proxy, mut client) = start("[cache]\nconsistency = \"eventual\"\nmax_age = \"2s\"\n");
         is_in(&proxy, "own_writes");
         is_cached(&server, &mut client, "k");
+        let explained = client.text(&["NEARCACHE", "EXPLAIN", "k"]);
+        assert!(explained.contains("hit; command=get"), "{explained}");
         client.expect(&["SET", "k", "own"], "+OK");
         client.expect(&["GET", "k"], "$3\r\nown");
         direct.expect(&["SET", "k", "foreign"], "+OK");

@@ -200,7 +200,12 @@ fn a_primary_cut_off_from_its_sentinels_is_left() {
     eventually("another is promoted", FAILOVER, || {
         watched.primary_other_than(0).is_some()
     });
-    let new = watched.primary_other_than(0).expect("it was just there");
+    // Whoever is promoted knows it before the sentinels do, who find out by asking; until then they name the old one, and on
+    // a busy machine for long.
+    eventually("most sentinels name it", FAILOVER, || {
+        watched.named().is_some_and(|named| named != 0)
+    });
+    let new = watched.named().expect("they have just named it");
     watched.nodes[new].client().expect(&["SET", "k", "new"], "+OK");
     let written = Instant::now();
     while written.elapsed() < 2 * BOUND {
@@ -218,7 +223,13 @@ fn a_primary_cut_off_from_its_sentinels_is_left() {
     for client in &mut clients {
         client.expect(&["SET", "k", "newer"], "+OK");
     }
-    assert_eq!(watched.nodes[new].client().bulk(&["GET", "k"]), Some(b"newer".to_vec()));
+    // On a busy machine the sentinels may have replaced that one, too.
+    let newer = Some(b"newer".to_vec());
+    assert!(
+        watched.nodes[1..]
+            .iter()
+            .any(|node| node.client().bulk(&["GET", "k"]) == newer)
+    );
     assert_eq!(watched.nodes[0].client().bulk(&["GET", "k"]), Some(b"old".to_vec()));
 }
 

@@ -15,7 +15,7 @@ fn each_is_a_command_that_only_its_spelling_tells_from_a_clients() {
         }
         for address in ["0 127.0.0.1:5000", "15 [::1]:5000", "3 unix:/run/redis.sock"] {
             assert!(is_shown_by(
-                format!("+1700000000.123456 [{address}] \"{own}\" \"a\"\r\n").as_bytes()
+                format!("+1700000000.123456 [{address}] \"{own}\" \"GET\"\r\n").as_bytes()
             ));
         }
     }
@@ -28,6 +28,7 @@ fn what_clients_and_scripts_send_is_shown() {
         "+1.5 [0 127.0.0.1:5000] \"GET\" \"PTTl\"\r\n",
         "+1.5 [0 lua] \"PTTL\" \"k\"\r\n",
         "+1.5 [0 127.0.0.1:5000] \"PTTlx\"\r\n",
+        "+1.5 [0 127.0.0.1:5000] \"CONFIg\" \"SET\" \"maxmemory\" \"GET\"\r\n",
         "+OK\r\n",
         "+\r\n",
         "",

@@ -151,7 +151,7 @@ pub async fn connect(
 ) -> Result<Lent, NoConnection> {
     let taken = pool.take(version, db, answer_within).await;
     if let Err(PoolError::Dial(error)) = &taken
-        && password::is_wanted(error)
+        && error.wants_password()
         && let Some(learnt) = password::learn(&session.worker, &session.input, answer_within).await
     {
         learnt.map_err(NoConnection::Told)?;
@@ -165,9 +165,10 @@ pub fn reason_of(session: &Session, place: &Place, error: &PoolError) -> String 
         PoolError::Exhausted(_) => format!("ERR nearcache: {error}"),
         PoolError::Dial(error) => match error.server_state() {
             Some(state) => state.to_owned(),
-            None if password::is_wanted(error) => format!(
-                "ERR nearcache: upstream {} is unavailable: {error} Give the proxy its password and send SIGHUP, or AUTH with it.",
-                place.name(session)
+            None if error.wants_password() => format!(
+                "ERR nearcache: upstream {} is unavailable: {error} {}",
+                place.name(session),
+                password::remedy(&session.worker)
             ),
             None => format!(
                 "ERR nearcache: upstream {} is unavailable: {error}",

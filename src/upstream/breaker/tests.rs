@@ -62,6 +62,21 @@ fn what_the_node_answers_others_takes_failures_back() {
     assert!(breaker.failed(0, now_us(), "refused"));
 }
 
+/// A link that breaks soon after each handshake: nothing else was ever answered, and yet the node is there.
+#[test]
+fn a_handshake_is_an_answer_but_does_not_say_that_the_node_has_loaded() {
+    let breaker = Breaker::new(SETTINGS);
+    for _ in 0..9 {
+        assert!(!breaker.failed(0, now_us(), "the handshake broke off") && !breaker.failed(0, now_us(), "once more"));
+        breaker.greeted();
+    }
+    for _ in 0..2 {
+        assert!(!breaker.failed(0, now_us(), "LOADING it reads"));
+        breaker.greeted();
+    }
+    assert!(breaker.failed(0, now_us(), "LOADING it reads"));
+}
+
 #[test]
 fn attempts_that_were_under_way_together_fail_once() {
     let breaker = Breaker::new(SETTINGS);
