@@ -42,6 +42,8 @@ pub const CROSS_SLOT: &str = "CROSSSLOT Keys in request don't hash to the same s
 pub struct View {
     pub cluster: Arc<Cluster>,
     topology: RefCell<Arc<Topology>>,
+    /// Of that topology: how many were published with it, and its version.
+    published: Cell<u64>,
     version: Cell<u64>,
     pools: RefCell<Vec<(NodeId, Rc<Pool>)>>,
     /// Since when all nodes refuse to serve; `u64::MAX`: they do not.
@@ -50,8 +52,10 @@ pub struct View {
 
 impl View {
     pub fn new(cluster: Arc<Cluster>) -> View {
+        let published = cluster.published();
         let topology = cluster.topology();
         View {
+            published: Cell::new(published),
             version: Cell::new(topology.version),
             topology: RefCell::new(topology),
             cluster,
@@ -62,8 +66,10 @@ impl View {
 
     /// The topology that holds now.
     pub fn topology(&self) -> Ref<'_, Arc<Topology>> {
-        if self.cluster.version() != self.version.get() {
+        let published = self.cluster.published();
+        if published != self.published.get() {
             let topology = self.cluster.topology();
+            self.published.set(published);
             self.version.set(topology.version);
             *self.topology.borrow_mut() = topology;
         }
@@ -305,3 +311,6 @@ fn shared(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Reque
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

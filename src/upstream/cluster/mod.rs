@@ -24,6 +24,8 @@ pub use topology::{NOBODY, NodeId, Topology};
 pub struct Cluster {
     /// Of the newest topology; written behind it.
     version: AtomicU64,
+    /// How many topologies there were, those included that differ in nothing but nodes without slots; written behind them.
+    published: AtomicU64,
     topology: RwLock<Arc<Topology>>,
     /// By their numbers; only ever appended to.
     nodes: RwLock<Vec<Arc<Node>>>,
@@ -77,6 +79,7 @@ impl Cluster {
     pub fn new(any: Target) -> Cluster {
         Cluster {
             version: AtomicU64::new(0),
+            published: AtomicU64::new(0),
             topology: RwLock::default(),
             nodes: RwLock::default(),
             moving: (0..usize::from(SLOTS) / 64).map(|_| AtomicU64::new(0)).collect(),
@@ -87,10 +90,16 @@ impl Cluster {
         }
     }
 
-    /// What one number tells: whether the topology is another one.
+    /// Whether slots have other nodes; 0: nothing is known yet.
     #[inline]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::SeqCst)
+    }
+
+    /// What one number tells: whether the topology is another one.
+    #[inline]
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::SeqCst)
     }
 
     pub fn topology(&self) -> Arc<Topology> {
@@ -103,6 +112,7 @@ impl Cluster {
         let version = topology.version;
         let old = std::mem::replace(&mut *self.topology.write(), Arc::new(topology));
         self.version.store(version, Ordering::SeqCst);
+        self.published.fetch_add(1, Ordering::SeqCst);
         self.leave_others(&old);
     }
 
