@@ -81,6 +81,17 @@ impl Reading {
         wanted
     }
 
+    /// The keys of connections to replicas that there are, be they read from now or not. Called often.
+    pub fn known(&self, is_cluster: bool, dbs: &[u32]) -> Vec<u32> {
+        let list = self.readers.list();
+        let replicas = list.iter().filter(|reader| reader.is_replica());
+        let keys = replicas.flat_map(|reader| match is_cluster {
+            true => vec![u32::from(reader.id)],
+            false => dbs.iter().filter_map(|db| key_of(reader.id, *db)).collect(),
+        });
+        keys.collect()
+    }
+
     /// The key of the connection for a read of this name; `None`: that of the primary.
     fn key(&self, primary: Option<NodeId>, db: u32, name: &[u8]) -> Option<u32> {
         let spread = self.spread.borrow();

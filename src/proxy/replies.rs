@@ -496,6 +496,10 @@ impl Sink for LinkSink {
         let Some(worker) = self.worker.upgrade() else {
             return false;
         };
+        let lost = match lost {
+            [asking, rest @ ..] if asking.is_of_nobody() && !rest.is_empty() => rest,
+            lost => lost,
+        };
         let one;
         let flight;
         let none = [];
@@ -505,6 +509,13 @@ impl Sink for LinkSink {
         };
         let (asked, touched, flights): (_, _, &[(usize, LeaseId)]) = match (first.effect.own(), rest) {
             (Effect::Read(touched), []) => (first, touched, &none),
+            (Effect::Followed { touched, followers }, [])
+                if followers
+                    .iter()
+                    .all(|follower| follower.worker != worker.index || worker.may_follow_again(follower, touched)) =>
+            {
+                (first, touched, &none)
+            }
             (Effect::Mget { touched, leases }, _) => (first, touched, leases),
             (Effect::FillRead(lease, hash), [ttl]) => {
                 one = Touched::One(*hash);
@@ -525,7 +536,7 @@ impl Sink for LinkSink {
             let late = worker.shared.cache.dismiss(*lease, |follower| {
                 follower.worker == worker.index && !worker.may_follow_again(follower, &touched)
             });
-            let error = worker.unavailable(&Failure::Lost("the read that it waited for was lost".into()));
+            let error = worker.unavailable_on(self, &Failure::Lost("the read that it waited for was lost".into()));
             worker.fail_followers(&late, &error);
         }
         worker.counters().repeats_total.add(1);
@@ -537,12 +548,12 @@ impl Sink for LinkSink {
     }
 
     fn goes_elsewhere(&self, requests: &[u8], begun_us: u64, waiters: Vec<Waiter>) -> Result<(), Vec<Waiter>> {
-        self.to_primary(requests, begun_us, waiters)
+        self.to_owner(requests, begun_us, waiters)
     }
 
     fn expired(&self, waiter: &mut Waiter) {
         let Some(worker) = self.worker.upgrade() else { return };
-        let error = worker.late();
+        let error = worker.late(self);
         self.void_unknown(&worker, waiter.effect.own());
         let told = worker.tell(waiter, &error);
         worker.counters().late_total.add(told);

@@ -216,15 +216,17 @@ pub fn shared(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
     if road == Road::Scripts && worker.shared.pause.holds_writes_back(request.now_us) {
         return pin(client, Reason::Side);
     }
-    // What L1 still has is shown before the client is told that the upstream is away.
+    // What L1 still has is shown before the client is told that the upstream is away, unless a replica can be asked.
     let is_kept = request.spec.cache.is_kept();
-    if is_kept
+    let replica = readers::link(worker, client, request);
+    if replica.is_none()
+        && is_kept
         && worker.shared.config.cache.max_stale.is_some()
         && let Some(step) = read::stale(worker, client, request)
     {
         return step;
     }
-    let link = match readers::link(worker, client, request) {
+    let link = match replica {
         Some(link) => link,
         None => match available(worker, client, road, request.slot) {
             Ok(link) => link,
@@ -302,7 +304,7 @@ fn refuse_or_wait(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>) -> 
         // Whoever came now would not be answered in time either.
         worker.counters().shed_total.add(1);
         worker.counters().l2_errors_total.add(1);
-        client.state.borrow_mut().error(worker.overloaded());
+        client.state.borrow_mut().error(worker.overloaded(&link.sink));
         return Err(Step::DONE);
     }
     if link.is_full()
@@ -349,12 +351,9 @@ pub fn send(
         return Step::Wait;
     }
     let version = state.version;
-    // Only a hit could overtake it, or what a cluster makes it wait for.
-    let touched = if worker.shared.config.cache.is_used() || request.slot != NO_SLOT {
-        touched
-    } else {
-        Touched::None
-    };
+    // Only a hit could overtake it, or what a cluster makes it wait for, or what was sent to a replica and goes to the primary.
+    let is_noted = worker.shared.config.cache.is_used() || request.slot != NO_SLOT || worker.reading.is_some();
+    let touched = if is_noted { touched } else { Touched::None };
     let sequence = state.outbox.expect(touched, Source::Sent);
     drop(state);
     worker.counters().shared_total.add(1);

@@ -23,6 +23,11 @@ pub struct Waiter {
 }
 
 impl Waiter {
+    /// An `ASKING` in front of the request that it is for: its reply changes nothing.
+    pub fn is_of_nobody(&self) -> bool {
+        self.to.is_none() && matches!(self.effect, Effect::None)
+    }
+
     /// Whose request it is, or a part of it, and as which of his answers.
     pub fn client(&self) -> Option<(&Rc<Client>, u64)> {
         match (&self.to, &self.effect) {

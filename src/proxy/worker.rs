@@ -469,20 +469,20 @@ impl Worker {
     }
 
     /// The text of the error for a request whose deadline has passed.
-    pub fn late(&self) -> String {
+    pub fn late(&self, sink: &LinkSink) -> String {
         format!(
             "ERR nearcache: upstream {} has not answered within the request timeout of {} ms; a write may or may not have been executed",
-            self.shared.upstream_name,
+            sink.name(self),
             self.shared.config.upstream_timeouts.request.as_millis()
         )
     }
 
     /// The text of the error for a request that is not even queued.
-    pub fn overloaded(&self) -> String {
+    pub fn overloaded(&self, sink: &LinkSink) -> String {
         format!(
             "ERR nearcache: upstream {} does not keep up: {} MiB of requests wait for it, some for longer than the request timeout; \
              this one was not sent",
-            self.shared.upstream_name,
+            sink.name(self),
             FULL_BYTES >> 20
         )
     }
@@ -498,10 +498,7 @@ impl Worker {
 
     /// The same of whatever this connection leads to.
     pub fn unavailable_on(&self, sink: &LinkSink, failure: &Failure) -> String {
-        match (&self.cluster, sink.node) {
-            (Some(view), Some(node)) => self.unavailable_at(view, node, failure),
-            _ => self.unavailable(failure),
-        }
+        unavailable(&sink.name(self), failure)
     }
 
     /// Whether a slot of the cluster is on its way to another node: nothing is kept of it.

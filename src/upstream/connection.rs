@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use queue::{Fate, Queue};
+use queue::{Fate, Piece, Queue};
 
 use super::dial::{DialError, Greeted, Greeting, Target, TrackingState};
 use crate::clock;
@@ -503,11 +503,7 @@ impl<S: Sink> Connection<S> {
                 Fate::SentAgain => false,
             };
             if goes_again {
-                let left =
-                    piece.hand_over(|bytes, begun_us, waiters| self.sink.goes_elsewhere(bytes, begun_us, waiters));
-                if let Some(piece) = left {
-                    self.queue.borrow_mut().put_back(piece);
-                }
+                self.pass_on(piece);
             } else {
                 piece
                     .waiters
@@ -553,7 +549,28 @@ impl<S: Sink> Connection<S> {
 
     fn go_down(&self, failure: Failure) {
         *self.phase.borrow_mut() = Phase::Down(failure.clone());
+        self.hand_over();
         self.fail_all(&failure);
+    }
+
+    /// Not up: what waits for a connection goes elsewhere, as far as the sink knows where.
+    pub fn hand_over(&self) {
+        let waiting = self.queue.borrow_mut().pieces();
+        waiting.into_iter().for_each(|piece| self.pass_on(piece));
+        self.unblock();
+    }
+
+    /// A piece that may go again goes elsewhere, or to the next connection.
+    fn pass_on(&self, piece: Piece<S::Waiter>) {
+        let left = piece.hand_over(|bytes, begun_us, waiters| self.sink.goes_elsewhere(bytes, begun_us, waiters));
+        if let Some(piece) = left {
+            self.queue.borrow_mut().put_back(piece);
+        }
+    }
+
+    /// Whether it is not up, and there is no node any more to which it could lead.
+    pub fn leads_nowhere(&self) -> bool {
+        !self.is_up() && self.target.endpoint().is_none()
     }
 
     /// Doubling from the smaller to the larger bound, each with up to half of it taken off at random, so that many
@@ -575,3 +592,6 @@ impl<S: Sink> Connection<S> {
         self.blocked.borrow_mut().drain(..).for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, NodeId, Topology};
-use super::dial::{DialError, Role, Route, Target};
+use super::dial::{DialError, Role, Route, Target, is_server_state};
 use super::exchange::Exchange;
 use crate::command::own;
 use crate::config::{Endpoint, ReadFrom};
@@ -315,8 +315,15 @@ impl Reader {
             None => line.insert(Exchange::open(&self.target).await?),
         };
         let begun = Instant::now();
-        exchange.ask(&[own::PING], timeout).await?;
+        let pong = exchange.ask(&[own::PING], timeout).await?;
         let took_us = begun.elapsed().as_micros() as u64;
+        if reply::is_error(&pong) {
+            let error = String::from_utf8_lossy(pong.get(1..).unwrap_or_default());
+            // Whoever may not ask for it may read all the same.
+            if is_server_state(&error) {
+                return Ok(Err(error.trim().to_owned()));
+            }
+        }
         let of = self.of.lock().clone();
         if !of.is_replica {
             return Ok(Ok(took_us));

@@ -322,6 +322,58 @@ fn no_read_fails_while_replicas_die_hang_load_copy_or_lose_their_primary() {
 }
 
 #[test]
+fn a_pipeline_that_a_replica_took_with_it_is_answered_by_the_primary() {
+    let (primary, replicas) = group(1, &[]);
+    let relay = Relay::start(&replicas[0].socket());
+    let toml = config("prefer-replica", &[format!("127.0.0.1:{}", relay.port())], "") + UNCACHED;
+    let proxy = Proxy::with_config(&primary.url_tcp(), &toml, &["--workers", "1"]);
+    reads_from(&proxy, 1.0);
+    let mut client = proxy.client();
+    let keys: Vec<String> = (0..10).map(|i| format!("k{i}")).collect();
+    for key in &keys {
+        client.expect(&["SET", key, key], "+OK");
+    }
+    eventually("the replica is read from", STEP, || {
+        client.cmd(&["GET", &keys[9]]);
+        replicas[0].calls("get") > 0
+    });
+    let before = primary.calls("get");
+    relay.hold();
+    let sent = || proxy.metric("nearcache_shared_requests_total", &[]).unwrap_or_default();
+    let sent_before = sent();
+    client.raw(&keys.iter().flat_map(|key| encode(&["GET", key])).collect::<Vec<_>>());
+    eventually("they are on their way", STEP, || sent() >= sent_before + 10.0);
+    relay.cut();
+    for (key, reply) in keys.iter().zip(client.frames(10)) {
+        assert_eq!(payload(&reply), Some(Some(key.clone().into_bytes())), "{key}");
+    }
+    assert_eq!(primary.calls("get"), before + 10);
+    relay.release();
+}
+
+#[test]
+fn a_replica_that_is_late_is_the_one_that_is_named() {
+    let (primary, replicas) = group(1, &[]);
+    let relay = Relay::start(&replicas[0].socket());
+    let replica = format!("127.0.0.1:{}", relay.port());
+    let toml = config("prefer-replica", std::slice::from_ref(&replica), "request_timeout = \"150ms\"") + UNCACHED;
+    let proxy = Proxy::with_config(&primary.url_tcp(), &toml, &["--workers", "1"]);
+    reads_from(&proxy, 1.0);
+    let mut client = proxy.client();
+    eventually("the replica is read from", STEP, || {
+        client.cmd(&["GET", "k"]);
+        replicas[0].calls("get") > 0
+    });
+    relay.hold();
+    let told = client.text(&["GET", "k"]);
+    assert!(
+        told.starts_with(&format!("-ERR nearcache: upstream {replica} has not answered")),
+        "{told}"
+    );
+    relay.release();
+}
+
+#[test]
 fn sentinel_tells_of_the_replicas_and_a_promoted_one_is_read_from_no_more() {
     let mut watched = Watched::start();
     let toml = upstream("read_from = \"prefer-replica\"") + UNCACHED;
@@ -522,6 +574,46 @@ fn the_nearest_is_the_one_that_answers_soonest_or_is_in_the_zone() {
         );
         eventually("the one in the zone is read from", STEP, || read(&proxy) == [60, 0]);
     }
+}
+
+#[test]
+fn a_replica_that_is_not_the_nearest_any_more_tells_of_changes_all_the_same() {
+    let (primary, replicas) = group(2, &[]);
+    let relays: Vec<Relay> = replicas.iter().map(|replica| Relay::start(&replica.socket())).collect();
+    let addresses: Vec<String> = relays
+        .iter()
+        .map(|relay| format!("127.0.0.1:{}", relay.port()))
+        .collect();
+    let far = Relay::start(&primary.socket());
+    far.jitter(Duration::from_millis(60));
+    relays[0].jitter(Duration::from_millis(60));
+    let toml = config("nearest", &addresses, "") + "[cache]\nconsistency = \"eventual\"\nmax_age = \"1h\"\n";
+    let proxy = Proxy::with_config(&far.url(), &toml, &["--workers", "1"]);
+    reads_from(&proxy, 3.0);
+    primary.client().expect(&["SET", "k", "old"], "+OK");
+    let mut client = proxy.client();
+    let is_read = |client: &mut Client, nth: usize| {
+        let mut tries = 0;
+        eventually("it is the nearest", STEP * 2, || {
+            let before = gets(&replicas);
+            tries += 1;
+            client.cmd(&["GET", &format!("none{nth}:{tries}")]);
+            gets(&replicas)[nth] > before[nth]
+        });
+    };
+    is_read(&mut client, 1);
+    let filled = replicas[1].calls("get");
+    eventually("it is read there, and kept", STEP, || {
+        client.bulk(&["GET", "k"]) == Some(b"old".to_vec())
+    });
+    assert!(replicas[1].calls("get") > filled);
+    relays[1].jitter(Duration::from_millis(300));
+    relays[0].jitter(Duration::ZERO);
+    is_read(&mut client, 0);
+    primary.client().expect(&["SET", "k", "new"], "+OK");
+    eventually("the change is told", STEP, || {
+        client.bulk(&["GET", "k"]) == Some(b"new".to_vec())
+    });
 }
 
 #[test]

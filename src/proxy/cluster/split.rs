@@ -76,16 +76,16 @@ fn split(
     // Nothing is sent before it is known that everything can be.
     let mut from: Vec<From> = Vec::with_capacity(groups.len());
     for group in groups {
-        if kind == Kind::Values
-            && let Some(values) = stale_values(worker, client, request, group)
-        {
-            from.push(From::Stale(values));
-            continue;
-        }
         let reading = worker.reading.as_ref().filter(|_| readers::is_pure_read(request.spec));
         let first = group.keys.first().map_or(&b""[..], |at| args.arg(*at));
         if let Some(link) = reading.and_then(|reading| readers::link_for(worker, reading, client, group.slot, first)) {
             from.push(From::Node(link));
+            continue;
+        }
+        if kind == Kind::Values
+            && let Some(values) = stale_values(worker, client, request, group)
+        {
+            from.push(From::Stale(values));
             continue;
         }
         match available(worker, client, Road::Main, group.slot) {

@@ -1,5 +1,5 @@
-//! What a connection to a replica does differently: the replica may refuse what its primary would serve, and what it takes with
-//! it goes to the primary.
+//! What a connection to a replica does differently: the replica may refuse what its primary would serve. And where that goes
+//! which a lost connection has left unanswered, if not to the next one: to the primary, or to the new node of the slot.
 
 use super::LinkSink;
 use crate::proxy::waiter::{Effect, Waiter};
@@ -15,21 +15,34 @@ impl LinkSink {
         }
     }
 
-    /// The key of the connection over which the primary of these lost requests is asked.
-    fn primary_key(&self, worker: &Worker, lost: &[Waiter]) -> Option<u32> {
+    /// Whom it leads to, as it is shown to people.
+    pub fn name(&self, worker: &Worker) -> String {
+        let replica = || worker.reading.as_ref()?.readers.at(self.replica?.0);
+        match (&worker.cluster, self.node) {
+            (Some(view), Some(node)) => view.name(node),
+            _ => match replica() {
+                Some(replica) => replica.endpoint.to_string(),
+                None => worker.shared.upstream_name.clone(),
+            },
+        }
+    }
+
+    /// The key of another connection over which these requests belong now.
+    fn owner_key(&self, worker: &Worker, waiters: &[Waiter]) -> Option<u32> {
         let Some(view) = &worker.cluster else {
             return self.replica.map(|(_, db)| db);
         };
-        let slot = lost.iter().find_map(|waiter| match &waiter.effect {
+        let slot = waiters.iter().find_map(|waiter| match &waiter.effect {
             Effect::Routed(routed) => Some(routed.slot),
             _ => None,
         });
-        view.node_for(slot?).ok().map(u32::from)
+        let owner = view.node_for(slot?).ok()?;
+        (Some(owner) != self.node).then(|| u32::from(owner))
     }
 
     /// Whether the replica says by this error that it serves nobody now; then it is not read from until it was looked at.
     pub(super) fn is_refusal_of_reader(&self, error: &[u8]) -> bool {
-        let is_meant = [&b"-LOADING "[..], b"-MASTERDOWN "]
+        let is_meant = [&b"-LOADING "[..], b"-MASTERDOWN ", b"-BUSY "]
             .iter()
             .any(|code| error.starts_with(code));
         let Some(worker) = self.worker.upgrade().filter(|_| is_meant) else {
@@ -49,16 +62,17 @@ impl LinkSink {
         true
     }
 
-    /// Sends lost reads, whose time runs since `begun_us`, to the primary.
+    /// Sends what was not executed, or may be executed again, and whose time runs since `begun_us`, where it belongs now: to
+    /// the primary of a replica, and in a cluster to whoever has the slot by now.
     ///
     /// # Errors
-    /// They were not: who waits for them.
-    pub(super) fn to_primary(&self, requests: &[u8], begun_us: u64, waiters: Vec<Waiter>) -> Result<(), Vec<Waiter>> {
-        let Some(worker) = self.worker.upgrade().filter(|worker| self.is_reader(worker)) else {
+    /// It is this connection's own: who waits for it.
+    pub(super) fn to_owner(&self, requests: &[u8], begun_us: u64, waiters: Vec<Waiter>) -> Result<(), Vec<Waiter>> {
+        let Some(worker) = self.worker.upgrade() else {
             return Err(waiters);
         };
-        let key = self.primary_key(&worker, &waiters);
-        let link = key.and_then(|key| worker.connection_at(key).ok());
+        let key = self.owner_key(&worker, &waiters);
+        let link = key.and_then(|key| worker.connection_by(self.road(), key).ok());
         let Some(link) = link.filter(|link| link.availability().is_ok()) else {
             return Err(waiters);
         };

@@ -87,7 +87,8 @@ impl Worker {
     }
 
     /// Connections to the primaries of the cluster that there are now and to the nodes that reads are spread over, and to no
-    /// others. Called often.
+    /// others; but one to a replica that is not read from now stays as long as it is up: it tells of changes of what was read
+    /// there. Called often.
     pub(super) fn follow_nodes(self: &Rc<Self>) {
         let primaries = self.cluster.as_ref().map(View::primaries);
         let dbs: Vec<u32> = match &primaries {
@@ -105,14 +106,24 @@ impl Worker {
         if wanted.is_empty() {
             return;
         }
+        let mut known = Vec::new();
         if let Some(reading) = &self.reading {
             wanted.extend(reading.choose(primaries.as_deref(), &dbs));
+            known = reading.known(primaries.is_some(), &dbs);
         }
         for key in &wanted {
             if let Err(error) = self.connection_at(*key) {
                 tracing::error!(error, "no shared connection");
             }
         }
+        // They would wait for a connection that nobody makes any more.
+        let nowhere: Vec<Rc<Link>> = {
+            let connections = self.connections.borrow();
+            let left = connections.iter().filter(|open| !wanted.contains(&open.key));
+            let left = left.map(|open| &open.link).filter(|link| link.leads_nowhere());
+            left.map(Rc::clone).collect()
+        };
+        nowhere.iter().for_each(|link| link.hand_over());
         let now_us = clock::now_us();
         let bound_us = self.shared.config.cache.bound.as_micros() as u64;
         let is_over = |open: &Open| {
@@ -123,6 +134,9 @@ impl Worker {
             // Reads that a replica owes are repeated elsewhere.
             if self.is_replica(open) && since_us.is_some_and(|us| now_us.saturating_sub(us) > bound_us) {
                 open.link.hang_up("it is not read from any more".to_owned());
+            }
+            if known.contains(&open.key) && open.link.is_up() {
+                return false;
             }
             // While a script runs there somebody has to see that the node lives.
             let scripts = self.script_connections.borrow();

@@ -259,6 +259,7 @@ impl<W> Queue<W> {
                     },
                     waiters: vec![waiting.waiter],
                     expired: usize::from(expired > 0),
+                    is_repeat: waiting.is_repeat,
                     begun_us: None,
                 }),
             }
@@ -284,7 +285,7 @@ impl<W> Queue<W> {
         self.waiters.extend(piece.waiters.into_iter().map(|waiter| Waiting {
             queued_us: piece.queued_us,
             start,
-            is_repeat: piece.fate != Fate::Unsent,
+            is_repeat: piece.is_repeat || piece.fate != Fate::Unsent,
             waiter,
         }));
         if let Some(begun_us) = begun_us {
@@ -309,6 +310,8 @@ pub(super) struct Piece<W> {
     pub waiters: Vec<W>,
     /// So many of them, the first ones, have been told that they are late.
     expired: usize,
+    /// They were sent before, on an earlier connection.
+    is_repeat: bool,
     /// Their time began before they were queued.
     begun_us: Option<u64>,
 }

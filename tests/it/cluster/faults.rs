@@ -61,6 +61,63 @@ fn reads_that_a_connection_took_with_it_are_sent_again() {
 }
 
 #[test]
+fn a_read_that_a_node_sent_elsewhere_is_sent_again_for_all_who_wait_for_it() {
+    let cluster = Cluster::start();
+    let relays = [cluster.relay(0), cluster.relay(1)];
+    let proxy = Proxy::before(&cluster.url(), &["--workers", "1"]);
+    let mut clients = [proxy.client(), proxy.client()];
+    let key = cluster.key(0, 0);
+    clients[0].expect(&["SET", &key, "v"], "+OK");
+    clients[0].expect(&["SET", &cluster.key(1, 0), "v"], "+OK");
+    cluster.begin_move(slot(key.as_bytes()), 0, 1);
+    cluster.move_keys(slot(key.as_bytes()), 0, 1);
+    let count = |name: &str| proxy.metric(name, &[]).unwrap_or_default();
+    relays.iter().for_each(Relay::hold);
+    send_held(&proxy, &mut clients[0], &[&["GET", &key]]);
+    clients[1].send(&["GET", &key]);
+    eventually("the other one follows", STEP, || {
+        count("nearcache_l1_followers_total") == 1.0
+    });
+    let before = count("nearcache_redirects_total");
+    relays[0].release();
+    eventually("it is sent to the other node", STEP, || {
+        count("nearcache_redirects_total") > before
+    });
+    relays[1].cut();
+    relays[1].release();
+    for client in &mut clients {
+        assert_eq!(show(&client.frame()), "$1\\r\\nv\\r\\n");
+    }
+}
+
+#[test]
+fn what_a_node_left_unanswered_goes_to_the_one_that_has_its_slots_by_now() {
+    let cluster = Cluster::with(3, true, &[]);
+    let relay = cluster.relay(0);
+    let toml = "[upstream]\nread_timeout = \"30s\"\nrequest_timeout = \"30s\"\nconnect_timeout = \"300ms\"\n";
+    let proxy = Proxy::with_config(&cluster.url(), toml, &["--workers", "1"]);
+    let (mut client, mut other) = (proxy.client(), proxy.client());
+    let key = cluster.key(0, 0);
+    client.expect(&["SET", &key, "v"], "+OK");
+    eventually("its replica has it", STEP, || {
+        let mut replica = cluster.client(3);
+        replica.expect(&["READONLY"], "+OK");
+        replica.bulk(&["GET", &key]) == Some(b"v".to_vec())
+    });
+    relay.hold();
+    send_held(&proxy, &mut client, &[&["GET", &key]]);
+    cluster.client(3).expect(&["CLUSTER", "FAILOVER", "TAKEOVER"], "+OK");
+    eventually("the new one is known", STEP, || {
+        proxy.log().matches("the slots of the cluster have other nodes").count() >= 2
+    });
+    other.expect(&["SET", &format!("{{{key}}}other"), "w"], "+OK");
+    // The old node cannot be reached any more.
+    relay.cut();
+    assert_eq!(show(&client.frame()), "$1\\r\\nv\\r\\n");
+    relay.release();
+}
+
+#[test]
 fn a_request_that_is_sent_elsewhere_keeps_its_deadline() {
     let cluster = Cluster::start();
     let relays = [cluster.relay(0), cluster.relay(1)];

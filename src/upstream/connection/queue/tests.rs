@@ -78,6 +78,21 @@ fn a_piece_is_sent_again_once_and_keeps_its_time() {
 }
 
 #[test]
+fn a_repeat_that_waits_for_a_connection_is_one_still() {
+    let mut queue = queue();
+    push(&mut queue, 7, &[1]);
+    queue.wrote(2);
+    // The second time nobody has seen any of it.
+    for _ in 0..2 {
+        for piece in queue.pieces() {
+            queue.put_back(piece);
+        }
+    }
+    queue.wrote(2);
+    assert_eq!(fates(&mut queue), [(vec![1], "1\n".to_owned(), Fate::SentAgain)]);
+}
+
+#[test]
 fn answered_bytes_are_given_up_while_others_wait() {
     let mut queue = queue();
     let big = TRIM_BYTES + 1;
