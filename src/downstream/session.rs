@@ -337,7 +337,7 @@ impl Session {
     /// Writes what is ready until the socket takes no more.
     pub fn flush(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
         let mut state = self.client.state.borrow_mut();
-        if state.outbox.ready().is_empty() || !owed::may_be_answered(&self.worker, &mut state) {
+        if state.outbox.ready().is_empty() || !owed::may_be_answered(&self.worker, &state) {
             return Ok(());
         }
         let ready = state.outbox.ready();

@@ -2,14 +2,17 @@
 
 use std::rc::Rc;
 
+use tokio::sync::oneshot;
+
 use super::client::Client;
 use super::info;
 use super::invalidation::Mode;
 use super::local::wrong_arity;
-use super::outbox::Touched;
+use super::outbox::{Source, Touched};
 use super::owed;
 use super::readers;
 use super::request::{Request, Step};
+use super::waiter::Answer;
 use super::worker::Worker;
 use crate::cache::l3::Origin;
 use crate::cache::{Explained, name_hash};
@@ -17,7 +20,7 @@ use crate::command::slot::slot;
 use crate::config::Consistency;
 use crate::resp::{Version, encode};
 
-const HELP: [&str; 9] = [
+const HELP: [&str; 11] = [
     "NEARCACHE <subcommand> [<arg> ...]. Subcommands are:",
     "STATS",
     "    What the proxy has counted, as in the nearcache section of INFO.",
@@ -25,6 +28,8 @@ const HELP: [&str; 9] = [
     "    How a read of the key would be answered, and what L1 and L3 hold of it.",
     "INVALIDATE <key> [<key> ...]",
     "    Drop what L1 and L3 hold of these keys, in every database; the number of entries dropped.",
+    "L3 CHECK",
+    "    Read all that is on the disk while it is used, as nearcache l3-check does when it is not; what is there and what is damaged.",
     "HELP",
     "    Print this help.",
 ];
@@ -71,7 +76,11 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
                 .outbox
                 .answer_now(|ready| encode::integer(&mut ready.bytes, dropped as i64));
         }
-        (b"help" | b"stats" | b"explain" | b"invalidate", _) => {
+        (b"l3", 3) if args.arg(2).eq_ignore_ascii_case(b"check") => {
+            drop(state);
+            check(worker, client);
+        }
+        (b"help" | b"stats" | b"explain" | b"invalidate" | b"l3", _) => {
             state.error(wrong_arity(&format!("nearcache|{}", String::from_utf8_lossy(&sub))));
         }
         _ => {
@@ -80,6 +89,38 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
         }
     }
     Step::DONE
+}
+
+/// The client is answered when all of the disk was read; who comes behind it on this worker does not wait.
+fn check(worker: &Rc<Worker>, client: &Rc<Client>) {
+    let refuse = |why: String| client.state.borrow_mut().error(format!("ERR nearcache: L3: {why}"));
+    let Some(l3) = worker.shared.cache.l3() else {
+        return refuse("there is none (l3.path)".to_owned());
+    };
+    let (tell, told) = oneshot::channel();
+    if let Err(why) = l3.check(move |report| drop(tell.send(report))) {
+        return refuse(why);
+    }
+    let sequence = client.state.borrow_mut().outbox.expect(Touched::None, Source::Sent);
+    let (worker, client) = (Rc::clone(worker), Rc::clone(client));
+    tokio::task::spawn_local(async move {
+        match told.await {
+            Ok(Ok(report)) => {
+                let mut text = Vec::new();
+                encode::bulk(&mut text, report.to_string());
+                client.answer(sequence, Answer::Converted(text.into()), &worker.touched);
+            }
+            Ok(Err(why)) => {
+                let error = format!("ERR nearcache: L3: {why}");
+                client.answer(sequence, Answer::Error(&error), &worker.touched);
+            }
+            Err(_) => {
+                let error = "ERR nearcache: L3: the check has failed";
+                client.answer(sequence, Answer::Error(error), &worker.touched);
+            }
+        }
+        worker.wake_touched();
+    });
 }
 
 fn write_pairs(out: &mut Vec<u8>, version: Version, pairs: &[(impl AsRef<str>, String)]) {

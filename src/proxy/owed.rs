@@ -14,12 +14,15 @@ use super::shared::Message;
 use super::worker::Worker;
 use crate::cache::l3::Owed;
 
-/// Clients of a worker that wait, oldest first.
+/// Clients of a worker that wait, each once.
 #[derive(Default)]
 pub struct Held {
-    clients: Vec<(u64, Rc<Client>)>,
-    /// A message is on its way, or will be.
-    is_expected: bool,
+    clients: Vec<Rc<Client>>,
+    /// Since when the disk has owed them something and written nothing. Not since when one of them waits: whoever writes on
+    /// and on owes a newer round whenever an older one is over, and that tells nothing of the disk.
+    since_us: u64,
+    /// Of what a message is on its way, or will be; none.
+    expected: Owed,
 }
 
 /// These keys were written by this client, and what L1 and L3 had of them is void.
@@ -49,9 +52,10 @@ pub fn hold(worker: &Worker, client: &Client, written: &Touched) {
     };
     let mut held = worker.held.borrow_mut();
     if before.is_nothing() {
-        held.clients.push((worker.now_us(), Rc::clone(client)));
+        held.clients.push(Rc::clone(client));
     }
-    if !std::mem::replace(&mut held.is_expected, true) {
+    if held.expected.is_nothing() {
+        (held.expected, held.since_us) = (owed, worker.now_us());
         drop(held);
         expect(worker, owed);
     }
@@ -65,27 +69,25 @@ fn expect(worker: &Worker, owed: Owed) {
 
 /// Whether the client may be sent what is ready for it.
 #[inline]
-pub fn may_be_answered(worker: &Worker, state: &mut State) -> bool {
+pub fn may_be_answered(worker: &Worker, state: &State) -> bool {
     state.owed.is_nothing() || is_paid(worker, state)
 }
 
 #[cold]
-fn is_paid(worker: &Worker, state: &mut State) -> bool {
-    let is_paid = worker.shared.cache.l3().is_none_or(|l3| l3.is_paid(state.owed));
-    if is_paid {
-        state.owed = Owed::NOTHING;
-    }
-    is_paid
+fn is_paid(worker: &Worker, state: &State) -> bool {
+    worker.shared.cache.l3().is_none_or(|l3| l3.is_paid(state.owed))
 }
 
 /// The disk has what somebody waited for.
 pub fn paid(worker: &Worker) {
     let mut held = worker.held.borrow_mut();
-    held.is_expected = false;
+    held.expected = Owed::NOTHING;
     let mut next: Option<Owed> = None;
-    held.clients.retain(|(_, client)| {
+    held.clients.retain(|client| {
         let mut state = client.state.borrow_mut();
-        if may_be_answered(worker, &mut state) {
+        if may_be_answered(worker, &state) {
+            // Only here: as long as it owes something it is in the list, and not twice.
+            state.owed = Owed::NOTHING;
             drop(state);
             client.touch(&worker.touched);
             return false;
@@ -94,7 +96,7 @@ pub fn paid(worker: &Worker) {
         true
     });
     if let Some(owed) = next {
-        held.is_expected = true;
+        (held.expected, held.since_us) = (owed, worker.now_us());
         drop(held);
         expect(worker, owed);
     }
@@ -102,8 +104,14 @@ pub fn paid(worker: &Worker) {
 
 /// A disk that hangs is not waited for.
 pub fn look(worker: &Worker, now_us: u64) {
-    let oldest_us = worker.held.borrow().clients.first().map(|(since_us, _)| *since_us);
-    if let (Some(since_us), Some(l3)) = (oldest_us, worker.shared.cache.l3()) {
+    let (expected, since_us) = {
+        let held = worker.held.borrow();
+        (held.expected, held.since_us)
+    };
+    if let Some(l3) = worker.shared.cache.l3()
+        && !expected.is_nothing()
+        && !l3.is_paid(expected)
+    {
         l3.is_slow(Duration::from_micros(now_us.saturating_sub(since_us)));
     }
 }

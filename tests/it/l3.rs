@@ -407,6 +407,72 @@ fn a_flush_before_a_kill_9_leaves_nothing() {
     }
 }
 
+/// Whoever writes on and on is always owed something newer; the disk is no slower for that.
+#[test]
+fn a_client_that_never_stops_writing_does_not_make_the_disk_look_slow() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = proxy(&server, dir.path(), "");
+    let mut client = proxy.client();
+    set_all(&server, 1);
+    read_all(&mut client, 1);
+    settled(&proxy);
+    let end = Instant::now() + Duration::from_millis(2500);
+    let mut sender = client.second_handle();
+    let sender = thread::spawn(move || {
+        let requests = encode(&["FLUSHALL"]).repeat(100);
+        while Instant::now() < end && sender.try_raw(&requests).is_ok() {}
+    });
+    let mut other = proxy.client();
+    while Instant::now() < end {
+        client.frames(1);
+        assert!(dir.path().join("complete").exists(), "{}", proxy.log());
+        let stats = other.text(&["NEARCACHE", "STATS"]);
+        assert!(!stats.contains("l3_trouble"), "{stats}");
+    }
+    drop(proxy);
+    sender.join().unwrap();
+}
+
+#[test]
+fn the_disk_can_be_checked_while_it_is_used() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let without = Proxy::start(&server, &[]);
+    let refused = without.client().text(&["NEARCACHE", "L3", "CHECK"]);
+    assert!(refused.starts_with("-ERR nearcache: L3: there is none"), "{refused}");
+    let proxy = proxy(&server, dir.path(), "");
+    set_all(&server, 1);
+    let mut client = proxy.client();
+    read_all(&mut client, 1);
+    settled(&proxy);
+    // Others are answered meanwhile, and who is checked gets his replies in order.
+    let request = [encode(&["NEARCACHE", "l3", "check"]), encode(&["PING"])].concat();
+    client.try_raw(&request).unwrap();
+    let report = String::from_utf8(client.frame()).unwrap();
+    assert_eq!(client.frame(), b"+PONG\r\n");
+    let alive = format!("entries: {} alive", l3(&proxy, "entries"));
+    assert!(report.contains(&alive) && report.contains("damage: none"), "{report}");
+    // A bit of the first record.
+    let mut segments: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    segments.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+    let first = segments.iter().min().unwrap();
+    let mut bytes = std::fs::read(first).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(first, bytes).unwrap();
+    let report = client.text(&["NEARCACHE", "L3", "CHECK"]);
+    assert!(
+        report.contains("damage at offset 96: the checksum does not fit"),
+        "{report}"
+    );
+    assert!(report.contains("damage: in one place"), "{report}");
+    let wrong = client.text(&["NEARCACHE", "L3"]);
+    assert!(wrong.starts_with("-ERR wrong number of arguments"), "{wrong}");
+}
+
 /// Stale reads for so long.
 const MOST: Duration = Duration::from_secs(6);
 

@@ -1,18 +1,19 @@
 //! Looking at a store that no process uses: whether it is sound, what is in it, and all of it as lines of JSON. Changes no
-//! segment.
+//! segment. [`live`] does the same, export aside, for the process that uses it.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
+use zeroize::Zeroize;
 
 use super::codec;
 use super::envelope::Envelope;
 use super::format::{self, Damage, HEADER_BYTES, Header, KeyEnd, Kind, Record};
 use super::keys::{KeyId, KeyRing};
 use super::recovery;
-use super::storage::{Storage, read_up_to};
+use super::storage::{SegmentFile, Storage, read_up_to};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -124,52 +125,77 @@ fn look(storage: &dyn Storage, keys: &KeyRing, sequence: u64, log: &mut Log) -> 
         tombstones: 0,
         damage: Vec::new(),
     };
-    let read = storage.open(&name).and_then(|file| {
-        let bytes = file.bytes()?;
-        let mut all = vec![0; bytes.min(2 * format::MAX_SEGMENT_BYTES) as usize];
-        let read = read_up_to(&*file, &mut all, 0)?;
-        all.truncate(read);
-        Ok((file, bytes, all))
-    });
-    let (file, bytes, mut all) = match read {
-        Ok(read) => read,
+    let opened = storage.open(&name).and_then(|file| Ok((file.bytes()?, file)));
+    let (bytes, file) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             report.damage.push((0, error.to_string()));
             return Ok(report);
         }
     };
     report.bytes = bytes;
-    let (header, envelope) = match Header::decode(&all, keys) {
-        Ok(header) => header,
+    let mut head = [0; HEADER_BYTES];
+    let read = match read_up_to(&*file, &mut head, 0) {
+        Ok(read) => read,
+        Err(error) => {
+            report.damage.push((0, error.to_string()));
+            return Ok(report);
+        }
+    };
+    let (header, envelope) = match Header::decode(&head[..read], keys) {
         Err(unknown @ (Damage::Version(_) | Damage::Key(_))) => return Err(format!("{name}: {unknown}")),
         Err(damage) => {
             report.damage.push((0, damage.to_string()));
             return Ok(report);
         }
+        Ok(header) => header,
     };
     report.created_ms = header.created_ms;
     report.key = header.key;
-    let footer = recovery::footer(&*file, &envelope, bytes);
-    let records_end = match &footer {
-        Some((trailer, _)) => trailer.rows_at,
-        None => bytes,
-    };
-    report.is_sealed = footer.is_some();
-    let records = &mut all[..bytes.min(records_end) as usize];
-    let rows = scan(records, &envelope, &mut report.damage, |at, record| {
-        match record.kind {
-            Kind::Entry => report.entries += 1,
-            Kind::Tombstone | Kind::TombstoneOfAll => report.tombstones += 1,
-        }
+    report.read(&*file, &envelope, bytes, None, |at, record| {
         log.note(sequence, at, envelope.length(record), record);
     });
-    if let Some((_, in_footer)) = &footer
-        && *in_footer != rows
-    {
-        let reason = "the footer does not name the records that are there".to_owned();
-        report.damage.push((records_end, reason));
-    }
     Ok(report)
+}
+
+impl SegmentReport {
+    /// All records, and whether the footer names them; there is none yet if it is known where the records end.
+    fn read(
+        &mut self,
+        file: &dyn SegmentFile,
+        envelope: &Envelope,
+        bytes: u64,
+        records_end: Option<u64>,
+        mut tell: impl FnMut(usize, &Record<'_>),
+    ) {
+        let footer = match records_end {
+            None => recovery::footer(file, envelope, bytes),
+            Some(_) => None,
+        };
+        self.is_sealed = footer.is_some();
+        let end = records_end.or(footer.as_ref().map(|(trailer, _)| trailer.rows_at));
+        let end = end.unwrap_or(bytes);
+        let mut records = vec![0; end.min(2 * format::MAX_SEGMENT_BYTES) as usize];
+        match read_up_to(file, &mut records, 0) {
+            Ok(read) => records.truncate(read),
+            Err(error) => return self.damage.push((0, error.to_string())),
+        }
+        let (entries, tombstones) = (&mut self.entries, &mut self.tombstones);
+        let rows = scan(&mut records, envelope, &mut self.damage, |at, record| {
+            match record.kind {
+                Kind::Entry => *entries += 1,
+                Kind::Tombstone | Kind::TombstoneOfAll => *tombstones += 1,
+            }
+            tell(at, record);
+        });
+        if envelope.key_id().is_some() {
+            records.zeroize();
+        }
+        if footer.is_some_and(|(_, in_footer)| in_footer != rows) {
+            let reason = "the footer does not name the records that are there".to_owned();
+            self.damage.push((end, reason));
+        }
+    }
 }
 
 /// Tells of all sound records, and notes each stretch of something else.
@@ -322,3 +348,5 @@ impl fmt::Display for Report {
         )
     }
 }
+
+mod live;

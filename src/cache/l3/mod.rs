@@ -253,6 +253,7 @@ pub(crate) struct Store {
     is_recovering: AtomicBool,
     is_off: AtomicBool,
     is_closing: AtomicBool,
+    is_being_checked: AtomicBool,
     /// What could not be made durable, for the writer.
     unsynced: SegQueue<(String, io::Error)>,
     /// How many have it shut.
@@ -524,7 +525,8 @@ impl Store {
 
     /// Empties the index; the writer does the rest.
     fn forget_all(&self) {
-        for part in self.index.clear() {
+        // Those in which nothing was are many when one flush follows another, and would keep the writer busy.
+        for part in self.index.clear().into_iter().filter(|part| part.rows() > 0) {
             self.counters.voids.fetch_add(part.rows() as u64, Relaxed);
             self.forgotten.push(part);
         }

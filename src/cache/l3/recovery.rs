@@ -112,6 +112,7 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         is_recovering: AtomicBool::new(true),
         is_off: AtomicBool::new(false),
         is_closing: AtomicBool::new(false),
+        is_being_checked: AtomicBool::new(false),
         shut: AtomicUsize::new(0),
         voided: Mutex::new(Some(Voided::default())),
         trouble: Mutex::new(None),

@@ -59,12 +59,12 @@ pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, syncer: Syncer, park
 }
 
 /// Whoever answers clients goes first: what cannot be written in time is dropped.
-fn give_way() {
+pub(super) fn give_way() {
     // There, and not elsewhere, it is of this thread alone (setpriority(2), "C library/kernel differences").
     if cfg!(target_os = "linux")
         && let Err(error) = rustix::process::setpriority_process(None, NICE)
     {
-        tracing::warn!(%error, "L3: its writer has the priority of the workers");
+        tracing::warn!(%error, "L3: what it does has the priority of the workers");
     }
 }
 

@@ -336,7 +336,7 @@ impl Rig {
         let client = Rc::clone(&session.client);
         let mut state = client.state.borrow_mut();
         let is_hasty = self.mutant == Some(Mutant::AckBeforeTombstone);
-        if !is_hasty && !owed::may_be_answered(&self.workers[session.worker], &mut state) {
+        if !is_hasty && !owed::may_be_answered(&self.workers[session.worker], &state) {
             return Ok(());
         }
         let ready = state.outbox.ready();
