@@ -106,7 +106,10 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
     if *reason == Reason::State(State::Client) {
         target::call(session).await;
     }
-    let is_called = session.client.meta.is_called.swap(false, Relaxed);
+    // Whoever has not shown a password may get a connection to have one judged, not to keep it: the server would take him for
+    // the proxy.
+    let is_own = session.client.state.borrow().access == Access::Own;
+    let is_called = is_own && session.client.meta.is_called.swap(false, Relaxed);
     let taken = lane::kept_while(&mut lane, connect(session, &pool, (version, db), answer_within)).await;
     let mut lent = match taken {
         Ok(lent) => lent,

@@ -37,6 +37,8 @@ pub struct Target {
     breaker: Arc<Breaker>,
     /// The last one that was greeted wanted a password that it was not shown.
     is_locked: Arc<AtomicBool>,
+    /// Told of other credentials, by which an attempt may be worth it again.
+    renewed: Arc<Notify>,
     pub connect_timeout: Duration,
     /// Places for handshakes of connections of which there may be thousands, see [`DIALS_AT_ONCE`].
     pub dials: Arc<Semaphore>,
@@ -220,6 +222,7 @@ impl Target {
             doubts: Arc::default(),
             breaker: Arc::new(Breaker::new(breaker)),
             is_locked: Arc::default(),
+            renewed: Arc::default(),
             connect_timeout,
             dials: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
             control: Handle::try_current().ok(),
@@ -267,6 +270,7 @@ impl Target {
     pub fn set_access(&self, access: Access) {
         *self.access.write() = Arc::new(access);
         self.breaker.probe_now();
+        self.renewed.notify_waiters();
     }
 
     pub fn breaker(&self) -> &Breaker {
@@ -308,12 +312,13 @@ impl Target {
         }
     }
 
-    /// Waits so long, or until the node is no longer that of this generation, or until its breaker has closed: an attempt is
-    /// worth it again. Whether it is another node.
+    /// Waits so long, or until the node is no longer that of this generation, or until its breaker has closed, or until there
+    /// are other credentials: an attempt is worth it again. Whether it is another node.
     pub async fn pause(&self, length: Duration, generation: u32) -> bool {
         tokio::select! {
             () = tokio::time::sleep(length) => false,
             () = self.breaker.closed_again() => false,
+            () = self.renewed.notified() => false,
             () = self.left(generation) => true,
         }
     }

@@ -296,7 +296,7 @@ fn a_password_that_the_upstream_gets_behind_the_proxy_is_learned_from_who_shows_
 #[test]
 fn a_password_is_learned_while_no_connection_is_left() {
     let server = Server::start();
-    let toml = "[upstream]\nreconnect_max = \"100ms\"\n";
+    let toml = "[upstream]\nreconnect_min = \"1h\"\nreconnect_max = \"1h\"\n";
     let proxy = Proxy::with_config(&server.url(), toml, &[]);
     proxy.client().expect(&["SET", "k", "v"], "+OK");
     let mut direct = server.client();
@@ -333,6 +333,30 @@ fn a_signal_does_not_open_the_door_that_a_client_has_locked() {
     eventually("the door is open", STEP, || {
         proxy.client().cmd(&["GET", "k"]) == b"$1\r\nv\r\n"
     });
+}
+
+/// Named by a client that is served, a stranger must not be given a connection that the server takes for the proxy's.
+#[test]
+fn a_stranger_to_whom_invalidations_are_sent_stays_one() {
+    let server = Server::with(&["--requirepass", "s3cr3t"]);
+    let url = format!("redis://:s3cr3t@127.0.0.1:{}", server.port());
+    let proxy = Proxy::before(&url, &["--workers", "1"]);
+    let mut client = proxy.client();
+    client.expect(&["AUTH", "s3cr3t"], "+OK");
+    client.expect(&["SET", "k", "v"], "+OK");
+    let own = client.int(&["CLIENT", "ID"]);
+    let mut stranger = proxy.client();
+    stranger.expect(&["GET", "k"], NOAUTH);
+    let redirect = ["CLIENT", "TRACKING", "ON", "REDIRECT", &(own + 1).to_string()];
+    client.expect(&redirect, "-ERR The client ID you want redirect to does not exist");
+    for line in ["AUTH alice wrong", "HELLO 3 AUTH alice wrong"] {
+        let told = stranger.text(&line.split(' ').collect::<Vec<_>>());
+        assert!(told.starts_with("-WRONGPASS"), "{told}");
+        stranger.expect(&["GET", "k"], NOAUTH);
+    }
+    // Once it is served it can be named.
+    stranger.expect(&["AUTH", "s3cr3t"], "+OK");
+    client.expect(&redirect, "+OK");
 }
 
 #[test]
