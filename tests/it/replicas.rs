@@ -356,7 +356,11 @@ fn a_replica_that_is_late_is_the_one_that_is_named() {
     let (primary, replicas) = group(1, &[]);
     let relay = Relay::start(&replicas[0].socket());
     let replica = format!("127.0.0.1:{}", relay.port());
-    let toml = config("prefer-replica", std::slice::from_ref(&replica), "request_timeout = \"150ms\"") + UNCACHED;
+    let toml = config(
+        "prefer-replica",
+        std::slice::from_ref(&replica),
+        "request_timeout = \"150ms\"",
+    ) + UNCACHED;
     let proxy = Proxy::with_config(&primary.url_tcp(), &toml, &["--workers", "1"]);
     reads_from(&proxy, 1.0);
     let mut client = proxy.client();
