@@ -124,12 +124,11 @@ impl Redirect {
     }
 }
 
-/// Most times that a request is sent to another node, as redis-py and others have it.
-const MOST_MOVES: u32 = 5;
-/// Before the second time; doubled from there on, so that the nodes can tell one another.
+/// Before a request is sent to another node for the second time; doubled from there on, three times, so that the nodes can
+/// tell one another. Two that took a slot over from each other in short order name one another for a second or so.
 const MOVE_PAUSE: Duration = Duration::from_millis(20);
 const SPLIT_PAUSE: Duration = Duration::from_millis(10);
-/// How long keys of one request may be at two nodes, or all nodes refuse to serve: they do between the death of a primary
+/// How long nodes may send a request to and fro, keys of it may be at two nodes, or all nodes refuse to serve: they do between the death of a primary
 /// and the promotion of its replica, which takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);
 const DOWN_PAUSE: Duration = Duration::from_millis(25);
@@ -257,8 +256,8 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
     let next = match &redirect {
         _ if is_delayed && routed.has_later => None,
         Redirect::Moved(endpoint) => node_of(endpoint)
-            .filter(|_| routed.tries <= MOST_MOVES && !is_late)
-            .map(|node| (Some(node), false, MOVE_PAUSE * (1 << routed.tries.min(8)) / 4)),
+            .filter(|_| is_due || is_first && !is_late)
+            .map(|node| (Some(node), false, MOVE_PAUSE * (1 << routed.tries.min(5)) / 4)),
         Redirect::Ask(endpoint) => node_of(endpoint)
             .filter(|_| is_due)
             .map(|node| (Some(node), true, SPLIT_PAUSE)),
@@ -272,7 +271,7 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
         let text = match redirect {
             Redirect::TryAgain | Redirect::Down => error,
             Redirect::Moved(_) | Redirect::Ask(_) => format!(
-                "TRYAGAIN nearcache: the request was sent to {} nodes of the cluster, and the last one said: {error}",
+                "TRYAGAIN nearcache: nodes of the cluster have sent the request on {} times, and the last one said: {error}",
                 routed.tries
             ),
         };
