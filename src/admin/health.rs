@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::Consistency;
 use crate::proxy::invalidation::Mode;
 use crate::proxy::shared::Shared;
+use crate::upstream::dial::Target;
 
 /// The worse the greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -287,6 +288,24 @@ pub struct Verdict {
     reasons: Vec<Reason>,
 }
 
+/// For how long nobody has vouched for the copies that there are; `None`: there is none that anybody ever vouched for.
+fn unvouched_us(shared: &Shared, nodes: &[Target], now_us: u64) -> Option<u64> {
+    let l3 = shared.cache.l3().filter(|l3| l3.stats().entries > 0);
+    let in_l1_us = match shared.config.cache.consistency {
+        // What counts there is when the upstream last answered, and that goes for both tiers.
+        Consistency::Eventual => {
+            let answered_us = nodes.iter().map(|node| node.breaker().answered_us()).max().unwrap_or(0);
+            return (l3.is_some() || shared.cache.stats().entries > 0).then(|| now_us.saturating_sub(answered_us));
+        }
+        _ if shared.cache.stats().entries == 0 => None,
+        _ => Some(shared.links.last_vouched_us())
+            .filter(|vouched_us| *vouched_us > 0)
+            .map(|vouched_us| now_us.saturating_sub(vouched_us)),
+    };
+    let in_l3_us = l3.and_then(|l3| l3.unvouched_us(now_us));
+    in_l1_us.into_iter().chain(in_l3_us).min()
+}
+
 impl Seen {
     pub fn of(shared: &Shared) -> Seen {
         let links = Links::of(shared);
@@ -300,12 +319,10 @@ impl Seen {
         };
         let nodes = shared.nodes();
         let now_us = clock::now_us();
-        let stale_left_us = match (cache.max_stale, shared.links.last_vouched_us()) {
-            (Some(max_stale), vouched_us) if vouched_us > 0 && shared.cache.stats().entries > 0 => {
-                (vouched_us + max_stale.as_micros() as u64).saturating_sub(now_us)
-            }
-            _ => 0,
-        };
+        let stale_left_us = cache
+            .max_stale
+            .zip(unvouched_us(shared, &nodes, now_us))
+            .map_or(0, |(most, past_us)| (most.as_micros() as u64).saturating_sub(past_us));
         Seen {
             stale_left_ms: stale_left_us / 1000,
             links,

@@ -23,6 +23,8 @@ const ALL: [&[u8]; 15] = [
     UNWATCH,
 ];
 
+/// `ASKING` as a request.
+pub const ASKING_REQUEST: &[u8] = b"*1\r\n$6\r\nASKINg\r\n";
 /// `PING` as a request.
 pub const PING_REQUEST: &[u8] = b"*1\r\n$4\r\nPINg\r\n";
 /// `UNWATCH` as a request.

@@ -23,7 +23,6 @@ use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
 use crate::clock;
 use crate::command::{Path, Pin as State, own};
 use crate::proxy::client::Access;
-use crate::proxy::cluster::redirect;
 use crate::proxy::pinned::{Forwarding, Pinned};
 use crate::proxy::pubsub::{self, Gate};
 use crate::proxy::request::{self, Reason, Step};
@@ -138,7 +137,7 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         lent.name = name;
     }
     if std::mem::take(&mut place.is_asking) {
-        to_server.extend_from_slice(redirect::ASKING);
+        to_server.extend_from_slice(own::ASKING_REQUEST);
         pinned.own_request();
     }
     place.holds_multi = begin_held(session, &mut pinned, &mut to_server);

@@ -92,8 +92,9 @@ pub struct Counters {
     pub links_lost_total: Tally,
     /// Requests sent again to another node of the cluster, and those that waited before.
     pub redirects_total: Tally,
-    pub replica_replies_total: Tally,
     pub redirects_delayed_total: Tally,
+    /// Replies of replicas.
+    pub replica_replies_total: Tally,
     pub pushes_total: Tally,
     pub probes_total: Tally,
     /// Messages handed to clients that share the subscriptions of their worker.

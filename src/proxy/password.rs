@@ -64,7 +64,8 @@ pub async fn learn(worker: &Worker, input: &[u8], answer_within: Duration) -> Op
         answer_within,
     };
     let node = worker.target.endpoint()?;
-    let _turn = worker.target.dials.acquire().await.ok()?;
+    let turn = tokio::time::timeout(answer_within, worker.target.dials.acquire()).await;
+    let _turn = turn.ok()?.ok()?;
     match access
         .open(&node, Role::Any, &greeting, worker.target.connect_timeout)
         .await

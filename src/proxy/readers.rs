@@ -142,8 +142,7 @@ pub fn link_for(worker: &Worker, reading: &Reading, client: &Client, slot: u16, 
         }
     };
     let link = worker.existing(reading.key(primary, db, name)?)?;
-    let takes = link.is_up() && link.availability().is_ok() && !link.is_full();
-    takes.then_some(link)
+    (link.is_up() && link.is_open()).then_some(link)
 }
 
 /// Which node a read of this name would be sent to, for people.

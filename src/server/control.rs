@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{tiers, upstream};
 use crate::clock;
 use crate::command::own;
-use crate::config::{Config, Consistency};
+use crate::config::Config;
 use crate::proxy::shared::Shared;
 use crate::resp::reply;
 use crate::upstream::dial::Access;
@@ -218,11 +218,10 @@ pub async fn reload(
     }
 }
 
-/// Tells L3 until when its entries were vouched for, for a process that may come after this one.
+/// Tells L3 until when its entries were vouched for, for a process that may come after this one; and has it keep where the clock
+/// was, which counts where age alone does, too.
 pub async fn vouch(shared: Arc<Shared>, cancel: CancellationToken) {
-    let (Some(l3), Consistency::Coherent) = (shared.cache.l3(), shared.config.cache.consistency) else {
-        return;
-    };
+    let Some(l3) = shared.cache.l3() else { return };
     let mut look = tokio::time::interval((shared.config.cache.bound / 4).min(LONGEST_LOOK));
     while cancel.run_until_cancelled(look.tick()).await.is_some() {
         let losses = shared.links.losses();

@@ -126,7 +126,12 @@ fn boot() -> Option<l3::Boot> {
 /// Of the upstream and its user, whose values these are, and of the numbers that commands have in this program, which are a
 /// part of what entries are found by.
 fn identity(upstream: &Upstream) -> u64 {
-    let list = |nodes: &[Endpoint]| nodes.iter().map(|node| format!(" {node}")).collect::<String>();
+    // In whatever order they are written.
+    let list = |nodes: &[Endpoint]| {
+        let mut names: Vec<String> = nodes.iter().map(|node| format!(" {node}")).collect();
+        names.sort();
+        names.concat()
+    };
     let mut text = match upstream {
         Upstream::Embedded { data_dir } => format!("data {}", data_dir.display()),
         Upstream::Url { place, user, .. } => {

@@ -46,6 +46,7 @@ pub async fn tell(shared: Arc<Shared>, cancel: CancellationToken) {
         }
         for (node, keys) in by_node(&shared, shared.touches.take()) {
             let Some(target) = target_of(&shared, node) else {
+                shared.touches.dropped_total.fetch_add(keys.len() as u64, Relaxed);
                 continue;
             };
             let seat = seats.remove(&node);

@@ -228,7 +228,12 @@ impl Breaker {
 
     /// Whether the node has answered anything for so long before this time, or the process is no older.
     pub fn has_answered_within(&self, length: Duration, now_us: u64) -> bool {
-        self.answered_us.load(Relaxed).saturating_add(length.as_micros() as u64) > now_us
+        self.answered_us().saturating_add(length.as_micros() as u64) > now_us
+    }
+
+    /// When it last answered a request; 0: not yet.
+    pub fn answered_us(&self) -> u64 {
+        self.answered_us.load(Relaxed)
     }
 
     /// The node has answered a handshake.
@@ -350,6 +355,7 @@ pub(super) fn is_failure(error: &DialError) -> bool {
         DialError::Timeout(_)
         | DialError::Io(_)
         | DialError::Protocol(_)
+        | DialError::TooLarge(_)
         | DialError::Tls(_)
         | DialError::TlsTimeout(_) => true,
         DialError::Refused { error, .. } => error.starts_with(LOADING),

@@ -357,11 +357,11 @@ impl<S: Sink> Connection<S> {
         }
         let (mut late, mut since_us) = (0, 0);
         let mut queue = self.queue.borrow_mut();
-        while let Some((queued_us, waiter)) = queue.next_late(before_us) {
+        queue.each_late(before_us, |begun_us, waiter| {
             self.sink.expired(waiter);
             late += 1;
-            since_us = queued_us;
-        }
+            since_us = begun_us;
+        });
         drop(queue);
         if late > 0 {
             tracing::warn!(upstream = %self.target.node(), db = self.greeting.db, requests = late, "not answered within the request timeout");

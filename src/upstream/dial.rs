@@ -89,6 +89,8 @@ pub enum DialError {
         error: String,
     },
     Protocol(String),
+    /// A reply of more bytes than are taken.
+    TooLarge(usize),
     /// What went wrong with TLS, and what to do about it.
     Tls(String),
     /// No answer to the handshake of TLS.
@@ -119,6 +121,7 @@ impl fmt::Display for DialError {
                 }
             }
             DialError::Protocol(what) => write!(f, "not a Redis server? {what}"),
+            DialError::TooLarge(most) => write!(f, "a reply of more than {most} bytes"),
             DialError::Tls(what) => write!(f, "TLS: {what}"),
             DialError::TlsTimeout(after) => write!(
                 f,

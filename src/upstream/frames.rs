@@ -51,10 +51,7 @@ impl FrameReader {
                 return Ok(self.input.split_to(std::mem::take(&mut self.scanned)));
             }
             if self.input.len() > self.most_bytes {
-                return Err(DialError::Protocol(format!(
-                    "a reply of more than {} bytes",
-                    self.most_bytes
-                )));
+                return Err(DialError::TooLarge(self.most_bytes));
             }
             if self.read(stream).await? == 0 {
                 return Err(DialError::Io("the server closed the connection".into()));

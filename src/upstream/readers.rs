@@ -83,6 +83,8 @@ pub struct Candidate {
 const SAME_LATENCY_US: u64 = 200;
 /// More nodes than this are not read from.
 const MOST_READERS: usize = 4095;
+/// In place of its primary's generation: it is nobody's replica.
+const GONE: u32 = u32::MAX;
 
 /// Those of the candidates that reads are spread over; none: the primary, as if there were no replicas.
 pub fn choose(from: ReadFrom, candidates: &[Candidate]) -> Vec<Candidate> {
@@ -161,7 +163,11 @@ impl Readers {
                 continue;
             };
             if let Some(route) = &reader.route {
-                route.send_if_modified(|route| std::mem::replace(&mut route.generation, generation) != generation);
+                route.send_if_modified(|route| {
+                    let is_news = route.generation != generation;
+                    (route.generation, route.node) = (generation, Ok(reader.endpoint.clone()));
+                    is_news
+                });
             }
             *reader.of.lock() = of;
             list.push(reader);
@@ -246,6 +252,11 @@ impl Readers {
         for reader in self.list().iter() {
             if !list.iter().any(|other| Arc::ptr_eq(reader, other)) {
                 reader.is_usable.store(false, Relaxed);
+                // Whoever probes it ends.
+                if let Some(route) = &reader.route {
+                    let why = format!("{} is no replica any more", reader.endpoint);
+                    route.send_modify(|route| (route.generation, route.node) = (GONE, Err(why)));
+                }
                 if let Some(task) = reader.watched.lock().take() {
                     task.cancel();
                 }

@@ -588,6 +588,11 @@ fn a_proxy_that_starts_without_its_upstream_answers_from_the_disk_alone() {
         assert!(answered > KEYS / 3, "{consistency}: {answered} answered");
         let stale = l3(&second, "stale_total");
         assert_eq!(stale, answered as f64, "{consistency}");
+        let (status, health) = second.http("/health");
+        assert!(
+            status == 200 && health.contains("degraded"),
+            "{consistency}: {status} {health}"
+        );
         assert!(client.text(&["GET", "never"]).starts_with("-ERR nearcache: upstream "));
         drop(second);
         // Not where every read must be as new as the upstream's, nor where nobody has allowed it.

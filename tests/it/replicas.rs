@@ -538,14 +538,18 @@ fn a_slot_that_moves_is_not_read_at_the_replica_of_its_old_node() {
     });
 }
 
+/// One in front of each, and where they are.
+fn behind_relays(replicas: &[Server]) -> (Vec<Relay>, Vec<String>) {
+    let relays: Vec<Relay> = replicas.iter().map(|replica| Relay::start(&replica.socket())).collect();
+    let address = |relay: &Relay| format!("127.0.0.1:{}", relay.port());
+    let addresses = relays.iter().map(address).collect();
+    (relays, addresses)
+}
+
 #[test]
 fn the_nearest_is_the_one_that_answers_soonest_or_is_in_the_zone() {
     let (primary, replicas) = group(2, &[]);
-    let relays: Vec<Relay> = replicas.iter().map(|replica| Relay::start(&replica.socket())).collect();
-    let addresses: Vec<String> = relays
-        .iter()
-        .map(|relay| format!("127.0.0.1:{}", relay.port()))
-        .collect();
+    let (relays, addresses) = behind_relays(&replicas);
     // What comes by way of a relay is never as soon as what comes at once.
     let far = Relay::start(&primary.socket());
     far.jitter(Duration::from_millis(60));
@@ -583,11 +587,7 @@ fn the_nearest_is_the_one_that_answers_soonest_or_is_in_the_zone() {
 #[test]
 fn a_replica_that_is_not_the_nearest_any_more_tells_of_changes_all_the_same() {
     let (primary, replicas) = group(2, &[]);
-    let relays: Vec<Relay> = replicas.iter().map(|replica| Relay::start(&replica.socket())).collect();
-    let addresses: Vec<String> = relays
-        .iter()
-        .map(|relay| format!("127.0.0.1:{}", relay.port()))
-        .collect();
+    let (relays, addresses) = behind_relays(&replicas);
     let far = Relay::start(&primary.socket());
     far.jitter(Duration::from_millis(60));
     relays[0].jitter(Duration::from_millis(60));

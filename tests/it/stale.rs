@@ -236,6 +236,7 @@ fn where_age_alone_counts_copies_are_shown_until_max_stale_after_the_last_answer
     });
     client.expect(&["GET", "k"], "$1\r\nv");
     assert!(stale() >= 1.0);
+    assert_eq!(proxy.http("/health").0, 200, "it is of use");
     eventually("it is an error", STEP, || {
         client.text(&["GET", "k"]).starts_with("-ERR nearcache: upstream ")
     });

@@ -12,6 +12,7 @@ use super::codec;
 use super::envelope::Envelope;
 use super::format::{self, Damage, HEADER_BYTES, Header, KeyEnd, Kind, Record};
 use super::keys::{KeyId, KeyRing};
+use super::owed::MARKER;
 use super::recovery;
 use super::storage::{SegmentFile, Storage, read_up_to};
 
@@ -24,6 +25,8 @@ pub struct Report {
     pub expired: usize,
     pub dead: usize,
     pub alive_value_bytes: u64,
+    /// What was voided last may be in no segment, so that the next process uses nothing of all this, unless it salvages.
+    pub is_incomplete: bool,
 }
 
 #[derive(Debug)]
@@ -75,7 +78,10 @@ pub fn check(
         .map_err(|error| format!("{place} cannot be read: {error}"))?;
     let mut sequences: Vec<u64> = names.iter().filter_map(|name| format::sequence_in(name)).collect();
     sequences.sort_unstable();
-    let mut report = Report::default();
+    let mut report = Report {
+        is_incomplete: !sequences.is_empty() && !names.iter().any(|name| name == MARKER),
+        ..Report::default()
+    };
     let mut log = Log::default();
     for &sequence in &sequences {
         let segment = look(storage, keys, sequence, &mut log)?;
@@ -329,6 +335,13 @@ impl fmt::Display for Report {
             for (offset, reason) in &segment.damage {
                 writeln!(f, "  damage at offset {offset}: {reason}")?;
             }
+        }
+        if self.is_incomplete {
+            writeln!(
+                f,
+                "{MARKER} is missing: what was voided last may not be recorded, and the next start uses nothing of this, unless \
+                 l3.recovery is \"salvage\""
+            )?;
         }
         let damaged = self.segments.iter().map(|segment| segment.damage.len()).sum::<usize>();
         writeln!(

@@ -14,8 +14,8 @@
 //! - what was voided does not come back by a restart either, once its tombstone is written: for a write that a client waits for
 //!   that is before he is answered ([`owed`]), for everything else (a push, a reply that is newer than what is here) 20 ms
 //!   later at most, as long as the medium keeps up. That is a killed process; a machine that loses power loses what was not
-//!   synced: with [`Sync::Interval`] what is younger than that, with [`Sync::EachSegment`] what is in the last segment, with
-//!   [`Sync::Never`] anything. A value that comes back so is of an earlier life;
+//!   synced: with [`Sync::Interval`] what is younger than that, with [`Sync::EachSegment`] what is in the last segment and in
+//!   those before it that are still being synced, with [`Sync::Never`] anything. A value that comes back so is of an earlier life;
 //! - the files take no more than the configured size and one segment;
 //! - an error of the medium costs entries, not the process.
 

@@ -140,6 +140,11 @@ impl Debts {
         self.tell();
     }
 
+    /// Whether anybody waits.
+    pub fn is_awaited(&self) -> bool {
+        !self.waiting.lock().is_empty()
+    }
+
     fn forgive(&self) {
         self.is_forgiven.store(true, SeqCst);
         self.tell();
@@ -311,9 +316,7 @@ impl Store {
     /// waiting is written by the next round, and behind that the marker is made.
     pub(super) fn regain_trust(&self) {
         let debts = &self.debts;
-        if !debts.is_forgiven.load(SeqCst) && !matches!(*debts.marker.lock(), Marker::Due(_)) {
-            return;
-        }
+        // Whoever removes the marker may hang.
         let Some(mut marker) = debts.marker.try_lock() else {
             return;
         };
@@ -323,6 +326,13 @@ impl Store {
                 *marker = Marker::Due(debts.next_round());
             }
             Marker::Due(round) if debts.written.load(SeqCst) >= round => match self.make_marker() {
+                // Nobody has waited since, and so not all is written.
+                Ok(()) if debts.is_forgiven.load(SeqCst) => {
+                    *marker = match self.storage.remove(MARKER) {
+                        Ok(()) => Marker::Missing,
+                        Err(_) => Marker::Stuck,
+                    };
+                }
                 Ok(()) => *marker = Marker::There,
                 Err(error) => {
                     self.alarm(format!("{MARKER} could not be made: {error}"));

@@ -48,12 +48,9 @@ struct Waiting {
     db: u16,
     name: Box<[u8]>,
     variant: Box<[u8]>,
-    done: Done,
-}
-
-struct Read {
-    place: Place,
+    /// When he asked, which may be long after the one whose read he has joined.
     now_us: u64,
+    done: Done,
 }
 
 /// Who waits for each record; the read is queued or under way.
@@ -65,7 +62,7 @@ struct AllWaiting {
 }
 
 pub(super) struct Reads {
-    sender: Mutex<Option<Sender<Read>>>,
+    sender: Mutex<Option<Sender<Place>>>,
     waiting: Arc<Mutex<AllWaiting>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -74,15 +71,15 @@ pub(super) struct Reads {
 #[derive(Clone)]
 pub(super) struct ReadQueue {
     store: Arc<Store>,
-    receiver: Receiver<Read>,
+    receiver: Receiver<Place>,
     waiting: Arc<Mutex<AllWaiting>>,
 }
 
 impl ReadQueue {
     /// Serves the next read, and waits for it if need be. False: there will be none.
     fn serve_next(&self) -> bool {
-        let Ok(read) = self.receiver.recv() else { return false };
-        serve(&self.store, &self.waiting, &read);
+        let Ok(place) = self.receiver.recv() else { return false };
+        serve(&self.store, &self.waiting, place);
         true
     }
 
@@ -93,10 +90,10 @@ impl ReadQueue {
 
     /// The same without waiting.
     pub fn serve_one(&self) -> bool {
-        let Ok(read) = self.receiver.try_recv() else {
+        let Ok(place) = self.receiver.try_recv() else {
             return false;
         };
-        serve(&self.store, &self.waiting, &read);
+        serve(&self.store, &self.waiting, place);
         true
     }
 }
@@ -122,7 +119,7 @@ impl Reads {
 
     /// Without threads: who has the queue serves it.
     pub fn queue(store: &Arc<Store>) -> (Reads, ReadQueue) {
-        let (sender, receiver) = bounded::<Read>(store.config.readers.max(1) * QUEUED_A_READER);
+        let (sender, receiver) = bounded::<Place>(store.config.readers.max(1) * QUEUED_A_READER);
         let waiting: Arc<Mutex<AllWaiting>> = Arc::default();
         let queue = ReadQueue {
             store: Arc::clone(store),
@@ -157,6 +154,7 @@ impl Reads {
             db,
             name: q.name.into(),
             variant: q.variant.into(),
+            now_us,
             done: Box::new(done),
         };
         let mut waiting = self.waiting.lock();
@@ -172,8 +170,8 @@ impl Reads {
             return true;
         }
         let sent = match &*self.sender.lock() {
-            Some(sender) => sender.try_send(Read { place, now_us }),
-            None => Err(TrySendError::Disconnected(Read { place, now_us })),
+            Some(sender) => sender.try_send(place),
+            None => Err(TrySendError::Disconnected(place)),
         };
         if sent.is_err() {
             store.counters.reads_shed.fetch_add(1, Relaxed);
@@ -193,13 +191,13 @@ impl Reads {
 }
 
 /// One read of the medium, for all who wait for it.
-fn serve(store: &Store, waiting: &Mutex<AllWaiting>, read: &Read) {
-    let loaded = store.load(read.place);
-    let loaded = loaded.map(|(segment, bytes)| (Opened::read(bytes, &segment, read.place), segment));
+fn serve(store: &Store, waiting: &Mutex<AllWaiting>, place: Place) {
+    let loaded = store.load(place);
+    let loaded = loaded.map(|(segment, bytes)| (Opened::read(bytes, &segment, place), segment));
     // Whoever asks from here on starts a read of his own.
     let all = {
         let mut waiting = waiting.lock();
-        let all = waiting.of.remove(&read.place).unwrap_or_default();
+        let all = waiting.of.remove(&place).unwrap_or_default();
         waiting.joined -= all.len().saturating_sub(1);
         all
     };
@@ -213,7 +211,7 @@ fn serve(store: &Store, waiting: &Mutex<AllWaiting>, read: &Read) {
         };
         let found = loaded
             .as_ref()
-            .and_then(|(opened, segment)| store.judge(&waiter.row, segment, opened.as_ref(), &wanted, read.now_us));
+            .and_then(|(opened, segment)| store.judge(&waiter.row, segment, opened.as_ref(), &wanted, waiter.now_us));
         (waiter.done)(found);
     }
 }

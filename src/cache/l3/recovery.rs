@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
 use crossbeam::queue::SegQueue;
 use crossbeam::sync::Unparker;
@@ -298,7 +298,7 @@ fn recover(
     if let Some((trailer, rows)) = footer(&*file, &envelope, leftover.bytes) {
         if let Some(segment) = add(store, header, envelope, file, leftover.bytes) {
             segment.records_end.store(trailer.rows_at, Relaxed);
-            segment.is_sealed.store(true, Relaxed);
+            segment.is_sealed.store(true, Release);
             apply_all(store, &segment, &rows, now_ms, between);
         }
         return Recovering::Goes;
@@ -404,7 +404,7 @@ fn seal(store: &Store, segment: &Segment, scan: &Scan) {
     match scan.seal(&*segment.file, &segment.envelope) {
         Ok(bytes) => {
             segment.bytes.store(bytes, Relaxed);
-            segment.is_sealed.store(true, Relaxed);
+            segment.is_sealed.store(true, Release);
         }
         Err(error) => {
             store.counters.write_errors.fetch_add(1, Relaxed);

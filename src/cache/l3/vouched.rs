@@ -6,7 +6,8 @@
 //! what counts is when they were filled.
 //!
 //! The file also keeps the store's clock from going back when somebody sets that of the machine: a process continues no earlier
-//! than where the last one was seen, and in the same life of the machine at the speed of its time since it was started.
+//! than where the last one was seen, and in the same life of the machine at the speed of its time since it was started. In another
+//! life of it nobody knows how much time has passed, and nothing is used of what is there.
 //!
 //! ```text
 //! file "vouched"  0 magic "NCL3VCH\n"   8 version u32 = 1   12 count u32 of intervals
@@ -82,6 +83,15 @@ impl L3 {
     }
 }
 
+impl L3 {
+    /// For how long nobody has vouched for anything that is there. `None`: nobody ever has, as far as is known.
+    pub fn unvouched_us(&self, now_us: u64) -> Option<u64> {
+        let vouched = self.store.vouched.lock();
+        let last_ms = vouched.intervals.iter().map(|interval| interval.vouched_ms).max()?;
+        (last_ms > 0).then(|| self.store.unix_ms(now_us).saturating_sub(last_ms).saturating_mul(1000))
+    }
+}
+
 impl Vouched {
     pub fn note_at(&mut self, losses: u64, vouched_ms: Option<u64>, now_ms: u64) {
         if self.losses.replace(losses) != Some(losses) {
@@ -89,7 +99,7 @@ impl Vouched {
                 self.intervals.pop_front();
             }
             self.intervals.push_back(Interval {
-                since_ms: now_ms + ROUNDING_MS,
+                since_ms: now_ms.saturating_add(ROUNDING_MS),
                 vouched_ms: 0,
             });
             self.is_due = true;
@@ -156,10 +166,13 @@ impl Vouched {
 }
 
 impl Clocks {
+    fn is_of_boot_of(self, now: Clocks) -> bool {
+        self.boot != 0 && self.boot == now.boot
+    }
+
     /// What the store's clock must not be behind of now.
     fn least_ms(self, now: Clocks) -> u64 {
-        let is_same_boot = self.boot != 0 && self.boot == now.boot;
-        let passed_ms = if is_same_boot {
+        let passed_ms = if self.is_of_boot_of(now) {
             now.age_ms.saturating_sub(self.age_ms)
         } else {
             0
@@ -182,6 +195,12 @@ impl Store {
                 "L3: the clock was set back, and goes on where it was for what is on the disk"
             );
             self.ahead_ms.fetch_add(behind_ms, std::sync::atomic::Ordering::Relaxed);
+            // Nor does anybody know for how long the machine was off.
+            if !clocks.is_of_boot_of(now)
+                && let Some(voided) = &mut *self.voided.lock()
+            {
+                voided.is_all = true;
+            }
         }
         *self.vouched.lock() = vouched;
     }

@@ -11,7 +11,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::time::Duration;
 
 use crossbeam::sync::Parker;
@@ -30,6 +30,8 @@ mod spills;
 
 /// Bytes written at once, at most a record more.
 const BATCH_BYTES: usize = 1 << 20;
+/// The same while clients wait for what is written first in the next turn.
+const HASTY_BATCH_BYTES: usize = 64 << 10;
 /// How long a few spills wait for others, and a tombstone that no client waits for.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often segments are looked at that nothing may be alive in.
@@ -408,7 +410,7 @@ impl Writer {
                 self.syncer.sync(&self.store, Work::Segment(Arc::clone(segment)))?;
             }
         }
-        segment.is_sealed.store(true, Relaxed);
+        segment.is_sealed.store(true, Release);
         self.store.counters.medium_bytes.fetch_add(footer.len() as u64, Relaxed);
         Ok(())
     }

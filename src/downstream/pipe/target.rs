@@ -27,6 +27,10 @@ pub async fn call(session: &Session) {
     while meta.upstream_id.load(Relaxed) == 0 && Instant::now() < deadline {
         tokio::time::sleep(PERIOD).await;
     }
+    if meta.upstream_id.load(Relaxed) == 0 {
+        // Nobody redirects to it any more.
+        meta.is_called.store(false, Relaxed);
+    }
 }
 
 fn named(session: &Session) -> Option<Arc<ClientMeta>> {

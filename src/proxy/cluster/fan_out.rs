@@ -324,7 +324,8 @@ async fn exchange(worker: &Worker, view: &View, node: NodeId, question: &Questio
             pool.give_back(lent);
             Ok(frame)
         }
-        Ok(Err(error)) => Err(DialError::to_string(&error)),
+        Ok(Err(DialError::TooLarge(_))) => Err("its reply is larger than clients.output_limit".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {} ms", patience.as_millis())),
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::merge::{self, Merge};
 use super::redirect::{Redirect, Routed};
 use super::{View, redirect};
+use crate::command::own;
 use crate::proxy::client::Client;
 use crate::proxy::outbox::Touched;
 use crate::proxy::request::Road;
@@ -183,7 +184,7 @@ impl Whole {
                 effect,
             };
             if is_asking {
-                out.extend_from_slice(redirect::ASKING);
+                out.extend_from_slice(own::ASKING_REQUEST);
                 expect(nobody(Effect::None));
             }
             out.extend_from_slice(&raw);

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::gather::Part;
 use super::{DETOUR, View};
 use crate::clock;
+use crate::command::own;
 use crate::command::slot::name_in;
 use crate::config::Endpoint;
 use crate::proxy::flight::Follower;
@@ -314,7 +315,7 @@ fn send_again(worker: &Rc<Worker>, view: &View, node: NodeId, is_asking: bool, m
     let (raw, first_us) = (routed.raw.clone(), routed.first_us);
     link.send_begun(now_us, first_us, |out, expect| {
         if is_asking {
-            out.extend_from_slice(ASKING);
+            out.extend_from_slice(own::ASKING_REQUEST);
             expect(Waiter {
                 to: None,
                 version: Version::Resp3,
@@ -326,8 +327,6 @@ fn send_again(worker: &Rc<Worker>, view: &View, node: NodeId, is_asking: bool, m
         expect(waiter);
     });
 }
-
-pub const ASKING: &[u8] = b"*1\r\n$6\r\nASKINg\r\n";
 
 /// Whether the client, or one that follows, has sent more on these keys since.
 fn has_later(waiter: &Waiter) -> bool {

@@ -21,7 +21,7 @@ use crate::proxy::worker::{Link, Worker};
 use crate::resp::{Version, encode};
 use crate::upstream::connection::SHARED_FRAME_BYTES;
 
-/// Reads that wait for the disk; bounded by what L3 takes, a few hundred.
+/// Reads that wait for the disk; bounded by what L3 takes: a few hundred, and those who ask for the same.
 #[derive(Default)]
 pub struct Waiting {
     /// By number, which is by age.

@@ -18,6 +18,7 @@ pub(super) struct Queue<W> {
     /// So many at the front have been told that their deadline has passed.
     expired: usize,
     /// What is late before its turn.
+    /// In the order of the waiters.
     begun_earlier: Vec<Begun>,
     pub last_sent_us: u64,
     /// When bytes last arrived, or the first unanswered request was queued, whichever is later.
@@ -37,8 +38,6 @@ struct Waiting<W> {
 struct Begun {
     begun_us: u64,
     start: u64,
-    /// So many of them have been told that they are late.
-    told: usize,
 }
 
 /// Answered bytes up to this are not worth a move of what is behind them.
@@ -108,11 +107,7 @@ impl<W> Queue<W> {
     pub fn last_began(&mut self, begun_us: u64) {
         if let Some(last) = self.waiters.back() {
             let start = last.start;
-            self.begun_earlier.push(Begun {
-                begun_us,
-                start,
-                told: 0,
-            });
+            self.begun_earlier.push(Begun { begun_us, start });
         }
     }
 
@@ -140,31 +135,27 @@ impl<W> Queue<W> {
         self.waiters.is_empty()
     }
 
-    /// The oldest one that was queued before this time and has not been told that it is late; it is from now on.
-    pub fn next_late(&mut self, before_us: u64) -> Option<(u64, &mut W)> {
-        if self
-            .waiters
-            .get(self.expired)
-            .is_some_and(|late| late.queued_us < before_us)
+    /// Tells all whose time began before this one and who have not been told that they are late, and when it began.
+    pub fn each_late(&mut self, before_us: u64, mut tell: impl FnMut(u64, &mut W)) {
+        while let Some(late) = self.waiters.get_mut(self.expired)
+            && late.queued_us < before_us
         {
             self.expired += 1;
-            let late = self.waiters.get_mut(self.expired - 1)?;
-            return Some((late.queued_us, &mut late.waiter));
+            tell(late.queued_us, &mut late.waiter);
         }
-        let oldest = self.waiters.front().map_or(u64::MAX, |waiting| waiting.start);
-        self.begun_earlier.retain(|begun| begun.start >= oldest);
-        while let Some(at) = self.begun_earlier.iter().position(|begun| begun.begun_us < before_us) {
-            let begun = &mut self.begun_earlier[at];
-            let first = self.waiters.partition_point(|waiting| waiting.start < begun.start);
-            let nth = first.max(self.expired) + begun.told;
-            if self.waiters.get(nth).is_none_or(|waiting| waiting.start != begun.start) {
-                self.begun_earlier.swap_remove(at);
-                continue;
+        let (waiters, expired) = (&mut self.waiters, self.expired);
+        let oldest = waiters.front().map_or(u64::MAX, |waiting| waiting.start);
+        self.begun_earlier.retain(|begun| {
+            if begun.start < oldest || begun.begun_us >= before_us {
+                return begun.start >= oldest;
             }
-            begun.told += 1;
-            return Some((begun.begun_us, &mut self.waiters[nth].waiter));
-        }
-        None
+            let first = waiters.partition_point(|waiting| waiting.start < begun.start);
+            let together = waiters.range_mut(first.max(expired)..);
+            together
+                .take_while(|waiting| waiting.start == begun.start)
+                .for_each(|waiting| tell(begun.begun_us, &mut waiting.waiter));
+            false
+        });
     }
 
     /// Whether somebody waits who has been told that it is late.
@@ -241,7 +232,7 @@ impl<W> Queue<W> {
         let out = std::mem::take(&mut self.out);
         let mut pieces: Vec<Piece<W>> = Vec::new();
         let mut expired = std::mem::take(&mut self.expired);
-        let begun_earlier = std::mem::take(&mut self.begun_earlier);
+        let mut begun_earlier = std::mem::take(&mut self.begun_earlier).into_iter().peekable();
         for waiting in std::mem::take(&mut self.waiters) {
             match pieces.last_mut() {
                 Some(piece) if piece.start == waiting.start => {
@@ -268,7 +259,8 @@ impl<W> Queue<W> {
         let ends: Vec<u64> = pieces.iter().skip(1).map(|piece| piece.start).chain([end]).collect();
         for (piece, end) in pieces.iter_mut().zip(ends) {
             piece.bytes = out[(piece.start - base) as usize..(end - base) as usize].to_vec();
-            let begun = begun_earlier.iter().find(|begun| begun.start == piece.start);
+            while begun_earlier.next_if(|begun| begun.start < piece.start).is_some() {}
+            let begun = begun_earlier.next_if(|begun| begun.start == piece.start);
             piece.begun_us = begun.map(|begun| begun.begun_us);
         }
         self.written = 0;

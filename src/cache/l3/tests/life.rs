@@ -509,6 +509,16 @@ fn after_a_restart_it_is_known_how_long_ago_an_entry_was_vouched_for_even_if_the
         assert_eq!((age_s("early"), age_s("late")), (Some(12), Some(21)), "{back_ms}");
         assert!(find(&store, "early", 527_000_000).is_some() && find(&store, "early", 529_000_000).is_none());
     }
+    // The same after the machine was off for nobody knows how long.
+    let rebooted = |back_ms| Config {
+        unix_offset_ms: UNIX_OFFSET_MS + 72_000 - back_ms,
+        boot: Some(Boot { id: 8, age_ms: 1000 }),
+        ..config()
+    };
+    for (back_ms, is_known) in [(0, true), (30_000, false)] {
+        let (store, _) = open(rebooted(back_ms), &medium.killed(), 1000);
+        assert_eq!(find(&store, "early", 1000).is_some(), is_known, "{back_ms}");
+    }
     // Without the file nobody knows, and what is of the future is of an unknown age.
     let config = Config {
         unix_offset_ms: UNIX_OFFSET_MS + 42_000,

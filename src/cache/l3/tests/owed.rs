@@ -93,12 +93,7 @@ fn walk(seed: u64, size_bytes: u64) -> (u64, usize) {
             }
             85..88 => medium.limit(medium.bytes() + run.random.u64(..3000)),
             88..92 => medium.heal(),
-            92..93 => {
-                store.void_all();
-                for name in 0..run.names {
-                    clients.told.insert(format!("name{name}"), 0);
-                }
-            }
+            92..93 => store.void_all(),
             _ => found += clients.check_killed(&medium, &run, &format!("seed {seed}, step {step}")),
         }
     }
@@ -162,6 +157,14 @@ fn without_its_marker_nothing_of_an_earlier_life_is_believed_and_it_comes_back_w
     writer.turn(now_us);
     clients.tell(&store);
     assert!(clients.waiting.is_empty() && !has_marker());
+    let report = check::check(
+        &medium.killed(),
+        &KeyRing::default(),
+        0,
+        check::Export::Nothing,
+        &mut Vec::new(),
+    );
+    assert!(report.unwrap().to_string().contains("complete is missing"));
     {
         let (store, next) = open(config(), &medium.killed(), now_us);
         assert!((0..50).all(|i| value(&store, &format!("name{i}"), now_us).is_none()));

@@ -87,18 +87,24 @@ fn encrypted_files_show_no_piece_of_a_name_a_value_a_hash_or_the_seed() {
     assert_eq!(shown_pieces(packed(Method::Lz4)), 0);
 }
 
+fn with(keys: KeyRing) -> Config {
+    Config { keys, ..config() }
+}
+
+/// Sealed, and with one entry; and when that was done.
+fn of_one_segment(keys: KeyRing) -> (Simulated, u64) {
+    let (medium, mut now_us) = (Simulated::default(), 1_000_000);
+    let (store, next) = open(with(keys), &medium, 1);
+    let mut writer = writer(&store, next);
+    put(&store, "name1", b"the value");
+    settle(&mut writer, &mut now_us);
+    writer.close();
+    (medium, now_us)
+}
+
 #[test]
 fn a_key_that_is_missing_is_refused_and_nothing_is_changed() {
-    let medium = Simulated::default();
-    let mut now_us = 1_000_000;
-    let with = |keys| Config { keys, ..config() };
-    {
-        let (store, next) = open(with(ring(&[1])), &medium, 1);
-        let mut writer = writer(&store, next);
-        put(&store, "name1", b"the value");
-        settle(&mut writer, &mut now_us);
-        writer.close();
-    }
+    let (medium, now_us) = of_one_segment(ring(&[1]));
     let before: Vec<_> = medium.segments().iter().map(|name| medium.content(name)).collect();
     let id = ring(&[1]).ids()[0].to_string();
     for (keys, said) in [
@@ -176,16 +182,7 @@ fn keys_are_exchanged_while_the_store_works_and_given_up_when_nothing_needs_them
 
 #[test]
 fn no_key_is_given_up_before_all_segments_are_known() {
-    let medium = Simulated::default();
-    let mut now_us = 1_000_000;
-    let with = |keys| Config { keys, ..config() };
-    {
-        let (store, next) = open(with(ring(&[1])), &medium, 1);
-        let mut writer = writer(&store, next);
-        put(&store, "name1", b"the value");
-        settle(&mut writer, &mut now_us);
-        writer.close();
-    }
+    let (medium, now_us) = of_one_segment(ring(&[1]));
     let (store, leftovers) = try_open(with(ring(&[1, 2])), &medium).unwrap();
     assert_eq!(in_use(&store.set_keys(ring(&[2])).unwrap_err()), ring(&[1]).ids());
     store.set_keys(ring(&[1, 2, 3])).unwrap();

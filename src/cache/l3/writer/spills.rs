@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::super::Spill;
 use super::super::codec::Codec;
 use super::super::format::{self, Record};
-use super::{BATCH_BYTES, Unpublished, What, Writer};
+use super::{BATCH_BYTES, HASTY_BATCH_BYTES, Unpublished, What, Writer};
 
 impl Writer {
     /// False: there were none.
@@ -22,13 +22,15 @@ impl Writer {
         is_any
     }
 
-    /// Puts what is queued, up to a batch, into the buffer. False: there was nothing.
+    /// Puts what is queued, up to a batch, into the buffer. False: there was nothing. What was looked at counts, for a value that
+    /// is compressed takes its time even if it is refused then; and clients that wait for a tombstone do not wait for a batch.
     pub fn take_spills(&mut self, now_us: u64) -> bool {
         let (mut bytes, mut is_any) = (0, false);
         while bytes < BATCH_BYTES
+            && (bytes < HASTY_BATCH_BYTES || !self.store.debts.is_awaited())
             && let Some(spill) = self.store.queue.pop()
         {
-            bytes += self.spill(&spill, now_us);
+            bytes += spill.value().len().max(self.spill(&spill, now_us));
             is_any = true;
         }
         is_any
@@ -100,6 +102,15 @@ impl Writer {
             counters.expirations.fetch_add(1, Relaxed);
             return 0;
         }
+        let is_spent = store.config.write_bytes_a_second.is_some() && self.allowance <= 0.0;
+        if is_spent {
+            counters.dropped_rate.fetch_add(1, Relaxed);
+            return 0;
+        }
+        if self.active.is_none() && now_us < self.retry_at_us {
+            counters.dropped_trouble.fetch_add(1, Relaxed);
+            return 0;
+        }
         let mut compressor = self.compressor.take();
         let record = match &mut compressor {
             Some(compressor) => compressor.pack(record, counters),
@@ -126,6 +137,11 @@ impl Writer {
             counters.dropped_trouble.fetch_add(1, Relaxed);
             return 0;
         }
+        let written = self
+            .active
+            .as_ref()
+            .map(|active| active.segment.envelope.length(record));
+        let bytes = written.map_or(bytes, format::padded);
         self.allowance -= bytes as f64;
         counters.writes.fetch_add(1, Relaxed);
         counters.write_bytes.fetch_add(bytes as u64, Relaxed);

@@ -136,9 +136,6 @@ fn each_is_told_once_that_it_is_late() {
     for i in 1..=3 {
         push(&mut queue, u64::from(i) * 10, &[i]);
     }
-    let late = |queue: &mut Queue<u32>, before_us| {
-        std::iter::from_fn(|| queue.next_late(before_us).map(|(_, waiter)| *waiter)).collect::<Vec<_>>()
-    };
     assert_eq!(late(&mut queue, 10), [0; 0]);
     assert!(!queue.is_overdue());
     assert_eq!(late(&mut queue, 21), [1, 2]);
@@ -152,7 +149,9 @@ fn each_is_told_once_that_it_is_late() {
 }
 
 fn late(queue: &mut Queue<u32>, before_us: u64) -> Vec<u32> {
-    std::iter::from_fn(|| queue.next_late(before_us).map(|(_, waiter)| *waiter)).collect()
+    let mut late = Vec::new();
+    queue.each_late(before_us, |_, waiter| late.push(*waiter));
+    late
 }
 
 #[test]
