@@ -12,7 +12,7 @@ mod link;
 mod name;
 
 pub use l1::{
-    Asker, Config as L1Config, Consistency, Decision, Expiry, Explained, Fill, FlightId, L1, LeaseId, Leasing,
+    Asker, Config as L1Config, Consistency, Decision, Expiry, Explained, Fill, FlightId, JOINT, L1, LeaseId, Leasing,
     MAX_REPLIES_A_KEY, Objective, Own, Query, Stats, Value, View, ViewValue, Which,
 };
 pub use link::{LinkId, Links};

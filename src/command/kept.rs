@@ -1,6 +1,6 @@
 //! Which reads are kept, how, and why the others are not. What is kept is a pure function of the state of one key (or, for
-//! `MGET` and `EXISTS`, of each key for itself) and of the arguments, and the server pushes an invalidation for every
-//! change of that state. A read of which either is not true has its reason in its row instead.
+//! `MGET` and `EXISTS`, of each key for itself, and for set operations of all keys that they name) and of the arguments, and
+//! the server pushes an invalidation for every change of that state. A read of which either is not true has its reason in its row instead.
 
 use crate::resp::reply;
 use crate::resp::request::Args;
@@ -25,7 +25,8 @@ pub enum Cache {
     Ttl,
     Pttl,
     Type,
-    /// The reply to exactly these arguments, when they name one key and [`Spec::only_key`](super::Spec::only_key) says where.
+    /// The reply to exactly these arguments, when they name one key and [`Spec::only_key`](super::Spec::only_key) says where,
+    /// or several and [`Spec::is_of_its_keys`](super::Spec::is_of_its_keys) says that it depends on no more.
     Reply,
     /// The same, but believed for no longer than the staleness bound: no push tells some of its changes.
     Brief,
@@ -36,7 +37,6 @@ pub enum Cache {
 /// Why the reply to a read is never kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotCached {
-    SeveralKeys,
     Keyspace,
     Iteration,
     Chance,
@@ -79,8 +79,7 @@ impl Cache {
 }
 
 impl NotCached {
-    pub const ALL: [NotCached; 11] = [
-        NotCached::SeveralKeys,
+    pub const ALL: [NotCached; 10] = [
         NotCached::Keyspace,
         NotCached::Iteration,
         NotCached::Chance,
@@ -96,7 +95,6 @@ impl NotCached {
     /// Completes "not cached, because …"; README.md has the same words.
     pub fn text(self) -> &'static str {
         match self {
-            NotCached::SeveralKeys => "the reply depends on several keys at once, and replies are kept under one key",
             NotCached::Keyspace => "the reply depends on the whole keyspace, not on keys that the request names",
             NotCached::Iteration => "the reply is a step of an iteration, which has its place in the server's memory",
             NotCached::Chance => "the reply is drawn at random",

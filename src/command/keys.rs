@@ -134,11 +134,9 @@ impl Shape {
         match self {
             Shape::One => Some(1),
             Shape::Sub | Shape::Memory => Some(2),
-            // An option that is not known here may make the reply depend on more.
             Shape::Streams => {
                 let first = stream_options(args).streams?;
-                let is_limited = first == 4 && args.arg(1).eq_ignore_ascii_case(b"count");
-                ((first == 2 || is_limited) && first + 2 == args.len()).then_some(first)
+                (is_plain_stream(args, first) && first + 2 == args.len()).then_some(first)
             }
             Shape::Range { first, last: -1, .. } => {
                 let first = usize::from(first);
@@ -149,6 +147,25 @@ impl Shape {
         }
         .filter(|at| *at < args.len())
     }
+}
+
+impl Shape {
+    /// Whether the reply of a read is a function of the keys that [`Shape::keys`] gives, and of the arguments.
+    pub(super) fn is_whole(self, args: Args<'_>) -> bool {
+        match self {
+            Shape::One | Shape::Range { .. } | Shape::Counted { .. } => true,
+            Shape::Streams => stream_options(args)
+                .streams
+                .is_some_and(|first| is_plain_stream(args, first)),
+            Shape::Sort => sort(args, &mut |_| ()) == Keys::Known,
+            _ => false,
+        }
+    }
+}
+
+/// An option that is not known here may make the reply depend on more.
+fn is_plain_stream(args: Args<'_>, first: usize) -> bool {
+    first == 2 || first == 4 && args.arg(1).eq_ignore_ascii_case(b"count")
 }
 
 /// What stands before `STREAMS`.

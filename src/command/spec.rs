@@ -142,6 +142,11 @@ impl Spec {
         self.shape.only(args)
     }
 
+    /// Whether the reply depends on nothing but the keys that [`Spec::keys`] gives and the arguments; for [`Cache::Reply`].
+    pub fn is_of_its_keys(&self, args: Args<'_>) -> bool {
+        self.shape.is_whole(args)
+    }
+
     /// `argc` counts the command's name.
     pub fn is_arity_ok(&self, argc: usize) -> bool {
         is_arity_ok(self.arity, argc)

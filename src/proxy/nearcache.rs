@@ -15,7 +15,7 @@ use super::request::{Request, Step};
 use super::waiter::Answer;
 use super::worker::Worker;
 use crate::cache::l3::Origin;
-use crate::cache::{Explained, name_hash};
+use crate::cache::{Explained, JOINT, name_hash};
 use crate::command::slot::slot;
 use crate::config::Consistency;
 use crate::resp::{Version, encode};
@@ -194,7 +194,7 @@ fn describe(worker: &Worker, entry: &Explained, slot: u16, now_us: u64) -> Strin
     let command = match entry.variant.first_chunk::<2>() {
         None => "get".to_owned(),
         Some(id) => {
-            let id = usize::from(u16::from_le_bytes(*id));
+            let id = usize::from(u16::from_le_bytes(*id) & !(u16::from(JOINT) << 8));
             worker
                 .facts()
                 .table

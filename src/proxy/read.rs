@@ -1,9 +1,10 @@
 //! Reads that L1 may answer: hit, join, lease or pass by, decided in one critical section of L1 for one key. Strings are
 //! kept as their payload, from which `STRLEN`, `GETRANGE`, `EXISTS`, `TTL` and `TYPE` are answered as well; every other
-//! read is kept as its reply. Reads of several keys are in [`several`].
+//! read is kept as its reply. Reads of several keys are in [`several`] and [`joint`].
 
 pub mod below;
 pub mod hits;
+pub mod joint;
 mod several;
 mod stale;
 
@@ -84,7 +85,10 @@ pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) ->
                 let absent = request.spec.absent.of(args);
                 either(&Sought::new(name, variant, FillKind::Reply { absent, most_us: None }))
             });
-            return found.flatten();
+            match found {
+                Some(found) => return found,
+                None => joint::stale(worker, client, link, request),
+            }
         }
         Cache::No | Cache::Never(_) | Cache::Sub(_) => false,
     };
@@ -166,7 +170,8 @@ fn reply(
         let sought = Sought::new(name, variant, FillKind::Reply { absent, most_us });
         single(worker, client, link, request, &sought)
     });
-    step.unwrap_or_else(|| forward(worker, client, link, request))
+    step.or_else(|| joint::read(worker, client, link, request))
+        .unwrap_or_else(|| forward(worker, client, link, request))
 }
 
 /// Does it with the one key and the bytes that stand for the command and its other arguments. `None`: there is more than one

@@ -19,6 +19,7 @@ use super::invalidation;
 use super::outbox::Touched;
 use super::owed;
 use super::pubsub;
+use super::read::joint::Parts;
 use super::request::Road;
 use super::waiter::{Answer, Effect, FillKind, Waiter};
 use super::worker::Worker;
@@ -187,7 +188,9 @@ impl LinkSink {
                     });
                 }
             }
+            Effect::Joint(parts) => self.passed_by(worker, &parts.touched, to),
             Effect::None
+            | Effect::JointTtl(_)
             | Effect::FillRead(..)
             | Effect::FillTtl(..)
             | Effect::Routed(_)
@@ -240,6 +243,13 @@ impl LinkSink {
         if let Some(client) = to {
             owed::hold(worker, client, touched);
         }
+    }
+
+    /// What the PTTLs before such a read have brought, for each of its keys; `None` where the node did not serve it.
+    pub fn take_ttls(&self, parts: &Parts) -> Vec<Option<i64>> {
+        let mut held = self.held.borrow_mut();
+        let mut ttl = |lease| reply::integer(&held.pop_front_if(|held| Some(held.lease) == lease)?.frame);
+        parts.leases().map(&mut ttl).collect()
     }
 
     /// Both replies of a fill are there: insert, then answer everybody who waited.
@@ -387,6 +397,26 @@ impl Sink for LinkSink {
                 });
                 return;
             }
+            Effect::JointTtl(lease) => {
+                worker.shared.cache.got(*lease);
+                self.held.borrow_mut().push_back(Held {
+                    lease: *lease,
+                    frame: Bytes::copy_from_slice(frame.bytes),
+                    again: Again::No,
+                });
+                return;
+            }
+            Effect::Joint(parts) => {
+                let ttls = self.take_ttls(parts);
+                let may_keep = match (&worker.cluster, self.node) {
+                    (Some(view), Some(node)) => view.may_keep(node, parts.slot),
+                    _ => true,
+                };
+                if may_keep {
+                    parts.land(&worker, frame.bytes, &ttls, self.received_us.get());
+                }
+                None
+            }
             Effect::FillTtl(guard, kind) => {
                 let kind = *kind;
                 match guard.end() {
@@ -517,6 +547,7 @@ impl Sink for LinkSink {
                 (first, touched, &none)
             }
             (Effect::Mget { touched, leases }, _) => (first, touched, leases),
+            (Effect::Joint(parts), []) => (first, &parts.touched, &none),
             (Effect::FillRead(lease, hash), [ttl]) => {
                 one = Touched::One(*hash);
                 flight = [(0, *lease)];

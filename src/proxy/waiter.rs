@@ -9,6 +9,7 @@ use super::client::{Client, write_frame};
 use super::cluster::redirect::Routed;
 use super::flight::{FillGuard, Follower};
 use super::outbox::{Charge, Ready, Touched};
+use super::read::joint::Parts;
 use crate::cache::LeaseId;
 use crate::command::Absent;
 use crate::resp::convert::Rule;
@@ -61,6 +62,10 @@ pub enum Effect {
         touched: Touched,
         leases: Box<[(usize, LeaseId)]>,
     },
+    /// The PTTL of one of the keys of a [`Effect::Joint`], which follows; its reply is kept until then.
+    JointTtl(LeaseId),
+    /// A read of several keys of which each gets a part of the reply.
+    Joint(Box<Parts>),
     /// A read that a node of a cluster has sent elsewhere, for everybody who waits for it.
     Followed {
         touched: Touched,

@@ -297,6 +297,7 @@ impl Worker {
         }
         match effect {
             Effect::Read(touched) | Effect::Mget { touched, .. } => self.remember_large(large_name(touched)),
+            Effect::Joint(parts) => self.remember_large(large_name(&parts.touched)),
             Effect::FillRead(_, hash) => self.remember_large(Some(*hash)),
             _ => {}
         }

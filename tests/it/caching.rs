@@ -279,6 +279,62 @@ fn exists_of_several_keys_is_answered_from_what_is_known_of_each() {
     }
 }
 
+/// Its first part is refused then, and what the reply was before stands beside the new parts of the others.
+#[test]
+fn a_reply_about_several_keys_that_has_grown_too_large_is_not_mixed_with_an_older_one() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let (mut client, mut direct) = (proxy.client(), server.client());
+    direct.expect(&["SADD", "a", "one"], ":1");
+    direct.expect(&["SADD", "b", "one"], ":1");
+    let union = ["SUNION", "a", "b"];
+    eventually("the reply is a hit", STEP, || {
+        server.forget_calls();
+        client.expect(&union, "*1\r\n$3\r\none");
+        server.calls("sunion") == 0
+    });
+    let large = "x".repeat(2 << 20);
+    direct.expect(&["SADD", "b", &large], ":1");
+    eventually("the new member is seen", STEP, || {
+        client.cmd(&union).len() > large.len()
+    });
+    for _ in 0..5 {
+        assert_eq!(client.cmd(&union).len(), direct.cmd(&union).len());
+    }
+    direct.expect(&["SREM", "b", &large], ":1");
+    eventually("it is gone again", STEP, || client.cmd(&union).len() < 100);
+}
+
+/// Whatever happens to one of the keys happens to the reply.
+#[test]
+fn a_reply_about_several_keys_ends_with_the_first_of_them() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let (mut client, mut direct) = (proxy.client(), server.client());
+    direct.expect(&["SADD", "lasting", "l"], ":1");
+    let diff = ["SDIFF", "lasting", "mortal"];
+    for _ in 0..3 {
+        direct.expect(&["SADD", "mortal", "l", "m"], ":2");
+        direct.expect(&["PEXPIRE", "mortal", "300"], ":1");
+        loop {
+            let was_over = direct.int(&["EXISTS", "mortal"]) == 0;
+            if client.text(&diff) != "*0\r\n" {
+                assert!(direct.int(&["EXISTS", "mortal"]) == 0, "over too early");
+                break;
+            }
+            assert!(!was_over, "shown though it is over");
+        }
+        client.expect(&diff, "*1\r\n$1\r\nl");
+        client.expect(&["SADD", "mortal", "l"], ":1");
+        client.expect(&diff, "*0");
+        // What stands for a key says that it exists, and when it ends.
+        client.expect(&["EXISTS", "lasting", "mortal"], ":2");
+        client.expect(&["TTL", "lasting"], ":-1");
+        client.expect(&["DEL", "mortal"], ":1");
+        client.expect(&diff, "*1\r\n$1\r\nl");
+    }
+}
+
 #[test]
 fn an_encoding_that_changes_without_a_message_is_believed_no_longer_than_the_bound() {
     let server = Server::start();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::entry::{Body, END_OF_TIME_MS, Slot};
+use super::entry::{Body, END_OF_TIME_MS, Slot, is_joint};
 use super::expiry::{Lifetime, is_over};
 use super::shard::Shard;
 use super::{Consistency, Expiry, L1, LeaseId, Query, ViewValue};
@@ -176,7 +176,7 @@ impl<F> L1<F> {
             // A flush ends the epochs first and voids what is below then. So either the epoch is over, or the mark is old.
             let is_current = self.rules.config.consistency == Consistency::Eventual
                 || self.rules.links.epoch(slot.stamp.link()) == slot.epoch;
-            is_current.then_some((slot, mark))
+            (is_current && !is_joint(slot.payload.head().variant)).then_some((slot, mark))
         };
         evicted.into_iter().filter_map(mark).collect()
     }

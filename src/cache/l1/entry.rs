@@ -136,6 +136,13 @@ impl<'a> Identity<'a> {
     }
 }
 
+/// In the second byte of a variant: the entry keeps a reply together with entries of other names, and is nothing without them.
+pub const JOINT: u8 = 0x80;
+
+pub(super) fn is_joint(variant: &[u8]) -> bool {
+    variant.get(1).is_some_and(|byte| byte & JOINT != 0)
+}
+
 /// The half of a name's hash that an entry keeps; the shard is chosen by the other half.
 pub(super) fn tag(hash: u64) -> u32 {
     hash as u32

@@ -37,6 +37,7 @@ use super::link::{LinkId, Links};
 use super::name::name_hash;
 pub(super) use budget::malloc_bytes;
 use budget::{Limits, MAX_SHARDS};
+pub use entry::JOINT;
 use entry::{Body, Identity, LARGE_BYTES};
 pub use explain::{Explained, Stats};
 use rules::{Rules, Snapshot};
@@ -140,6 +141,11 @@ pub struct LeaseId {
 impl LeaseId {
     pub fn flight(self) -> FlightId {
         FlightId(self.id)
+    }
+
+    /// Unique in the process.
+    pub fn number(self) -> u64 {
+        self.id
     }
 }
 
@@ -374,6 +380,14 @@ impl<F> L1<F> {
             return None;
         }
         Some(shard.leases.take(of, a, self.rules.links.epoch(a.link)))
+    }
+
+    /// The same, also where an entry stands: what several keep together has to be of one read.
+    pub fn lease_anew(&self, q: &Query<'_>, a: &Asker) -> Option<LeaseId> {
+        let of = Identity::of(q)?;
+        let mut shard = self.shard(q.hash);
+        let is_free = a.link != LinkId::PINNED && shard.leases.standing(of, &self.rules.links).is_none();
+        is_free.then(|| shard.leases.take(of, a, self.rules.links.epoch(a.link)))
     }
 
     /// The reply to the lease's read was parsed: from now on a push of its link is newer than that reply, and voids it.

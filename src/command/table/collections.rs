@@ -83,11 +83,15 @@ pub(super) static ROWS: &[Spec] = &[
     read("scard", 2).kept(Cache::Reply, Absent::Is(b":0\r\n")),
     read("srandmember", -2).never_kept(NotCached::Chance),
     read("sscan", -3).never_kept(NotCached::Iteration),
-    read("sinter", -2).never_kept(NotCached::SeveralKeys).keyed(EVERY),
-    read("sunion", -2).never_kept(NotCached::SeveralKeys).keyed(EVERY),
-    read("sdiff", -2).never_kept(NotCached::SeveralKeys).keyed(EVERY),
+    read("sinter", -2)
+        .kept(Cache::Reply, Absent::Is(b"~0\r\n"))
+        .keyed(EVERY),
+    read("sunion", -2)
+        .kept(Cache::Reply, Absent::Is(b"~0\r\n"))
+        .keyed(EVERY),
+    read("sdiff", -2).kept(Cache::Reply, Absent::Is(b"~0\r\n")).keyed(EVERY),
     read("sintercard", -3)
-        .never_kept(NotCached::SeveralKeys)
+        .kept(Cache::Reply, Absent::Is(b":0\r\n"))
         .keyed(counted_at(1)),
     write("sinterstore", -3).keyed(EVERY),
     write("sunionstore", -3).keyed(EVERY),

@@ -61,18 +61,20 @@ pub(super) static ROWS: &[Spec] = &[
         .replying(Replies::PairsIfThird(b"withscores")),
     read("zscan", -3).never_kept(NotCached::Iteration),
     read("zdiff", -3)
-        .never_kept(NotCached::SeveralKeys)
+        .kept(Cache::Reply, Absent::Is(b"*0\r\n"))
         .keyed(COUNTED)
         .replying(Replies::PairsOfMany),
     read("zinter", -3)
-        .never_kept(NotCached::SeveralKeys)
+        .kept(Cache::Reply, Absent::Is(b"*0\r\n"))
         .keyed(COUNTED)
         .replying(Replies::PairsOfMany),
     read("zunion", -3)
-        .never_kept(NotCached::SeveralKeys)
+        .kept(Cache::Reply, Absent::Is(b"*0\r\n"))
         .keyed(COUNTED)
         .replying(Replies::PairsOfMany),
-    read("zintercard", -3).never_kept(NotCached::SeveralKeys).keyed(COUNTED),
+    read("zintercard", -3)
+        .kept(Cache::Reply, Absent::Is(b":0\r\n"))
+        .keyed(COUNTED),
     write("zdiffstore", -4).keyed(Shape::Stored),
     write("zinterstore", -4).keyed(Shape::Stored),
     write("zunionstore", -4).keyed(Shape::Stored),

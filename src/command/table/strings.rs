@@ -26,7 +26,7 @@ pub(super) static ROWS: &[Spec] = &[
     read("strlen", 2).kept(Cache::Strlen, Absent::Is(b":0\r\n")),
     read("getrange", 4).kept(Cache::Getrange, Absent::Is(b"$0\r\n\r\n")),
     read("substr", 4).kept(Cache::Getrange, Absent::Is(b"$0\r\n\r\n")),
-    read("lcs", -3).never_kept(NotCached::SeveralKeys).keyed(TWO),
+    read("lcs", -3).kept(Cache::Reply, Absent::Is(b"$0\r\n\r\n")).keyed(TWO),
     // Valkey 9, Redis 8.4.
     write("msetex", -4).keyed(Shape::Counted { at: 1, step: 2 }),
     write("delifeq", 3),

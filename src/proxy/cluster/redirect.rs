@@ -208,6 +208,10 @@ pub fn arrived(
             sink.hold(lease, Again::Lead(routed, redirect));
             return None;
         }
+        Effect::Joint(parts) => {
+            sink.take_ttls(&parts);
+            routed.effect = Effect::Read(parts.touched);
+        }
         Effect::Mget { touched, leases } => {
             for (_, lease) in leases {
                 sink.hold(lease, Again::Part(redirect.clone()));

@@ -49,7 +49,7 @@ impl Worker {
 #[inline]
 pub fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {
     match effect {
-        Effect::Read(_) | Effect::FillRead(..) | Effect::Followed { .. } => match frame.first() {
+        Effect::Read(_) | Effect::FillRead(..) | Effect::Joint(_) | Effect::Followed { .. } => match frame.first() {
             Some(b'_') => worker.counters().l2_misses_total.add(1),
             Some(b'-') => {}
             _ => worker.counters().l2_hits_total.add(1),

@@ -14,7 +14,7 @@
 //! 11. nor what its client has overwritten by a write of unknown outcome;
 //! 12. nothing is left on the disk, should the process be killed now, that a write has overwritten of which a client was told.
 
-use nearcache::cache::{Asker, Expiry, L1, Own, Query, ViewValue, name_hash};
+use nearcache::cache::{Asker, Expiry, JOINT, L1, Own, Query, ViewValue, name_hash};
 use nearcache::proxy::Follower;
 use nearcache::resp::reply;
 
@@ -248,6 +248,16 @@ pub fn left(all: &[Left], server: &Server, acked: &[usize; KEYS]) -> Checked {
 
 /// What an entry says.
 fn seen(value: Option<&[u8]>, variant: &[u8]) -> Option<Seen> {
+    if variant.get(1).is_some_and(|byte| byte & JOINT != 0)
+        && let Some(part) = value
+    {
+        // The number of the read, and in the part of the first key the reply behind it.
+        let number = reply::frame_len(part).ok()??;
+        return match reply::elements(&part[number..]) {
+            Some(mut both) => Shape::Value.seen(both.next()?),
+            None => Some(Seen::Exists),
+        };
+    }
     match (value, variant.is_empty()) {
         (None, _) => Some(Seen::Absent),
         (Some(payload), true) => super::wire::token(payload).map(Seen::Token),

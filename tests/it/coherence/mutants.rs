@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use nearcache::cache::l3::{Found, KeyEnd, Origin};
 use nearcache::cache::{
-    Asker, Decision, Expiry, Fill, L1, Leasing, LinkId, Own, Query, Value, View, ViewValue, name_hash,
+    Asker, Decision, Expiry, Fill, JOINT, L1, Leasing, LinkId, Own, Query, Value, View, ViewValue, name_hash,
 };
 use nearcache::proxy::Follower;
 use nearcache::proxy::outbox::{Source, Touched};
@@ -18,9 +18,9 @@ use nearcache::upstream::connection::{Failure, Frame, Sink};
 
 use super::check::Checked;
 use super::plan::{
-    ALL, CORE, CORE_BROADCAST, CORE_L3, FLOOR, FLOOR_L3, FLUSH, FLUSH_L3, LOSS, LOSS_WHILE_READ_L3, MGET_MIXED, Op,
-    PINNED, PINNED_L3, SILENCE, SILENCE_BROADCAST, STALE, STALE_L3, STALE_TIME, STALE_TIME_L3, Scenario, TIME_WIDE,
-    TIME_WIDE_L3, TWO_KEYS, TWO_KEYS_BROADCAST,
+    ALL, CORE, CORE_BROADCAST, CORE_L3, FLOOR, FLOOR_L3, FLUSH, FLUSH_L3, JOINT as JOINT_SCENARIO, LOSS,
+    LOSS_WHILE_READ_L3, MGET_MIXED, Op, PINNED, PINNED_L3, SILENCE, SILENCE_BROADCAST, STALE, STALE_L3, STALE_TIME,
+    STALE_TIME_L3, Scenario, TIME_WIDE, TIME_WIDE_L3, TWO_KEYS, TWO_KEYS_BROADCAST,
 };
 use super::rig::Rig;
 use super::server::{Out, What};
@@ -89,6 +89,8 @@ pub enum Mutant {
     MgetAnyFiller,
     /// Or if only the older one's filler has answered since.
     MgetOlderVouches,
+    /// A reply about two keys is kept under the first of them alone.
+    JointByFirstKey,
     /// Entries of a lost connection stay.
     KeepOnLoss,
     /// Nobody is told when a connection is lost.
@@ -153,6 +155,10 @@ pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::IgnorePttlOfAbsent, &TIME_WIDE),
     (Mutant::MgetAnyFiller, &MGET_MIXED),
     (Mutant::MgetOlderVouches, &MGET_MIXED),
+    (Mutant::JointByFirstKey, &JOINT_SCENARIO),
+    (Mutant::IgnorePush, &JOINT_SCENARIO),
+    (Mutant::NoAckVoid, &JOINT_SCENARIO),
+    (Mutant::NoPassedBy, &JOINT_SCENARIO),
     (Mutant::KeepOnLoss, &LOSS),
     (Mutant::NoWakeOnLoss, &LOSS),
     (Mutant::UntrackedReconnect, &ALL),
@@ -257,6 +263,33 @@ impl Rig {
                 return None;
             }
             let parts: Vec<_> = hits.iter().map(|hit| wire::bulk(hit.0.as_deref(), version)).collect();
+            state
+                .outbox
+                .answer_now(|ready| ready.bytes.extend_from_slice(&wire::array(&parts)));
+            return Some(Step::DONE);
+        }
+        if args.arg(0) == b"SUNION" && mutant == Mutant::JointByFirstKey {
+            let hashes: Vec<u64> = queries.iter().map(|query| query.hash).collect();
+            let kept = self.cache().explain(hashes[0], self.now_us);
+            let kept = kept
+                .iter()
+                .find(|kept| !kept.is_lease && kept.variant.get(1).is_some_and(|byte| byte & JOINT != 0))?;
+            let query = Query {
+                variant: &kept.variant,
+                ..queries[0]
+            };
+            let own = state.outbox.own_all(&hashes);
+            let part = self
+                .cache()
+                .peek(&query, &Asker { own, ..asker }, |view| match view.value {
+                    ViewValue::Absent(bytes) | ViewValue::Small(bytes) => bytes.to_vec(),
+                    ViewValue::Large(bytes) => bytes.to_vec(),
+                })?;
+            let reply = &part[reply::frame_len(&part).ok()??..];
+            let parts: Vec<_> = reply::elements(reply)?
+                .map(|part| wire::bulk(reply::bulk(part).flatten(), version))
+                .collect();
+            worker.counters().l1_hits_total.add(2);
             state
                 .outbox
                 .answer_now(|ready| ready.bytes.extend_from_slice(&wire::array(&parts)));
@@ -462,6 +495,10 @@ impl Rig {
                 touched: Touched::None,
                 leases,
             },
+            (Some(Mutant::NoPassedBy), Effect::Joint(mut parts)) => {
+                parts.touched = Touched::None;
+                Effect::Joint(parts)
+            }
             (Some(Mutant::PopulateOnWrite), Effect::Write(Touched::One(hash))) => {
                 if let Some(k) = self.key_of(hash)
                     && let Some(written) = to.as_ref().and_then(|(client, _)| self.value_written(client))

@@ -22,6 +22,8 @@ pub enum Op {
     /// The same with a read of each key.
     ExecRead,
     Mget,
+    /// A read whose one reply depends on both keys: `SUNION`.
+    Joint,
     Mset,
     /// A script that writes a key which it does not declare: only the push tells.
     Hidden,
@@ -156,6 +158,8 @@ const EVERYTHING: &[(Op, usize)] = &[
     (SetTtl, 0),
     (Whole, 0),
     (Mget, 0),
+    (Joint, 0),
+    (Joint, 0),
     (Mset, 0),
     (FlushAll, 0),
     (ReadAll, 0),
@@ -234,6 +238,54 @@ pub const MGET_MIXED: Scenario = Scenario {
         &[plan(0, 6, &[(Get, 0), (Bypass, 0)]), plan(1, 3, &[(Get, 1)]), MGETS],
         &[(Mset, 0)],
         Budget { foreign: 2, ..NOTHING },
+    )
+};
+pub const JOINT: Scenario = scenario(
+    "joint",
+    &[
+        plan(0, 12, &[(Joint, 0), (Joint, 0), (Get, 0), (Get, 1), (Set, 1)]),
+        plan(1, 12, &[(Joint, 0), (Joint, 0), (Get, 1), (Mset, 0)]),
+    ],
+    &[(Mset, 0), (Set, 1), (Del, 0)],
+    Budget {
+        foreign: 3,
+        purge: 1,
+        ..NOTHING
+    },
+);
+pub const JOINT_TIME: Scenario = Scenario {
+    bound_ms: 50,
+    ..scenario(
+        "joint-time",
+        &[
+            plan(0, 12, &[(Joint, 0), (Joint, 0), (SetTtl, 1), (Get, 0)]),
+            plan(1, 10, &[(Joint, 0), (Joint, 0), (SetTtl, 0)]),
+        ],
+        &[(SetTtl, 0), (SetTtl, 1)],
+        Budget {
+            foreign: 2,
+            tick: 5,
+            sweep: 1,
+            ..NOTHING
+        },
+    )
+};
+pub const JOINT_LOSS: Scenario = Scenario {
+    kill: &[Whose::Worker(0), Whose::Worker(1)],
+    may_refuse: true,
+    max_stale_ms: Some(AGES_MS),
+    ..scenario(
+        "joint-loss",
+        &[
+            plan(0, 14, &[(Joint, 0), (Joint, 0), (Joint, 0), (Set, 0), (Set, 1)]),
+            plan(1, 14, &[(Joint, 0), (Joint, 0), (Get, 1), (Set, 1)]),
+        ],
+        &[(Mset, 0), (Set, 1)],
+        Budget {
+            foreign: 2,
+            kill: 3,
+            ..NOTHING
+        },
     )
 };
 pub const COMMANDS: Scenario = scenario(
@@ -558,6 +610,7 @@ pub const HASHES_L3: Scenario = over_l3("hashes-l3", HASHES);
 pub const FLUSH_L3: Scenario = over_l3("flush-l3", FLUSH);
 pub const HIDDEN_L3: Scenario = over_l3("hidden-l3", HIDDEN);
 pub const FLOOR_L3: Scenario = over_l3("floor-l3", FLOOR);
+pub const JOINT_L3: Scenario = over_l3("joint-l3", JOINT);
 pub const LOSS_L3: Scenario = over_l3("loss-l3", LOSS);
 /// One connection fills, is lost while the disk is asked for what it filled, and comes back.
 pub const LOSS_WHILE_READ_L3: Scenario = over_l3(
@@ -598,6 +651,7 @@ pub const CORE_BROADCAST: Scenario = broadcast("core-broadcast", CORE);
 pub const PINNED_BROADCAST: Scenario = broadcast("pinned-broadcast", PINNED);
 pub const TWO_KEYS_BROADCAST: Scenario = broadcast("twokeys-broadcast", TWO_KEYS);
 pub const MGET_MIXED_BROADCAST: Scenario = broadcast("mget-mixed-broadcast", MGET_MIXED);
+pub const JOINT_BROADCAST: Scenario = broadcast("joint-broadcast", JOINT);
 pub const COMMANDS_BROADCAST: Scenario = broadcast("commands-broadcast", COMMANDS);
 pub const HASHES_BROADCAST: Scenario = broadcast("hashes-broadcast", HASHES);
 pub const FLUSH_BROADCAST: Scenario = broadcast("flush-broadcast", FLUSH);
@@ -615,6 +669,7 @@ pub const SCENARIOS: &[&Scenario] = &[
     &PINNED_BROADCAST,
     &TWO_KEYS_BROADCAST,
     &MGET_MIXED_BROADCAST,
+    &JOINT_BROADCAST,
     &COMMANDS_BROADCAST,
     &HASHES_BROADCAST,
     &FLUSH_BROADCAST,
@@ -631,6 +686,9 @@ pub const SCENARIOS: &[&Scenario] = &[
     &TWO_KEYS,
     &MGET_FILL,
     &MGET_MIXED,
+    &JOINT,
+    &JOINT_TIME,
+    &JOINT_LOSS,
     &COMMANDS,
     &HASHES,
     &FLUSH,
@@ -659,6 +717,7 @@ pub const SCENARIOS: &[&Scenario] = &[
     &FLUSH_L3,
     &HIDDEN_L3,
     &FLOOR_L3,
+    &JOINT_L3,
     &LOSS_L3,
     &LOSS_WHILE_READ_L3,
     &STALE_L3,
@@ -739,6 +798,7 @@ pub fn requests(
         Op::Set | Op::SetTtl => vec![(set(op), Part::Wrote(vec![k]))],
         Op::Del => vec![(command(&[b"DEL", name, &value]), Part::Wrote(vec![k]))],
         Op::Mget => vec![(command(&[b"MGET", &names[0], &names[1]]), Part::Both)],
+        Op::Joint => vec![(command(&[b"SUNION", &names[0], &names[1]]), Part::Both)],
         Op::Mset => vec![(
             command(&[b"MSET", &names[0], &value, &names[1], &value]),
             Part::Wrote(vec![0, 1]),

@@ -246,7 +246,8 @@ impl Server {
                     Some(deadline_us) => (deadline_us / 1000 - self.now_us / 1000) as i64,
                 })
             }
-            [b"MGET", ..] => {
+            // As if the values were their members.
+            [b"MGET" | b"SUNION", ..] => {
                 let tokens: Vec<_> = words[1..].iter().map(|name| self.read_name(c, name, pushes)).collect();
                 wire::array(
                     &tokens

@@ -101,6 +101,16 @@ pub const ABSENT_FORMS: &[&str] = &[
     "xrange nokey - +",
     "xrange nokey - + COUNT 1",
     "xrevrange nokey + -",
+    "sinter nokey",
+    "sunion nokey",
+    "sdiff nokey",
+    "sintercard 1 nokey",
+    "zinter 1 nokey",
+    "zinter 1 nokey WITHSCORES",
+    "zunion 1 nokey",
+    "zdiff 1 nokey",
+    "zintercard 1 nokey",
+    "lcs nokey nokey",
 ];
 
 /// One list for each kind of key shape.
