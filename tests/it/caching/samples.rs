@@ -55,10 +55,10 @@ const PLACES: Data = [
     &["GEOADD k 14 38 Palermo"],
 ];
 
-const SETS: Data = [&["SADD k a b c", "SADD j b c d"], &["SADD k d e", "SREM k b"]];
-const OTHER_SET: Data = [&["SADD k a b c", "SADD j b c d"], &["SREM j b c", "SADD j a"]];
+const SETS: Data = [&["SADD k a b c", "SADD j b c d"], &["SADD k e f g", "SREM k b c"]];
+const OTHER_SET: Data = [&["SADD k a b c", "SADD j b c d"], &["SREM j b c d", "SADD j a z"]];
 const FIRST_OTHER_SET: Data = [&["SADD k a b c"], &["SADD j a z"]];
-const SORTED_SETS: Data = [&["ZADD k 1 a 2.5 b 3 c", "ZADD j 1 b 2 c 3 d"], &["ZADD k 7.5 c 9 e"]];
+const SORTED_SETS: Data = [&["ZADD k 1 a 2.5 b 3 c", "ZADD j 1 b 2 c 3 d"], &["ZADD k 0.5 c 9 d"]];
 const OTHER_SORTED_SET: Data = [&["ZADD k 1 a 2.5 b 3 c", "ZADD j 1 b 2 c 3 d"], &["ZADD j 4.25 a 9 c"]];
 const TEXTS: Data = [&["SET k hello", "SET j yellow"], &["SET k fellow"]];
 const OTHER_TEXT: Data = [&["SET k hello", "SET j yellow"], &["DEL j"]];

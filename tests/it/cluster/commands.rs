@@ -54,6 +54,18 @@ fn commands_over_several_slots_are_split_and_merged_in_order() {
     }));
     let calls: u64 = cluster.nodes.iter().map(|node| node.calls("mget")).sum();
     assert_eq!(calls, 0, "all of it was in L1");
+    // So is a reply about several keys of one slot, until one of them changes.
+    let mut other = proxy.client();
+    client.expect(&["SADD", "{s}a", "x"], ":1");
+    for members in 1..4 {
+        other.expect(&["SADD", "{s}b", &format!("y{members}")], ":1");
+        let union = ["SUNION", "{s}a", "{s}b", "{s}none"];
+        eventually("the union is a hit", STEP, || {
+            cluster.nodes.iter().for_each(|node| node.forget_calls());
+            assert_eq!(children(&client.cmd(&union)).len(), 1 + members);
+            cluster.nodes.iter().all(|node| node.calls("sunion") == 0)
+        });
+    }
     client.expect(&["EXISTS", "p1", "p2", "p3", "none", "p1"], ":4");
     client.expect(&["TOUCH", "p1", "p2", "none"], ":2");
     client.expect(&["UNLINK", "p1", "p2", "none"], ":2");
