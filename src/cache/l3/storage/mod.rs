@@ -1,7 +1,7 @@
 //! The seam between the store and the medium: what is done with files, and nothing about what is in them.
 //!
 //! [`Disk`] is a directory of a real file system. The tests have a second one, which forgets, tears and reorders what was
-//! not synced, and fails at any call. All calls block; none is made by a worker.
+//! not synced, and fails at any call. All calls block, and none is made by a worker, but for [`SegmentFile::read_at_once`].
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -32,6 +32,13 @@ pub trait SegmentFile: Send + Sync {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// As many bytes as there are, at most `into.len()`.
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// What can be read without a wait for the medium, which may be less than there is.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`]: not now. [`io::ErrorKind::Unsupported`]: never.
+    fn read_at_once(&self, _into: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn truncate(&self, bytes: u64) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;
     fn bytes(&self) -> io::Result<u64>;
@@ -142,6 +149,18 @@ impl SegmentFile for File {
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, into, offset)
+    }
+
+    /// From the page cache (preadv2(2), `RWF_NOWAIT`). Not all file systems can tell what they have there.
+    #[cfg(target_os = "linux")]
+    fn read_at_once(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let read = preadv2(self, &mut [io::IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT);
+        read.map_err(|errno| match errno {
+            // A kernel or a sandbox without the call or the flag says so in other ways.
+            Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM => io::ErrorKind::Unsupported.into(),
+            errno => errno.into(),
+        })
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
