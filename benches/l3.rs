@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,6 +47,9 @@ struct Options {
     /// Threads that read
     #[arg(long, default_value_t = 2)]
     readers: usize,
+    /// Threads that keep the processor busy while it is measured how long a write waits for its tombstone
+    #[arg(long, default_value_t = 0)]
+    busy: usize,
     /// Where the store is left for another run, which then only opens and reads it
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -106,8 +110,52 @@ fn run(options: &Options) -> Result<(), String> {
             times.len() as f64 / took.as_secs_f64(),
         );
     }
+    if options.dir.is_some() {
+        return Ok(());
+    }
+    let waits = acknowledge(&l3, options)?;
+    println!(
+        "tombstone written, {} threads busy: p50 {} µs, p99 {} µs, at most {} µs",
+        options.busy,
+        waits.value_at_quantile(0.5),
+        waits.value_at_quantile(0.99),
+        waits.max(),
+    );
     Ok(())
 }
+
+/// How long the acknowledgement of a write waits whose key is on the disk. These keys are gone then.
+fn acknowledge(l3: &L3, options: &Options) -> Result<Histogram<u64>, String> {
+    let mut waits = Histogram::new(3).map_err(|error| error.to_string())?;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..options.busy {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let (tell, told) = channel();
+        for i in 0..TOMBSTONES.min(options.entries) {
+            let hash = name_hash_by(l3.seed(), name(i).as_bytes());
+            let begun = Instant::now();
+            l3.void(hash);
+            let tell = tell.clone();
+            l3.when_paid(l3.owed(hash), move || {
+                let _ = tell.send(());
+            });
+            let _ = told.recv();
+            waits += begun.elapsed().as_micros() as u64;
+            // As long as the writer takes to rest again.
+            thread::sleep(Duration::from_millis(1));
+        }
+        is_over.store(true, Relaxed);
+    });
+    Ok(waits)
+}
+
+const TOMBSTONES: usize = 2000;
 
 fn make(dir: &Path, options: &Options) -> Result<(), String> {
     let l3 = open(dir, options)?;

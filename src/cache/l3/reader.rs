@@ -262,12 +262,7 @@ impl Opened {
     }
 
     /// `None`: the value is longer than that.
-    fn read(
-        mut bytes: Vec<u8>,
-        segment: &Segment,
-        place: Place,
-        most_bytes: usize,
-    ) -> Result<Option<Opened>, Damage> {
+    fn read(mut bytes: Vec<u8>, segment: &Segment, place: Place, most_bytes: usize) -> Result<Option<Opened>, Damage> {
         let record = Record::decode(&mut bytes, &segment.envelope, place.offset())?;
         if codec::shown_bytes(record.codec, record.value)? > most_bytes {
             return Ok(None);
@@ -356,7 +351,9 @@ impl Store {
                 return None;
             }
         }
-        let opened = Opened::read(bytes, &segment, place, MOST_AT_ONCE_BYTES).ok().flatten()?;
+        let opened = Opened::read(bytes, &segment, place, MOST_AT_ONCE_BYTES)
+            .ok()
+            .flatten()?;
         self.counters.reads_at_once.fetch_add(1, Relaxed);
         Some((segment, opened))
     }

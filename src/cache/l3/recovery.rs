@@ -21,8 +21,8 @@ use super::owed::{Debts, MARKER};
 use super::segments::{Segment, Segments};
 use super::storage::{SegmentFile, Storage, read_up_to};
 use super::{Config, Counters, Marks, OpenError, Origin, Queue, Recovery, Sketch, Store, Voided};
-pub(super) use scanning::footer;
-use scanning::{Scan, scan, trailer};
+use scanning::{Scan, trailer};
+pub(super) use scanning::{footer, scan, walk};
 
 mod scanning;
 

@@ -101,7 +101,10 @@ fn rows_that_were_expected_are_found_and_what_they_left_empty_is_given_back() {
             let mut part = index.part_numbered(number);
             let names: Vec<u64> = hashes.iter().copied().filter(|&hash| part_of(hash) == number).collect();
             part.by_page(names.iter().copied(), &mut order);
-            let pages: Vec<usize> = order.iter().map(|&at| part.page_of(names[at as usize] as u32)).collect();
+            let pages: Vec<usize> = order
+                .iter()
+                .map(|&at| part.page_of(names[at as usize] as u32))
+                .collect();
             assert!(pages.is_sorted());
             for (i, &at) in order.iter().enumerate() {
                 // Those of one page as they came.
@@ -122,7 +125,10 @@ fn rows_that_were_expected_are_found_and_what_they_left_empty_is_given_back() {
         }
         let pages_bytes = (expected * size_of::<Vec<Row>>() / ROWS_A_PAGE) as f64 / index.len() as f64;
         let most = if parts_gone > 2 { 32.0 } else { 24.0 };
-        assert!(taken <= most + pages_bytes, "{expected} {parts_gone}: {taken} bytes an entry");
+        assert!(
+            taken <= most + pages_bytes,
+            "{expected} {parts_gone}: {taken} bytes an entry"
+        );
         for &hash in &hashes {
             assert_eq!(index.part(hash).peek(hash, 1).is_some(), !is_gone(hash));
         }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A directory of segments. Names are plain file names.
@@ -64,6 +64,10 @@ pub struct Disk {
 }
 
 const LOCK_NAME: &str = "lock";
+const OTHERS_WRITE: u32 = 0o022;
+const STICKY: u32 = 0o1000;
+/// Whatever anybody but the owner may do.
+const OTHERS: u32 = 0o077;
 
 impl Disk {
     /// Makes the directory if it is missing, for this user alone: what is in it is what clients read.
@@ -71,6 +75,15 @@ impl Disk {
         use std::os::unix::fs::DirBuilderExt;
         if !path.is_dir() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        }
+        let mode = fs::metadata(path)?.permissions().mode();
+        if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
+            // Who may look into it was somebody's choice, but nobody can want this.
+            tracing::warn!(
+                place = %path.display(),
+                mode = format!("{:04o}", mode & 0o7777),
+                "L3: others than the owner can put files into the directory, and take them away: chmod 700 it"
+            );
         }
         Ok(Disk { path: path.to_owned() })
     }
@@ -118,7 +131,11 @@ impl Storage for Disk {
             {
                 Ok(Box::new(File::open(&path)?))
             }
-            opened => Ok(Box::new(opened?)),
+            opened => {
+                let file = opened?;
+                close_to_others(&file, &path);
+                Ok(Box::new(file))
+            }
         }
     }
 
@@ -132,6 +149,22 @@ impl Storage for Disk {
 
     fn place(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// What was copied here by somebody, say out of a backup, may have got the rights of any file.
+fn close_to_others(file: &File, path: &Path) {
+    let Ok(mode) = file.metadata().map(|metadata| metadata.permissions().mode()) else {
+        return;
+    };
+    if mode & OTHERS != 0 {
+        let closed = file.set_permissions(fs::Permissions::from_mode(mode & !OTHERS & 0o7777));
+        tracing::warn!(
+            file = %path.display(),
+            mode = format!("{:04o}", mode & 0o7777),
+            is_closed = closed.is_ok(),
+            "L3: others than the owner could use the file"
+        );
     }
 }
 

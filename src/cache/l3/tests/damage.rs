@@ -189,6 +189,48 @@ fn damage_in_the_middle_costs_what_is_older_unless_it_is_salvaged() {
 }
 
 #[test]
+fn damage_that_is_full_of_plausible_lengths_is_not_searched_again_and_again() {
+    for like in [config(), packed(Method::Zstd(1))] {
+        let config = Config {
+            segment_bytes: 8 << 20,
+            size_bytes: 64 << 20,
+            max_value_bytes: 1 << 20,
+            queue_bytes: 4 << 20,
+            recovery: Recovery::Salvage,
+            sync: Sync::Interval(1),
+            ..like
+        };
+        let medium = Simulated::default();
+        let (store, next) = open(config.clone(), &medium, 1);
+        let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+        let mut random = fastrand::Rng::with_seed(1);
+        let noise: Vec<u8> = (0..1 << 20).map(|_| random.u8(..)).collect();
+        for (name, value) in [("name0", &b"v"[..]), ("name1", &noise[..]), ("name2", b"w")] {
+            put(&store, name, value);
+            settle(&mut writer, &mut now_us);
+        }
+        let image = medium.killed();
+        let name = format::file_name(1);
+        let mut bytes = image.content(&name);
+        let damaged = HEADER_BYTES + 256..bytes.len() - 1024;
+        // Each sixteen bytes say that half a mebibyte is a record.
+        for piece in bytes[damaged.clone()].chunks_mut(4) {
+            piece.copy_from_slice(&(512_u32 << 10).to_le_bytes()[..piece.len()]);
+        }
+        image.put(&name, bytes);
+        let begun = std::time::Instant::now();
+        let (store, _) = open(config, &image, now_us);
+        // Of all of them it would be 32 GiB.
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+        assert_eq!(value(&store, "name0", now_us).as_deref(), Some(&b"v"[..]));
+        assert_eq!(value(&store, "name1", now_us), None);
+        let is_plain = store.config.keys.writing().is_none();
+        // In what is encrypted the search is given up.
+        assert_eq!(value(&store, "name2", now_us).is_some(), is_plain);
+    }
+}
+
+#[test]
 fn a_version_that_is_not_known_is_refused_and_left_alone() {
     let (image, _) = grown(5);
     let name = image.segments()[1].clone();
