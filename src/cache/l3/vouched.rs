@@ -43,6 +43,8 @@ const MOST_INTERVALS: usize = 16;
 const FILL_MS: u64 = 10_000;
 /// How often the file is written, unless a link was lost.
 const PERIOD_MS: u64 = 500;
+/// By so much the clock is behind now and then without having been set.
+const USUAL_MS: u64 = 100;
 /// Times of entries are rounded up, and the end of an interval is not to be before them.
 const ROUNDING_MS: u64 = 2;
 
@@ -191,10 +193,13 @@ impl Store {
         let now = self.clocks(now_us);
         let behind_ms = clocks.least_ms(now).saturating_sub(now.unix_ms);
         if behind_ms > 0 {
-            tracing::warn!(
-                behind_ms,
-                "L3: the clock was set back, and goes on where it was for what is on the disk"
-            );
+            // The two clocks of the machine are not read at the same moment, and one is corrected all the time.
+            if behind_ms > USUAL_MS {
+                tracing::warn!(
+                    behind_ms,
+                    "L3: the clock was set back, and goes on where it was for what is on the disk"
+                );
+            }
             self.ahead_ms.fetch_add(behind_ms, std::sync::atomic::Ordering::Relaxed);
             // Nor does anybody know for how long the machine was off.
             if !clocks.is_of_boot_of(now)

@@ -28,8 +28,8 @@ use crate::clock;
 
 mod spills;
 
-/// Bytes written at once, at most a record more.
-const BATCH_BYTES: usize = 1 << 20;
+/// Bytes written at once, at most a record more: a millisecond or two, after which whoever waits for the processor gets it.
+const BATCH_BYTES: usize = 256 << 10;
 /// The same while clients wait for what is written first in the next turn.
 const HASTY_BATCH_BYTES: usize = 64 << 10;
 /// How long a few spills wait for others, and a tombstone that no client waits for.
@@ -42,10 +42,15 @@ pub(super) const LAST_RETRY_US: u64 = 30_000_000;
 
 /// The thread's life.
 pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, syncer: Syncer, parker: &Parker) {
-    give_way();
+    // A record costs less than a tenth of the read that evicted it, unless it is compressed. So only then the thread has a lower
+    // priority: clients wait for its tombstones, and on a busy machine they would wait for all others first.
+    if store.config.compression.is_some() {
+        give_way();
+    }
     let mut writer = Writer::new(store, leftovers.next_sequence, syncer);
     recovery::run(store, leftovers, clock::now_us(), || {
         writer.write_owed(clock::now_us());
+        std::thread::yield_now();
     });
     loop {
         let is_closing = store.is_closing.load(SeqCst);
@@ -54,13 +59,14 @@ pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, syncer: Syncer, park
             writer.close();
             return;
         }
-        if !is_busy {
-            parker.park_timeout(PAUSE);
+        match is_busy {
+            true => std::thread::yield_now(),
+            false => parker.park_timeout(PAUSE),
         }
     }
 }
 
-/// Whoever answers clients goes first: what cannot be written in time is dropped.
+/// Whoever answers clients goes first.
 pub(super) fn give_way() {
     // There, and not elsewhere, it is of this thread alone (setpriority(2), "C library/kernel differences").
     if cfg!(target_os = "linux")

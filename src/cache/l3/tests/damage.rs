@@ -2,7 +2,7 @@
 //! was voided comes back.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config as Proptest, TestRunner};
+use proptest::test_runner::{Config as Proptest, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
 use crate::cache::l3::format::HEADER_BYTES;
@@ -347,15 +347,20 @@ fn nor_does_it_show_anything_else_of_files_that_are_encrypted_and_compressed() {
     change_at_random(&packed(Method::Lz4), 250);
 }
 
+/// NEARCACHE_TEST_SEED and NEARCACHE_TEST_CASES ask for other cases than those of every run, and for so many.
 fn change_at_random(config: &Config, cases: u32) {
-    let (image, run) = grown_as(config, 7);
+    let asked = |what: &str| std::env::var(format!("NEARCACHE_TEST_{what}")).ok()?.parse().ok();
+    let seed: u64 = asked("SEED").unwrap_or(7);
+    let (image, run) = grown_as(config, seed);
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(
         Proptest {
-            cases,
+            cases: asked("CASES").map_or(cases, |cases| cases as u32),
             failure_persistence: None,
             ..Proptest::default()
         },
-        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+        TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
     );
     let strategy = (prop::collection::vec(change(), 1..6), 0..3u8);
     runner
