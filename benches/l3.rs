@@ -6,8 +6,9 @@
 
 #![expect(clippy::print_stdout, reason = "its figures are what a bench is for")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +21,10 @@ use nearcache::cache::l3::storage::Disk;
 use nearcache::cache::l3::{Admission, Compression, Config, KeyEnd, L3, Origin, Recovery, Spill, State, Sync};
 use nearcache::cache::{Links, Query, name_hash_by};
 use nearcache::clock::now_us;
+
+/// That of the product.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Parser)]
 #[command(name = "l3", about = "Writes, opens and reads a store of L3.")]
@@ -42,6 +47,12 @@ struct Options {
     /// Threads that read
     #[arg(long, default_value_t = 2)]
     readers: usize,
+    /// Threads that keep the processor busy while it is measured how long a write waits for its tombstone
+    #[arg(long, default_value_t = 0)]
+    busy: usize,
+    /// Where the store is left for another run, which then only opens and reads it
+    #[arg(long)]
+    dir: Option<PathBuf>,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -65,31 +76,18 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let l3 = open(dir.path(), options)?;
-    let begun = Instant::now();
-    write(&l3, options);
-    let took = begun.elapsed();
-    let stats = l3.stats();
-    println!(
-        "written: {} entries, {:.0} MB/s, {:.2} M entries/s, {:.1} bytes of index an entry, {:.2} s of compression, {} to {} bytes",
-        stats.entries,
-        stats.counts.medium_bytes as f64 / took.as_secs_f64() / 1e6,
-        stats.entries as f64 / took.as_secs_f64() / 1e6,
-        stats.index_bytes as f64 / stats.entries as f64,
-        stats.counts.compress_ns as f64 / 1e9,
-        stats.counts.compress_from_bytes,
-        stats.counts.compress_to_bytes,
-    );
-    l3.close();
-    drop(l3);
+    let passing = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let dir = options.dir.as_deref().unwrap_or(passing.path());
+    if !dir.join("complete").exists() {
+        make(dir, options)?;
+    }
     let mut l3 = None;
     for _ in 0..3 {
         drop(l3.take());
         let (begun, cpu_before) = (Instant::now(), cpu_time());
-        let opened = open(dir.path(), options)?;
+        let opened = open(dir, options)?;
         while opened.state() == State::Recovering {
-            thread::sleep(Duration::from_micros(200));
+            thread::sleep(Duration::from_millis(1));
         }
         let (took, cpu) = (begun.elapsed(), cpu_time() - cpu_before);
         let entries = opened.stats().entries;
@@ -112,6 +110,70 @@ fn run(options: &Options) -> Result<(), String> {
             times.len() as f64 / took.as_secs_f64(),
         );
     }
+    if options.dir.is_some() {
+        return Ok(());
+    }
+    let waits = acknowledge(&l3, options)?;
+    println!(
+        "tombstone written, {} threads busy: p50 {} µs, p99 {} µs, at most {} µs",
+        options.busy,
+        waits.value_at_quantile(0.5),
+        waits.value_at_quantile(0.99),
+        waits.max(),
+    );
+    Ok(())
+}
+
+/// How long the acknowledgement of a write waits whose key is on the disk. These keys are gone then.
+fn acknowledge(l3: &L3, options: &Options) -> Result<Histogram<u64>, String> {
+    let mut waits = Histogram::new(3).map_err(|error| error.to_string())?;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..options.busy {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let (tell, told) = channel();
+        for i in 0..TOMBSTONES.min(options.entries) {
+            let hash = name_hash_by(l3.seed(), name(i).as_bytes());
+            let begun = Instant::now();
+            l3.void(hash);
+            let tell = tell.clone();
+            l3.when_paid(l3.owed(hash), move || {
+                let _ = tell.send(());
+            });
+            let _ = told.recv();
+            waits += begun.elapsed().as_micros() as u64;
+            // As long as the writer takes to rest again.
+            thread::sleep(Duration::from_millis(1));
+        }
+        is_over.store(true, Relaxed);
+    });
+    Ok(waits)
+}
+
+const TOMBSTONES: usize = 2000;
+
+fn make(dir: &Path, options: &Options) -> Result<(), String> {
+    let l3 = open(dir, options)?;
+    let begun = Instant::now();
+    write(&l3, options);
+    let took = begun.elapsed();
+    let stats = l3.stats();
+    println!(
+        "written: {} entries, {:.0} MB/s, {:.2} M entries/s, {:.1} bytes of index an entry, {:.2} s of compression, {} to {} bytes",
+        stats.entries,
+        stats.counts.medium_bytes as f64 / took.as_secs_f64() / 1e6,
+        stats.entries as f64 / took.as_secs_f64() / 1e6,
+        stats.index_bytes as f64 / stats.entries as f64,
+        stats.counts.compress_ns as f64 / 1e9,
+        stats.counts.compress_from_bytes,
+        stats.counts.compress_to_bytes,
+    );
+    l3.close();
     Ok(())
 }
 

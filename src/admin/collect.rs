@@ -190,6 +190,7 @@ fn l3(out: &mut Exposition, shared: &Shared, store: &L3) {
     }
     for (outcome, count) in [
         ("found", counts.hits),
+        ("at_once", counts.reads_at_once),
         ("joined", counts.reads_joined),
         ("shed", counts.reads_shed),
     ] {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::reader::Reader;
+use super::reader::{HereOrInFile, Reader};
 use super::{Origin, Printed, Secret};
 
 /// A password, or that there is none.
@@ -42,35 +42,22 @@ impl Password {
 /// Reads a password that one option gives and another one gives the file of.
 pub(super) fn read(reader: &mut Reader, key: &'static str, file_key: &'static str) -> Sourced {
     let value = reader.text(key).filter(|password| !password.is_empty());
-    let file = reader.text(file_key);
-    let origin = |reader: &Reader, key: &'static str| reader.origin(key).map(|origin| (key, origin));
-    let (mut password, mut set_by) = (Password::default(), None);
-    if let Some(value) = value {
-        password = Password::fixed(Secret::new(value));
-        set_by = origin(reader, key);
-    }
-    if let Some(file) = file {
-        let file_by = origin(reader, file_key);
-        let rank = |by: &Option<(&'static str, Origin)>| by.as_ref().map(|(_, origin)| origin.rank());
-        if set_by.is_some() && rank(&set_by) == rank(&file_by) {
-            reader.problem(
-                file_key,
-                format!("has no effect together with {key}: remove one of them"),
-            );
-        } else if rank(&file_by) > rank(&set_by) {
-            let file = PathBuf::from(file);
-            match read_file(&file) {
-                Ok(value) => {
-                    password = Password {
-                        value: Some(value),
-                        file: Some(file),
-                    }
-                }
-                Err(why) => reader.problem(file_key, why),
-            }
-            set_by = file_by;
+    let (password, set_by) = match reader.here_or_in_file(value, key, file_key) {
+        None => (Password::default(), None),
+        Some(HereOrInFile::Here(value)) => (Password::fixed(Secret::new(value)), Some(key)),
+        Some(HereOrInFile::InFile(file)) => {
+            let read = read_file(&file).map(|value| Password {
+                value: Some(value),
+                file: Some(file),
+            });
+            let password = read.unwrap_or_else(|why| {
+                reader.problem(file_key, why);
+                Password::default()
+            });
+            (password, Some(file_key))
         }
-    }
+    };
+    let set_by = set_by.and_then(|key| Some((key, reader.origin(key)?)));
     Sourced { password, set_by }
 }
 

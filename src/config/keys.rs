@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::reader::Reader;
+use super::reader::{HereOrInFile, Reader};
 
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
@@ -109,20 +109,10 @@ fn from_hex(word: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
 /// Keys that one option gives and another one gives the file of, and that file.
 pub(super) fn read(reader: &mut Reader, key: &'static str, file_key: &'static str) -> (Keys, Option<PathBuf>) {
     let value = reader.text(key).map(Zeroizing::new);
-    let file = reader.text(file_key).map(PathBuf::from);
-    if value.is_some() && file.is_some() && reader.same_rank(key, file_key) {
-        reader.problem(
-            file_key,
-            format!("has no effect together with {key}: remove one of them"),
-        );
-        return (Keys::default(), None);
-    }
-    let rank = |key| reader.origin(key).map(|origin| origin.rank());
-    let is_file = file.is_some() && rank(file_key) > rank(key);
-    let (option, read) = match (value, file) {
-        (_, Some(file)) if is_file => (file_key, Keys::from_file(&file).map(|keys| (keys, Some(file)))),
-        (Some(text), _) => (key, Keys::parse(&text).map(|keys| (keys, None))),
-        _ => return (Keys::default(), None),
+    let (option, read) = match reader.here_or_in_file(value, key, file_key) {
+        Some(HereOrInFile::InFile(file)) => (file_key, Keys::from_file(&file).map(|keys| (keys, Some(file)))),
+        Some(HereOrInFile::Here(text)) => (key, Keys::parse(&text).map(|keys| (keys, None))),
+        None => return (Keys::default(), None),
     };
     read.unwrap_or_else(|why| {
         reader.problem(option, why);

@@ -8,6 +8,7 @@ use super::OFF;
 use super::layers::{Entry, Origin, Problem, Settings, Value};
 use crate::units::{Bytes, Length, UnitError, parse_bytes, parse_duration};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Hands out settings by name and notes what is wrong.
@@ -16,6 +17,12 @@ pub(super) struct Reader {
     problems: Vec<Problem>,
     known: BTreeSet<&'static str>,
     absent: BTreeSet<&'static str>,
+}
+
+/// Where a value is that may be in a file of its own.
+pub(super) enum HereOrInFile<T> {
+    Here(T),
+    InFile(PathBuf),
 }
 
 impl Reader {
@@ -52,8 +59,34 @@ impl Reader {
 
     /// Whether two options were set by sources of equal strength.
     pub fn same_rank(&self, one: &str, other: &str) -> bool {
-        let rank = |key| self.entries.get(key).map(|entry: &Entry| entry.origin.rank());
-        rank(one) == rank(other)
+        self.rank(one) == self.rank(other)
+    }
+
+    fn rank(&self, key: &str) -> Option<u8> {
+        self.entries.get(key).map(|entry| entry.origin.rank())
+    }
+
+    /// Of a value that one option gives and the file of it that another one names: what the stronger source says. Two of
+    /// equal strength are a problem.
+    pub fn here_or_in_file<T>(
+        &mut self,
+        value: Option<T>,
+        key: &'static str,
+        file_key: &'static str,
+    ) -> Option<HereOrInFile<T>> {
+        let file = self.text(file_key).map(PathBuf::from);
+        match (value, file) {
+            (Some(_), Some(_)) if self.same_rank(key, file_key) => {
+                self.problem(
+                    file_key,
+                    format!("has no effect together with {key}: remove one of them"),
+                );
+                None
+            }
+            (Some(value), Some(_)) if self.rank(key) > self.rank(file_key) => Some(HereOrInFile::Here(value)),
+            (_, Some(file)) => Some(HereOrInFile::InFile(file)),
+            (value, None) => value.map(HereOrInFile::Here),
+        }
     }
 
     /// Whether an option is set that is only known in order to be refused.

@@ -145,7 +145,7 @@ pub const L3_RECLAIMED: Number = counter(
 );
 pub const L3_READS: Number = counter(
     "nearcache_l3_reads_total",
-    "Lookups that went to the disk, by what came of it: found, joined another's read, shed because too many waited.",
+    "Lookups that went to the disk, by what came of it: found, read at once from the page cache, joined another's read, shed because too many waited.",
 );
 pub const L3_FAULTS: Number = counter(
     "nearcache_l3_faults_total",

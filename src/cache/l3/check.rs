@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 
 use serde_json::{Map, Value, json};
-use zeroize::Zeroize;
 
 use super::codec;
 use super::envelope::Envelope;
@@ -172,7 +172,7 @@ impl SegmentReport {
         envelope: &Envelope,
         bytes: u64,
         records_end: Option<u64>,
-        mut tell: impl FnMut(usize, &Record<'_>),
+        mut tell: impl FnMut(u64, &Record<'_>),
     ) {
         let footer = match records_end {
             None => recovery::footer(file, envelope, bytes),
@@ -181,21 +181,27 @@ impl SegmentReport {
         self.is_sealed = footer.is_some();
         let end = records_end.or(footer.as_ref().map(|(trailer, _)| trailer.rows_at));
         let end = end.unwrap_or(bytes);
-        let mut records = vec![0; end.min(2 * format::MAX_SEGMENT_BYTES) as usize];
-        match read_up_to(file, &mut records, 0) {
-            Ok(read) => records.truncate(read),
-            Err(error) => return self.damage.push((0, error.to_string())),
-        }
-        let (entries, tombstones) = (&mut self.entries, &mut self.tombstones);
-        let rows = scan(&mut records, envelope, &mut self.damage, |at, record| {
-            match record.kind {
-                Kind::Entry => *entries += 1,
-                Kind::Tombstone | Kind::TombstoneOfAll => *tombstones += 1,
+        let (mut rows, mut damage) = (Vec::new(), Vec::new());
+        let walked = recovery::walk(file, envelope, end, |at, found| {
+            match found {
+                Ok(record) => {
+                    if let Err(reason) = codec::decompress(record.codec, record.value) {
+                        damage.push((at, reason.to_string()));
+                    }
+                    match record.kind {
+                        Kind::Entry => self.entries += 1,
+                        Kind::Tombstone | Kind::TombstoneOfAll => self.tombstones += 1,
+                    }
+                    tell(at, record);
+                    rows.push(record.row(envelope, at as u32));
+                }
+                Err(reason) => damage.push((at, reason.to_string())),
             }
-            tell(at, record);
+            ControlFlow::Continue(())
         });
-        if envelope.key_id().is_some() {
-            records.zeroize();
+        self.damage.append(&mut damage);
+        if let Err(error) = walked {
+            return self.damage.push((0, error.to_string()));
         }
         if footer.is_some_and(|(_, in_footer)| in_footer != rows) {
             let reason = "the footer does not name the records that are there".to_owned();
@@ -204,40 +210,8 @@ impl SegmentReport {
     }
 }
 
-/// Tells of all sound records, and notes each stretch of something else.
-fn scan(
-    all: &mut [u8],
-    envelope: &Envelope,
-    damage: &mut Vec<(u64, String)>,
-    mut tell: impl FnMut(usize, &Record<'_>),
-) -> Vec<format::Row> {
-    let mut rows = Vec::new();
-    let (mut at, mut is_damaged) = (HEADER_BYTES, false);
-    while at < all.len() {
-        match Record::decode(&mut all[at..], envelope, at as u64) {
-            Ok(record) => {
-                if let Err(reason) = codec::decompress(record.codec, record.value) {
-                    damage.push((at as u64, reason.to_string()));
-                }
-                tell(at, &record);
-                rows.push(record.row(envelope, at as u32));
-                at += format::padded(envelope.length(&record));
-                is_damaged = false;
-            }
-            Err(reason) => {
-                if !is_damaged {
-                    damage.push((at as u64, reason.to_string()));
-                }
-                is_damaged = true;
-                at += format::ALIGN;
-            }
-        }
-    }
-    rows
-}
-
 impl Log {
-    fn note(&mut self, sequence: u64, offset: usize, length: usize, record: &Record<'_>) {
+    fn note(&mut self, sequence: u64, offset: u64, length: usize, record: &Record<'_>) {
         match record.kind {
             Kind::TombstoneOfAll => self.latest.clear(),
             Kind::Tombstone => drop(self.latest.remove(&record.hash)),
@@ -248,7 +222,7 @@ impl Log {
                 of_name.retain(|place| place.identity != identity);
                 of_name.push(Place {
                     sequence,
-                    offset: offset as u64,
+                    offset,
                     length,
                     expires_ms: record.expires_ms,
                     value_bytes: codec::shown_bytes(record.codec, record.value).unwrap_or(0) as u64,

@@ -56,7 +56,7 @@
 //! (XXH3), seeded so that a stale block of another segment does not pass for one of this. Who can write to the medium on
 //! purpose can put older segments of the same key back, whole; everything else of an encrypted segment is seen by its tags.
 
-mod numbers;
+pub(super) mod numbers;
 
 use std::io;
 
@@ -407,6 +407,15 @@ impl<'a> Record<'a> {
             codec,
             value,
         })
+    }
+
+    /// Whether a record may begin here, by what no writer does and without a look at its checksum.
+    pub fn may_begin(bytes: &[u8], envelope: &Envelope) -> bool {
+        let least = RECORD_HEAD_BYTES + envelope.record_extra_bytes();
+        let most = least + 2 * usize::from(u16::MAX) + MAX_VALUE_BYTES;
+        let length = Record::announced_length(bytes).filter(|length| (least..=most).contains(length));
+        let bytes = length.and_then(|length| bytes.get(..length));
+        bytes.is_some_and(|bytes| envelope.key_id().is_some() || Record::parse(bytes).is_ok())
     }
 
     /// The length that a record claims, unchecked. `None`: there is not even that.

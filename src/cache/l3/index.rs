@@ -25,6 +25,8 @@ pub(super) struct Part {
     pages: Vec<Vec<Row>>,
     rows: usize,
     bytes: usize,
+    /// Many rows are about to come: pages grow in few large steps, until the part is trimmed.
+    is_filling: bool,
 }
 
 /// Where a record is.
@@ -149,13 +151,33 @@ impl Index {
         self.parts[number].lock()
     }
 
-    /// So many rows are about to come: an index in which there is nothing gets its pages at once.
+    /// So many rows are about to come: an index in which there is nothing gets its pages at once. To be followed by
+    /// [`Index::trim`].
     pub fn expect(&self, rows: usize) {
         let pages = (rows / PARTS).div_ceil(ROWS_A_PAGE);
         for part in &self.parts {
             let mut part = part.lock();
+            part.is_filling = true;
             if part.pages.is_empty() {
                 part.pages.resize_with(pages, Vec::new);
+            }
+        }
+    }
+
+    /// All rows have come that were expected: where many of them went again, pages give back what they have too much.
+    pub fn trim(&self, mut between: impl FnMut()) {
+        for part in &self.parts {
+            let is_roomy = {
+                let mut part = part.lock();
+                part.is_filling = false;
+                part.bytes > part.rows * ROOMY_ROW_BYTES
+            };
+            for first in (0..).step_by(PAGES_A_LOCK).take_while(|_| is_roomy) {
+                let has_more = part.lock().trim(first);
+                between();
+                if !has_more {
+                    break;
+                }
             }
         }
     }
@@ -214,6 +236,8 @@ pub(super) fn part_of(hash: u64) -> usize {
 }
 
 const PAGES_A_LOCK: usize = 256;
+/// Bytes of pages for each row, from which on it is worth while to look for pages that are too large.
+const ROOMY_ROW_BYTES: usize = ROW_BYTES + 3;
 
 impl Part {
     /// Notes a hit.
@@ -253,16 +277,49 @@ impl Part {
 
     /// Returns the place of the entry that this one displaces.
     pub fn insert(&mut self, hash: u64, row: Row) -> Option<Place> {
-        if let Some(there) = self.row_mut(hash, row.0[7]) {
+        let mut at = self.page_of(hash as u32);
+        let page = self.pages.get_mut(at).map(Vec::as_mut_slice).unwrap_or_default();
+        if let Some(there) = page.iter_mut().find(|there| there.is_of(hash as u32, row.0[7])) {
             return Some(std::mem::replace(there, row).place());
         }
         if self.pages.is_empty() || self.rows >= self.pages.len() * ROWS_A_PAGE {
             self.split();
+            at = self.page_of(hash as u32);
         }
-        let at = self.page_of(hash as u32);
-        self.bytes += push(&mut self.pages[at], row);
+        self.bytes += push(&mut self.pages[at], row, self.is_filling);
         self.rows += 1;
         None
+    }
+
+    /// The order in which so many names are found page by page; those of one page stay in theirs.
+    pub fn by_page(&self, names: impl Iterator<Item = u64> + Clone, order: &mut Vec<u32>) {
+        let mut ends = vec![0_u32; self.pages.len().max(1) + 1];
+        names.clone().for_each(|hash| ends[self.page_of(hash as u32) + 1] += 1);
+        let mut end = 0;
+        for count in &mut ends {
+            end += *count;
+            *count = end;
+        }
+        order.clear();
+        order.resize(end as usize, 0);
+        for (i, hash) in names.enumerate() {
+            let next = &mut ends[self.page_of(hash as u32)];
+            order[*next as usize] = i as u32;
+            *next += 1;
+        }
+    }
+
+    /// Some pages from this one on give back what they have too much. False: they were the last.
+    fn trim(&mut self, first: usize) -> bool {
+        let pages = self.pages.iter_mut().skip(first).take(PAGES_A_LOCK);
+        let seen = pages
+            .map(|page| {
+                let before = malloc_bytes(page.capacity() * ROW_BYTES);
+                page.shrink_to(malloc_bytes(page.len() * ROW_BYTES) / ROW_BYTES);
+                self.bytes -= before - malloc_bytes(page.capacity() * ROW_BYTES);
+            })
+            .count();
+        seen == PAGES_A_LOCK
     }
 
     /// Puts a record that was moved in its new place, if it still stands in the old one. It keeps its origin and loses its hits.
@@ -322,7 +379,7 @@ impl Part {
         self.bytes -= malloc_bytes(rows.capacity() * ROW_BYTES);
         for row in rows {
             let at = self.page_of(row.tag());
-            self.bytes += push(&mut self.pages[at], row);
+            self.bytes += push(&mut self.pages[at], row, self.is_filling);
         }
     }
 
@@ -331,16 +388,18 @@ impl Part {
     }
 }
 
-/// Adds a row; a page grows to the allocator's next size, while it is small in larger steps. Returns by how many bytes.
-fn push(page: &mut Vec<Row>, row: Row) -> usize {
+/// Adds a row; a page grows to the allocator's next size, while it is small, or about to be filled, in larger steps. Returns by
+/// how many bytes.
+fn push(page: &mut Vec<Row>, row: Row, is_filling: bool) -> usize {
     let mut grown = 0;
     if page.len() == page.capacity() {
         let before = malloc_bytes(page.capacity() * ROW_BYTES);
-        let rows = match page.len() {
-            0..4 => 4,
-            4..8 => 8,
-            8..14 => 14,
-            rows => rows + 1,
+        let rows = match (page.len(), is_filling) {
+            (0..4, false) => 4,
+            (4..8, false) => 8,
+            (0..14, _) => 14,
+            (14..ROWS_A_PAGE, true) => ROWS_A_PAGE,
+            (rows, _) => rows + 1,
         };
         let after = malloc_bytes(rows * ROW_BYTES);
         page.reserve_exact(after / ROW_BYTES - page.len());

@@ -1,7 +1,7 @@
 //! L3: what L1 evicted and is worth keeping, in segment files that survive restarts and crashes.
 //!
 //! Workers hand in evicted entries ([`L3::spill`]), ask ([`L3::lookup`]) and tell what changed ([`L3::void`]); none of these
-//! does I/O. One thread writes, frees and recovers ([`writer`]); a few read ([`reader`]). What a file looks like is said in
+//! waits for I/O. One thread writes, frees and recovers ([`writer`]); a few read ([`reader`]). What a file looks like is said in
 //! [`format`]. Times are microseconds of the process's clock; on the disk they are those of the Unix clock, converted by the
 //! difference at the start, so that within one life a clock that is set does not move a deadline.
 //!
@@ -223,6 +223,8 @@ counters! {
     reads_shed,
     /// Reads that another one of the same record answered.
     reads_joined,
+    /// Lookups for which nobody had to wait: the system had the record in memory.
+    reads_at_once,
     corrupt_records,
     read_errors,
     write_errors,
@@ -250,6 +252,8 @@ pub(crate) struct Store {
     counters: Counters,
     /// What was in the index when everything was voided; the writer counts it.
     forgotten: SegQueue<Part>,
+    /// The medium can tell what needs no wait, as far as is known.
+    has_memory: AtomicBool,
     is_recovering: AtomicBool,
     is_off: AtomicBool,
     is_closing: AtomicBool,
@@ -355,7 +359,8 @@ impl L3 {
     }
 
     /// Looks for an entry whose origin will do. False: it is surely not here, and `done` is not called. Otherwise `done` is
-    /// called on another thread, once, with the entry or without.
+    /// called once, with the entry or without: before this returns, if the system has the record in memory, or later on
+    /// another thread.
     pub fn lookup(
         &self,
         q: &Query<'_>,

@@ -1,4 +1,7 @@
 //! Reading: a few threads that block where workers must not, one read for everybody who wants the same record.
+//!
+//! What the system has in memory needs no wait, and no other thread: whoever asks reads it himself, if it is so short that
+//! this costs less than to wake somebody for it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -100,6 +103,9 @@ impl ReadQueue {
 
 /// Reads that may wait for each thread; a medium that is this far behind is slower than asking the upstream.
 const QUEUED_A_READER: usize = 64;
+/// What a worker reads itself: it takes him less time than another thread to be woken and to answer, decompression and
+/// decryption included.
+const MOST_AT_ONCE_BYTES: usize = 8 << 10;
 /// Who is not served by then has a medium that hangs; the names of all who ask meanwhile are not kept.
 const MOST_JOINED: usize = 16 << 10;
 
@@ -147,6 +153,17 @@ impl Reads {
             return false;
         };
         let place = row.place();
+        if let Some((segment, opened)) = store.read_at_once(place) {
+            let wanted = Wanted {
+                hash: q.hash,
+                db,
+                name: q.name,
+                variant: q.variant,
+                mark,
+            };
+            done(store.judge(&row, &segment, Ok(&opened), &wanted, now_us));
+            return true;
+        }
         let waiter = Waiting {
             row,
             mark,
@@ -193,7 +210,7 @@ impl Reads {
 /// One read of the medium, for all who wait for it.
 fn serve(store: &Store, waiting: &Mutex<AllWaiting>, place: Place) {
     let loaded = store.load(place);
-    let loaded = loaded.map(|(segment, bytes)| (Opened::read(bytes, &segment, place), segment));
+    let loaded = loaded.map(|(segment, bytes)| (Opened::whole(bytes, &segment, place), segment));
     // Whoever asks from here on starts a read of his own.
     let all = {
         let mut waiting = waiting.lock();
@@ -239,8 +256,17 @@ struct Opened {
 }
 
 impl Opened {
-    fn read(mut bytes: Vec<u8>, segment: &Segment, place: Place) -> Result<Opened, Damage> {
+    fn whole(bytes: Vec<u8>, segment: &Segment, place: Place) -> Result<Opened, Damage> {
+        // None is longer.
+        Opened::read(bytes, segment, place, usize::MAX)?.ok_or(Damage::Field)
+    }
+
+    /// `None`: the value is longer than that.
+    fn read(mut bytes: Vec<u8>, segment: &Segment, place: Place, most_bytes: usize) -> Result<Option<Opened>, Damage> {
         let record = Record::decode(&mut bytes, &segment.envelope, place.offset())?;
+        if codec::shown_bytes(record.codec, record.value)? > most_bytes {
+            return Ok(None);
+        }
         let name_end = RECORD_HEAD_BYTES + record.name.len();
         let variant_end = name_end + record.variant.len();
         let end = variant_end + record.value.len();
@@ -264,7 +290,7 @@ impl Opened {
         opened.name = bytes.slice(RECORD_HEAD_BYTES..name_end);
         opened.variant = bytes.slice(name_end..variant_end);
         opened.value = unpacked.unwrap_or_else(|| bytes.slice(variant_end..end));
-        Ok(opened)
+        Ok(Some(opened))
     }
 }
 
@@ -284,12 +310,18 @@ impl Store {
         (!is_hidden).then_some((row, mark, db))
     }
 
-    /// Looks for an entry and waits for the medium.
+    /// Looks for an entry, and waits for the medium if need be.
     #[cfg(test)]
     pub fn read(&self, q: &Query<'_>, now_us: u64) -> Option<Found> {
         let (row, mark, db) = self.probe(q)?;
-        let (segment, bytes) = self.load(row.place())?;
-        let opened = Opened::read(bytes, &segment, row.place());
+        let (segment, opened) = match self.read_at_once(row.place()) {
+            Some((segment, opened)) => (segment, Ok(opened)),
+            None => {
+                let (segment, bytes) = self.load(row.place())?;
+                let opened = Opened::whole(bytes, &segment, row.place());
+                (segment, opened)
+            }
+        };
         let wanted = Wanted {
             hash: q.hash,
             db,
@@ -298,6 +330,32 @@ impl Store {
             mark,
         };
         self.judge(&row, &segment, opened.as_ref(), &wanted, now_us)
+    }
+
+    /// A short and sound record that the system has in memory. `None`: it is for those who may wait, and tell what is wrong.
+    fn read_at_once(&self, place: Place) -> Option<(Arc<Segment>, Opened)> {
+        if place.bytes() > MOST_AT_ONCE_BYTES || !self.has_memory.load(Relaxed) {
+            return None;
+        }
+        let segment = self.segments.get(place.slot)?;
+        if segment.errors.load(Relaxed) >= MOST_ERRORS {
+            return None;
+        }
+        let mut bytes = vec![0; place.bytes()];
+        match segment.file.read_at_once(&mut bytes, place.offset()) {
+            Ok(read) => bytes.truncate(read),
+            Err(error) => {
+                if error.kind() == std::io::ErrorKind::Unsupported {
+                    self.has_memory.store(false, Relaxed);
+                }
+                return None;
+            }
+        }
+        let opened = Opened::read(bytes, &segment, place, MOST_AT_ONCE_BYTES)
+            .ok()
+            .flatten()?;
+        self.counters.reads_at_once.fetch_add(1, Relaxed);
+        Some((segment, opened))
     }
 
     /// The bytes at a place, and what follows them. `None`: the segment is gone, or the medium refuses.

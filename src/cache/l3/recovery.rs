@@ -21,8 +21,8 @@ use super::owed::{Debts, MARKER};
 use super::segments::{Segment, Segments};
 use super::storage::{SegmentFile, Storage, read_up_to};
 use super::{Config, Counters, Marks, OpenError, Origin, Queue, Recovery, Sketch, Store, Voided};
-pub(super) use scanning::footer;
-use scanning::{Scan, scan, trailer};
+use scanning::{Scan, trailer};
+pub(super) use scanning::{footer, scan, walk};
 
 mod scanning;
 
@@ -50,8 +50,8 @@ struct Leftover {
     bytes: u64,
 }
 
-/// Rows that are read into the index while a client may wait for something else: half a millisecond.
-const ROWS_AT_ONCE: usize = 2048;
+/// Names that are dropped while a client may wait for something else: half a millisecond.
+const NAMES_AT_ONCE: usize = 2048;
 /// Names that are dropped while workers wait.
 const FEW_VOIDED: usize = 256;
 const MOST_REPAIRS: usize = 100;
@@ -109,6 +109,7 @@ pub(super) fn open(config: Config, storage: Box<dyn Storage>, wake: Unparker) ->
         counters: Counters::default(),
         forgotten: SegQueue::new(),
         unsynced: SegQueue::new(),
+        has_memory: AtomicBool::new(true),
         is_recovering: AtomicBool::new(true),
         is_off: AtomicBool::new(false),
         is_closing: AtomicBool::new(false),
@@ -233,6 +234,7 @@ pub(super) fn run(store: &Store, mut leftovers: Leftovers, now_us: u64, mut betw
             break;
         };
     }
+    store.index.trim(&mut between);
     // Most of them while nobody has to wait for the lock.
     loop {
         let early = match &mut *store.voided.lock() {
@@ -241,7 +243,7 @@ pub(super) fn run(store: &Store, mut leftovers: Leftovers, now_us: u64, mut betw
         };
         for (i, hash) in early.into_iter().enumerate() {
             store.drop_name(hash);
-            if i % ROWS_AT_ONCE == 0 {
+            if i % NAMES_AT_ONCE == 0 {
                 between();
             }
         }
@@ -348,7 +350,7 @@ fn recover(
         return Recovering::Goes;
     };
     segment.records_end.store(scan.end, Relaxed);
-    scan.rows.iter().for_each(|row| apply(store, &segment, row, now_ms));
+    apply_all(store, &segment, &scan.rows, now_ms, between);
     if recovery != Recovery::Salvage || !is_cut || is_whole {
         seal(store, &segment, &scan);
     }
@@ -467,25 +469,28 @@ fn add(
     })
 }
 
-/// One part of the index after another: what of it is in the processor's cache is used more than once. Rows of one name are in
-/// one part, and stay in their order.
+/// One part of the index after another, and in each one page after another, which is how they lie in memory: an index that is
+/// larger than the processor's caches would cost several misses for each row otherwise. Rows of one name are in one page, and
+/// stay in their order.
 fn apply_all(store: &Store, segment: &Segment, rows: &[format::Row], now_ms: u64, between: &mut impl FnMut()) {
+    rows.iter().for_each(|row| segment.note(row));
     let is_of_all = |row: &format::Row| row.kind == Kind::TombstoneOfAll;
-    if rows.iter().any(is_of_all) {
-        return rows.chunks(ROWS_AT_ONCE).for_each(|rows| {
-            rows.iter().for_each(|row| apply(store, segment, row, now_ms));
-            between();
-        });
+    // What is before the last of them is undone.
+    let first = rows.iter().rposition(is_of_all).map_or(0, |last| last + 1);
+    if first > 0 {
+        store.forget_all();
     }
-    let mut by_part: Vec<Vec<&format::Row>> = (0..PARTS)
-        .map(|_| Vec::with_capacity(rows.len() / PARTS * 9 / 8))
-        .collect();
-    rows.iter().for_each(|row| by_part[part_of(row.hash)].push(row));
-    for (number, rows) in by_part.iter().enumerate() {
-        for rows in rows.chunks(ROWS_A_LOCK) {
+    let (rows, ends) = in_parts(&rows[first..]);
+    let (mut order, mut begin) = (Vec::new(), 0);
+    for (number, end) in ends.into_iter().enumerate() {
+        let rows = &rows[begin..end];
+        begin = end;
+        let names = rows.iter().map(|row| row.hash);
+        store.index.part_numbered(number).by_page(names, &mut order);
+        for some in order.chunks(ROWS_A_LOCK) {
+            let rows = some.iter().map(|&at| &rows[at as usize]);
             let mut part = store.index.part_numbered(number);
-            rows.iter()
-                .for_each(|row| apply_in(store, &mut part, segment, row, now_ms));
+            apply(store, &mut part, segment, rows, now_ms);
             drop(part);
             between();
         }
@@ -495,34 +500,49 @@ fn apply_all(store: &Store, segment: &Segment, rows: &[format::Row], now_ms: u64
 /// Rows that are read into a part while a worker may wait for it: some tens of microseconds.
 const ROWS_A_LOCK: usize = 256;
 
-fn apply(store: &Store, segment: &Segment, row: &format::Row, now_ms: u64) {
-    match row.kind {
-        Kind::Entry | Kind::Tombstone => apply_in(store, &mut store.index.part(row.hash), segment, row, now_ms),
-        Kind::TombstoneOfAll => {
-            segment.note(row);
-            store.forget_all();
-        }
+/// The same rows by the part of the index in which they belong, and where those of each part end.
+fn in_parts(rows: &[format::Row]) -> (Vec<format::Row>, [usize; PARTS]) {
+    let mut counts = [0; PARTS];
+    rows.iter().for_each(|row| counts[part_of(row.hash)] += 1);
+    let mut end = 0;
+    let mut next = counts.map(|count| {
+        end += count;
+        end - count
+    });
+    let mut sorted = rows.to_vec();
+    for row in rows {
+        let next = &mut next[part_of(row.hash)];
+        sorted[*next] = *row;
+        *next += 1;
     }
+    (sorted, next)
 }
 
-/// What is about one name, in its part.
-fn apply_in(store: &Store, part: &mut Part, segment: &Segment, row: &format::Row, now_ms: u64) {
-    segment.note(row);
-    if row.kind == Kind::Entry {
-        if row.expires_s != u32::MAX && u64::from(row.expires_s) * 1000 <= now_ms {
-            return;
+/// Entries and tombstones of names, in their part.
+fn apply<'a>(
+    store: &Store,
+    part: &mut Part,
+    segment: &Segment,
+    rows: impl Iterator<Item = &'a format::Row> + Clone,
+    now_ms: u64,
+) {
+    let is_expired = |row: &format::Row| row.expires_s != u32::MAX && u64::from(row.expires_s) * 1000 <= now_ms;
+    let is_entry = |row: &&format::Row| row.kind == Kind::Entry && !is_expired(row);
+    let entries = rows.clone().filter(is_entry).count();
+    store.segments.born_many(segment.slot, entries as u32);
+    let died = |place: Place| {
+        store.segments.died(place.slot);
+    };
+    for row in rows {
+        if is_entry(&row) {
+            let place = Place::new(segment.slot, row.offset.into(), row.length as usize);
+            let entry = Row::new(row.hash, row.identity, place, Origin::EarlierLife);
+            if let Some(old) = part.insert(row.hash, entry) {
+                died(old);
+            }
+        } else if row.kind == Kind::Tombstone {
+            part.remove(row.hash, |_| true, died);
         }
-        let place = Place::new(segment.slot, row.offset.into(), row.length as usize);
-        let entry = Row::new(row.hash, row.identity, place, Origin::EarlierLife);
-        store.segments.born(segment.slot);
-        if let Some(old) = part.insert(row.hash, entry) {
-            store.segments.died(old.slot);
-        }
-    } else {
-        let died = |place: Place| {
-            store.segments.died(place.slot);
-        };
-        part.remove(row.hash, |_| true, died);
     }
 }
 

@@ -142,7 +142,11 @@ impl Segments {
     }
 
     pub fn born(&self, slot: u16) {
-        self.alive[usize::from(slot)].fetch_add(1, Relaxed);
+        self.born_many(slot, 1);
+    }
+
+    pub fn born_many(&self, slot: u16, rows: u32) {
+        self.alive[usize::from(slot)].fetch_add(rows, Relaxed);
     }
 
     /// A row that named the slot is gone. True: it was the last.

@@ -62,6 +62,7 @@ fn packed(method: Method) -> Config {
 }
 
 fn try_open(config: Config, medium: &Simulated) -> Result<(Arc<Store>, Leftovers), OpenError> {
+    medium.remember();
     let parker = Parker::new();
     let (store, leftovers) = recovery::open(config, Box::new(medium.clone()), parker.unparker().clone())?;
     Ok((Arc::new(store), leftovers))

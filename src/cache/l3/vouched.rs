@@ -21,6 +21,7 @@ use std::io;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::format::numbers::{u32_at, u64_at};
 use super::storage::{SegmentFile, Storage, read_up_to};
 use super::{L3, Store};
 
@@ -35,11 +36,15 @@ const NAME: &str = "vouched";
 const MAGIC: &[u8; 8] = b"NCL3VCH\n";
 const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 40;
+const INTERVAL_BYTES: usize = 16;
+const SUM_BYTES: usize = 8;
 const MOST_INTERVALS: usize = 16;
 /// Longer than a fill is under way: what it brought was true when the server sent it.
 const FILL_MS: u64 = 10_000;
 /// How often the file is written, unless a link was lost.
 const PERIOD_MS: u64 = 500;
+/// By so much the clock is behind now and then without having been set.
+const USUAL_MS: u64 = 100;
 /// Times of entries are rounded up, and the end of an interval is not to be before them.
 const ROUNDING_MS: u64 = 2;
 
@@ -138,27 +143,25 @@ impl Vouched {
     }
 
     fn decode(bytes: &[u8]) -> Option<(Vouched, Clocks)> {
-        let u32_at = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        let u64_at = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        let count = u32_at(12)? as usize;
-        let end = HEAD_BYTES + 16 * count.min(MOST_INTERVALS);
-        let is_sound = bytes.starts_with(MAGIC) && u32_at(8)? == VERSION && count <= MOST_INTERVALS;
-        if !is_sound || xxh3_64(bytes.get(..end)?) != u64_at(end)? {
+        let (head, _) = bytes.split_first_chunk::<HEAD_BYTES>()?;
+        let is_known = head.starts_with(MAGIC) && u32_at(head, 8) == VERSION;
+        let count = Some(u32_at(head, 12) as usize).filter(|&count| is_known && count <= MOST_INTERVALS)?;
+        let (told, sum) = bytes.split_at_checked(HEAD_BYTES + INTERVAL_BYTES * count)?;
+        if sum.len() < SUM_BYTES || u64_at(sum, 0) != xxh3_64(told) {
             return None;
         }
-        let interval = |i: usize| {
-            Some(Interval {
-                since_ms: u64_at(HEAD_BYTES + 16 * i)?,
-                vouched_ms: u64_at(HEAD_BYTES + 16 * i + 8)?,
-            })
-        };
+        let (intervals, _) = told[HEAD_BYTES..].as_chunks::<INTERVAL_BYTES>();
+        let intervals = intervals.iter().map(|bytes| Interval {
+            since_ms: u64_at(bytes, 0),
+            vouched_ms: u64_at(bytes, 8),
+        });
         let clocks = Clocks {
-            boot: u64_at(16)?,
-            age_ms: u64_at(24)?,
-            unix_ms: u64_at(32)?,
+            boot: u64_at(head, 16),
+            age_ms: u64_at(head, 24),
+            unix_ms: u64_at(head, 32),
         };
         let vouched = Vouched {
-            intervals: (0..count).map(interval).collect::<Option<_>>()?,
+            intervals: intervals.collect(),
             ..Vouched::default()
         };
         Some((vouched, clocks))
@@ -190,10 +193,13 @@ impl Store {
         let now = self.clocks(now_us);
         let behind_ms = clocks.least_ms(now).saturating_sub(now.unix_ms);
         if behind_ms > 0 {
-            tracing::warn!(
-                behind_ms,
-                "L3: the clock was set back, and goes on where it was for what is on the disk"
-            );
+            // The two clocks of the machine are not read at the same moment, and one is corrected all the time.
+            if behind_ms > USUAL_MS {
+                tracing::warn!(
+                    behind_ms,
+                    "L3: the clock was set back, and goes on where it was for what is on the disk"
+                );
+            }
             self.ahead_ms.fetch_add(behind_ms, std::sync::atomic::Ordering::Relaxed);
             // Nor does anybody know for how long the machine was off.
             if !clocks.is_of_boot_of(now)
@@ -207,7 +213,7 @@ impl Store {
 
     fn read_vouched(&self) -> Option<(Vouched, Clocks)> {
         let file = self.storage.open(NAME).ok()?;
-        let mut bytes = vec![0; HEAD_BYTES + 16 * MOST_INTERVALS + 8];
+        let mut bytes = vec![0; HEAD_BYTES + INTERVAL_BYTES * MOST_INTERVALS + SUM_BYTES];
         let read = read_up_to(&*file, &mut bytes, 0).ok()?;
         Vouched::decode(&bytes[..read])
     }

@@ -28,12 +28,12 @@ use crate::clock;
 
 mod spills;
 
-/// Bytes written at once, at most a record more.
-const BATCH_BYTES: usize = 1 << 20;
+/// Bytes written at once, at most a record more: a millisecond or two, after which whoever waits for the processor gets it.
+const BATCH_BYTES: usize = 256 << 10;
 /// The same while clients wait for what is written first in the next turn.
 const HASTY_BATCH_BYTES: usize = 64 << 10;
 /// How long a few spills wait for others, and a tombstone that no client waits for.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 /// How often segments are looked at that nothing may be alive in.
 const FREE_EVERY_US: u64 = 20_000;
 /// From an error to the next try, doubled each time.
@@ -42,10 +42,15 @@ pub(super) const LAST_RETRY_US: u64 = 30_000_000;
 
 /// The thread's life.
 pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, syncer: Syncer, parker: &Parker) {
-    give_way();
+    // A record costs less than a tenth of the read that evicted it, unless it is compressed. So only then the thread has a lower
+    // priority: clients wait for its tombstones, and on a busy machine they would wait for all others first.
+    if store.config.compression.is_some() {
+        give_way();
+    }
     let mut writer = Writer::new(store, leftovers.next_sequence, syncer);
     recovery::run(store, leftovers, clock::now_us(), || {
         writer.write_owed(clock::now_us());
+        std::thread::yield_now();
     });
     loop {
         let is_closing = store.is_closing.load(SeqCst);
@@ -54,13 +59,14 @@ pub(super) fn run(store: &Arc<Store>, leftovers: Leftovers, syncer: Syncer, park
             writer.close();
             return;
         }
-        if !is_busy {
-            parker.park_timeout(PAUSE);
+        match is_busy {
+            true => std::thread::yield_now(),
+            false => parker.park_timeout(PAUSE),
         }
     }
 }
 
-/// Whoever answers clients goes first: what cannot be written in time is dropped.
+/// Whoever answers clients goes first.
 pub(super) fn give_way() {
     // There, and not elsewhere, it is of this thread alone (setpriority(2), "C library/kernel differences").
     if cfg!(target_os = "linux")
@@ -77,9 +83,9 @@ pub(super) struct Writer {
     syncer: Syncer,
     pub active: Option<Active>,
     pub next_sequence: u64,
-    /// Segments that an error ended, to be sealed when the medium works again: at a restart what is older than a segment
-    /// without a footer is not believed.
-    unsealed: Vec<Active>,
+    /// Segments that an error ended, and where their records end, to be sealed when the medium works again: at a restart what
+    /// is older than a segment without a footer is not believed.
+    unsealed: Vec<(Arc<Segment>, u64)>,
     /// When that is tried again.
     seal_at_us: u64,
     /// Names whose records must not come back, besides those that are queued.
@@ -191,6 +197,12 @@ impl Writer {
         is_busy
     }
 
+    /// No footer is tried again before that.
+    #[cfg(test)]
+    pub fn seal_late(&mut self, from_us: u64) {
+        self.seal_at_us = from_us;
+    }
+
     /// A turn in which something happens between the write of a batch and its publication.
     #[cfg(test)]
     pub fn turn_interrupted(&mut self, now_us: u64, interrupt: impl FnOnce()) {
@@ -266,11 +278,15 @@ impl Writer {
             self.publish(&record);
         }
         while now_us >= self.seal_at_us
-            && let Some(ended) = self.unsealed.pop()
+            && let Some((ended, end)) = self.unsealed.pop()
         {
-            if !self.seal_ended(&ended) {
-                self.unsealed.push(ended);
+            if !self.seal_ended(&ended, end) {
+                self.unsealed.push((ended, end));
                 self.seal_at_us = now_us.saturating_add(LAST_RETRY_US);
+            }
+            // Each is read, which takes its time; the others wait for the next write.
+            if self.store.debts.is_awaited() {
+                break;
             }
         }
         true
@@ -391,19 +407,18 @@ impl Writer {
         let Some(active) = self.active.take() else { return };
         active.segment.is_active.store(false, Relaxed);
         self.is_unsynced = false;
-        if let Err(error) = self.write_footer(&active) {
+        if let Err(error) = self.write_footer(&active.segment, &active.rows, active.end) {
             // Without a footer it is read record by record, and then must not end in half of one.
             let _ = active.segment.file.truncate(active.end);
             self.failed("sealed", &active.segment.name(), &error, now_us);
-            self.set_aside(active);
+            self.unsealed.push((active.segment, active.end));
         }
     }
 
-    fn write_footer(&self, active: &Active) -> io::Result<()> {
-        let segment = &active.segment;
-        let footer = format::encode_footer(&active.rows, active.end, &segment.envelope)?;
-        segment.file.write_all_at(&footer, active.end)?;
-        segment.bytes.store(active.end + footer.len() as u64, Relaxed);
+    fn write_footer(&self, segment: &Arc<Segment>, rows: &[format::Row], end: u64) -> io::Result<()> {
+        let footer = format::encode_footer(rows, end, &segment.envelope)?;
+        segment.file.write_all_at(&footer, end)?;
+        segment.bytes.store(end + footer.len() as u64, Relaxed);
         match self.store.config.sync {
             Sync::Never => {}
             Sync::Interval(_) | Sync::EachSegment => {
@@ -415,29 +430,33 @@ impl Writer {
         Ok(())
     }
 
-    /// The medium works again: a segment that it did not let be sealed gets its footer. False: not yet.
-    fn seal_ended(&self, ended: &Active) -> bool {
-        let is_there = self.store.segments.get(ended.segment.slot);
-        if !is_there.is_some_and(|there| Arc::ptr_eq(&there, &ended.segment)) {
+    /// The medium works again: a segment that it did not let be sealed gets its footer, by what can be read of it. False: not yet.
+    fn seal_ended(&self, ended: &Arc<Segment>, end: u64) -> bool {
+        let is_there = self.store.segments.get(ended.slot);
+        if !is_there.is_some_and(|there| Arc::ptr_eq(&there, ended)) {
             return true;
         }
-        let file = &ended.segment.file;
-        let sealed = file.truncate(ended.end).and_then(|()| self.write_footer(ended));
+        let file = &ended.file;
+        let sealed = recovery::scan(&**file, &ended.envelope, end, false).and_then(|scan| {
+            if scan.end < end {
+                // The next start sees what it is.
+                tracing::warn!(
+                    file = ended.name(),
+                    offset = scan.end,
+                    "L3: a segment is damaged and gets no footer"
+                );
+                return Ok(());
+            }
+            file.truncate(end)?;
+            self.write_footer(ended, &scan.rows, end)
+        });
         if let Err(error) = &sealed {
-            let _ = file.truncate(ended.end);
+            let _ = file.truncate(end);
             self.store.counters.write_errors.fetch_add(1, Relaxed);
             self.store
-                .alarm(format!("{} could not be sealed: {error}", ended.segment.name()));
+                .alarm(format!("{} could not be sealed: {error}", ended.name()));
         }
         sealed.is_ok()
-    }
-
-    fn set_aside(&mut self, mut ended: Active) {
-        if self.unsealed.len() < MOST_UNSEALED {
-            ended.rows.truncate(ended.rows.len() - ended.batch.len());
-            ended.batch.clear();
-            self.unsealed.push(ended);
-        }
     }
 
     fn sync_if_due(&mut self, now_us: u64) {
@@ -467,7 +486,7 @@ impl Writer {
             active.segment.is_active.store(false, Relaxed);
             self.store.counters.retired_segments.fetch_add(1, Relaxed);
             active.batch.iter().for_each(|record| self.undo(record));
-            self.set_aside(active);
+            self.unsealed.push((active.segment, active.end));
         }
         self.retry_at_us = now_us.saturating_add(self.retry_us);
         self.retry_us = (self.retry_us * 2).min(LAST_RETRY_US);
@@ -510,8 +529,6 @@ impl Writer {
 }
 
 const MOST_TOMBSTONES: usize = 1 << 20;
-/// Each keeps its rows in memory.
-const MOST_UNSEALED: usize = 16;
 
 impl Active {
     fn has_room(&self, record: &Record<'_>, segment_bytes: u64) -> bool {

@@ -76,7 +76,7 @@ impl Store {
             if record.kind != Kind::Entry {
                 return;
             }
-            let place = Place::new(segment.slot, at as u64, segment.envelope.length(record));
+            let place = Place::new(segment.slot, at, segment.envelope.length(record));
             let is_alive = self.index.part(record.hash).hits_at(record.hash, place).is_some();
             match is_alive {
                 false => report.dead += 1,

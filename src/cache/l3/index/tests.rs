@@ -90,6 +90,52 @@ fn an_index_holds_what_a_map_holds() {
 }
 
 #[test]
+fn rows_that_were_expected_are_found_and_what_they_left_empty_is_given_back() {
+    let mut random = fastrand::Rng::with_seed(4);
+    for (expected, parts_gone) in [(0, 0), (40_000, 0), (40_000, 2), (40_000, 7), (400_000, 0)] {
+        let index = Index::new();
+        index.expect(expected);
+        let hashes: Vec<u64> = (0..40_000).map(|_| random.u64(..)).collect();
+        let mut order = Vec::new();
+        for number in 0..PARTS {
+            let mut part = index.part_numbered(number);
+            let names: Vec<u64> = hashes.iter().copied().filter(|&hash| part_of(hash) == number).collect();
+            part.by_page(names.iter().copied(), &mut order);
+            let pages: Vec<usize> = order
+                .iter()
+                .map(|&at| part.page_of(names[at as usize] as u32))
+                .collect();
+            assert!(pages.is_sorted());
+            for (i, &at) in order.iter().enumerate() {
+                // Those of one page as they came.
+                assert!(i == 0 || pages[i - 1] < pages[i] || order[i - 1] < at);
+                let hash = names[at as usize];
+                assert!(part.insert(hash, row(hash, 1, u64::from(at))).is_none());
+            }
+        }
+        let is_gone = |hash: u64| hash % 8 < parts_gone;
+        for &hash in hashes.iter().filter(|&&hash| is_gone(hash)) {
+            assert_eq!(index.part(hash).remove(hash, |_| true, |_| ()), 1);
+        }
+        let before = index.bytes();
+        index.trim(|| {});
+        let taken = index.bytes() as f64 / index.len() as f64;
+        if parts_gone > 0 {
+            assert!(index.bytes() < before);
+        }
+        let pages_bytes = (expected * size_of::<Vec<Row>>() / ROWS_A_PAGE) as f64 / index.len() as f64;
+        let most = if parts_gone > 2 { 32.0 } else { 24.0 };
+        assert!(
+            taken <= most + pages_bytes,
+            "{expected} {parts_gone}: {taken} bytes an entry"
+        );
+        for &hash in &hashes {
+            assert_eq!(index.part(hash).peek(hash, 1).is_some(), !is_gone(hash));
+        }
+    }
+}
+
+#[test]
 fn an_entry_takes_at_most_24_bytes_however_many_there_are() {
     let mut random = fastrand::Rng::with_seed(3);
     let index = Index::new();

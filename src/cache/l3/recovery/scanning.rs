@@ -1,5 +1,7 @@
 //! A segment that is read: its footer, or without one all of its records.
 
+use std::ops::ControlFlow;
+
 use zeroize::Zeroize;
 
 use crate::cache::l3::envelope::Envelope;
@@ -26,7 +28,7 @@ pub(super) fn trailer(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64) -
 }
 
 /// What a walk over the records found.
-pub(super) struct Scan {
+pub(in crate::cache::l3) struct Scan {
     pub rows: Vec<format::Row>,
     /// Behind the last sound record.
     pub end: u64,
@@ -50,37 +52,83 @@ impl Scan {
     }
 }
 
-/// Walks over the records from the first on, to the first damage, or with `is_salvage` to the end of the file.
-pub(super) fn scan(file: &dyn SegmentFile, envelope: &Envelope, bytes: u64, is_salvage: bool) -> std::io::Result<Scan> {
-    // A segment is small enough to be read at once; a file that is far too large is none.
-    let most = bytes.min(2 * format::MAX_SEGMENT_BYTES) as usize;
-    let mut all = vec![0; most];
-    let read = read_up_to(file, &mut all, 0)?;
-    all.truncate(read);
+/// Reads the records from the first on, to the first damage, or with `is_salvage` as far as sound ones are found.
+pub(in crate::cache::l3) fn scan(
+    file: &dyn SegmentFile,
+    envelope: &Envelope,
+    bytes: u64,
+    is_salvage: bool,
+) -> std::io::Result<Scan> {
     let mut scan = Scan {
         rows: Vec::new(),
         end: HEADER_BYTES as u64,
         damage: None,
     };
-    let mut at = HEADER_BYTES;
-    while at < all.len() {
-        match Record::decode(&mut all[at..], envelope, at as u64) {
+    walk(file, envelope, bytes, |at, found| {
+        match found {
             Ok(record) => {
                 scan.rows.push(record.row(envelope, at as u32));
-                at += format::padded(envelope.length(&record));
-                scan.end = at as u64;
+                scan.end = at + format::padded(envelope.length(record)) as u64;
             }
             Err(damage) => {
-                scan.damage.get_or_insert((at as u64, damage));
-                if !is_salvage {
-                    break;
-                }
-                at += ALIGN;
+                scan.damage.get_or_insert((at, damage));
             }
+        }
+        match found.is_ok() || is_salvage {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    })?;
+    Ok(scan)
+}
+
+/// What is read in search of the next sound record behind damage, as a multiple of the segment: in what is encrypted any bytes
+/// may be the length of a record, up to the checksum of what would be that long. This is a second or two.
+const MOST_SEARCHED: usize = 256;
+
+/// Tells of each sound record at its offset, and of the first offset of each stretch of something else, until `tell` has enough.
+/// `bytes` is where the records end at the latest.
+pub(in crate::cache::l3) fn walk(
+    file: &dyn SegmentFile,
+    envelope: &Envelope,
+    bytes: u64,
+    mut tell: impl FnMut(u64, Result<&Record<'_>, Damage>) -> ControlFlow<()>,
+) -> std::io::Result<()> {
+    // A segment is small enough to be read at once; a file that is far too large is none.
+    let mut all = vec![0; bytes.min(2 * format::MAX_SEGMENT_BYTES) as usize];
+    let read = read_up_to(file, &mut all, 0)?;
+    all.truncate(read);
+    let mut searched_bytes = 0;
+    let (mut at, mut is_damaged) = (HEADER_BYTES, false);
+    while at < all.len() && searched_bytes <= MOST_SEARCHED * read {
+        let rest = &mut all[at..];
+        if is_damaged && !Record::may_begin(rest, envelope) {
+            at += ALIGN;
+            continue;
+        }
+        let told = match Record::decode(rest, envelope, at as u64) {
+            Ok(record) => {
+                let told = tell(at as u64, Ok(&record));
+                at += format::padded(envelope.length(&record));
+                is_damaged = false;
+                told
+            }
+            Err(damage) => {
+                searched_bytes += Record::announced_length(rest).map_or(0, |length| length.min(rest.len()));
+                let told = match std::mem::replace(&mut is_damaged, true) {
+                    true => ControlFlow::Continue(()),
+                    false => tell(at as u64, Err(damage)),
+                };
+                at += ALIGN;
+                told
+            }
+        };
+        if told.is_break() {
+            break;
         }
     }
     if envelope.key_id().is_some() {
         all.zeroize();
     }
-    Ok(scan)
+    Ok(())
 }

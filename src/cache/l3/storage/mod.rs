@@ -1,11 +1,11 @@
 //! The seam between the store and the medium: what is done with files, and nothing about what is in them.
 //!
 //! [`Disk`] is a directory of a real file system. The tests have a second one, which forgets, tears and reorders what was
-//! not synced, and fails at any call. All calls block; none is made by a worker.
+//! not synced, and fails at any call. All calls block, and none is made by a worker, but for [`SegmentFile::read_at_once`].
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A directory of segments. Names are plain file names.
@@ -32,6 +32,13 @@ pub trait SegmentFile: Send + Sync {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// As many bytes as there are, at most `into.len()`.
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// What can be read without a wait for the medium, which may be less than there is.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`]: not now. [`io::ErrorKind::Unsupported`]: never.
+    fn read_at_once(&self, _into: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn truncate(&self, bytes: u64) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;
     fn bytes(&self) -> io::Result<u64>;
@@ -57,6 +64,10 @@ pub struct Disk {
 }
 
 const LOCK_NAME: &str = "lock";
+const OTHERS_WRITE: u32 = 0o022;
+const STICKY: u32 = 0o1000;
+/// Whatever anybody but the owner may do.
+const OTHERS: u32 = 0o077;
 
 impl Disk {
     /// Makes the directory if it is missing, for this user alone: what is in it is what clients read.
@@ -64,6 +75,15 @@ impl Disk {
         use std::os::unix::fs::DirBuilderExt;
         if !path.is_dir() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        }
+        let mode = fs::metadata(path)?.permissions().mode();
+        if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
+            // Who may look into it was somebody's choice, but nobody can want this.
+            tracing::warn!(
+                place = %path.display(),
+                mode = format!("{:04o}", mode & 0o7777),
+                "L3: others than the owner can put files into the directory, and take them away: chmod 700 it"
+            );
         }
         Ok(Disk { path: path.to_owned() })
     }
@@ -111,7 +131,11 @@ impl Storage for Disk {
             {
                 Ok(Box::new(File::open(&path)?))
             }
-            opened => Ok(Box::new(opened?)),
+            opened => {
+                let file = opened?;
+                close_to_others(&file, &path);
+                Ok(Box::new(file))
+            }
         }
     }
 
@@ -125,6 +149,22 @@ impl Storage for Disk {
 
     fn place(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// What was copied here by somebody, say out of a backup, may have got the rights of any file.
+fn close_to_others(file: &File, path: &Path) {
+    let Ok(mode) = file.metadata().map(|metadata| metadata.permissions().mode()) else {
+        return;
+    };
+    if mode & OTHERS != 0 {
+        let closed = file.set_permissions(fs::Permissions::from_mode(mode & !OTHERS & 0o7777));
+        tracing::warn!(
+            file = %path.display(),
+            mode = format!("{:04o}", mode & 0o7777),
+            is_closed = closed.is_ok(),
+            "L3: others than the owner could use the file"
+        );
     }
 }
 
@@ -142,6 +182,18 @@ impl SegmentFile for File {
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, into, offset)
+    }
+
+    /// From the page cache (preadv2(2), `RWF_NOWAIT`). Not all file systems can tell what they have there.
+    #[cfg(target_os = "linux")]
+    fn read_at_once(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let read = preadv2(self, &mut [io::IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT);
+        read.map_err(|errno| match errno {
+            // A kernel or a sandbox without the call or the flag says so in other ways.
+            Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM => io::ErrorKind::Unsupported.into(),
+            errno => errno.into(),
+        })
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {

@@ -32,6 +32,8 @@ struct State {
     durable: Option<Simulated>,
     is_locked: bool,
     full_at: Option<u64>,
+    /// Every other read needs no wait; how many were tried.
+    tried: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +80,11 @@ impl Simulated {
     /// No more than so many bytes fit.
     pub fn limit(&self, bytes: u64) {
         self.state.lock().full_at = Some(bytes);
+    }
+
+    /// From now on every other read that does not want to wait does not have to.
+    pub fn remember(&self) {
+        self.state.lock().tried = Some(0);
     }
 
     /// Lets all calls wait until the returned value is dropped.
@@ -336,6 +343,19 @@ impl SegmentFile for SimulatedFile {
         let read = there.len().min(into.len());
         into[..read].copy_from_slice(&there[..read]);
         Ok(read)
+    }
+
+    fn read_at_once(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        // Whoever does not want to wait for the medium does not wait for this either.
+        let turn = self.state.try_lock().and_then(|mut state| {
+            let tried = state.tried.as_mut()?;
+            *tried += 1;
+            Some(*tried)
+        });
+        match turn {
+            Some(turn) if turn % 2 == 0 => self.read_at(into, offset),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //! was voided comes back.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config as Proptest, TestRunner};
+use proptest::test_runner::{Config as Proptest, RngAlgorithm, TestRng, TestRunner};
 
 use super::*;
 use crate::cache::l3::format::HEADER_BYTES;
@@ -189,6 +189,48 @@ fn damage_in_the_middle_costs_what_is_older_unless_it_is_salvaged() {
 }
 
 #[test]
+fn damage_that_is_full_of_plausible_lengths_is_not_searched_again_and_again() {
+    for like in [config(), packed(Method::Zstd(1))] {
+        let config = Config {
+            segment_bytes: 8 << 20,
+            size_bytes: 64 << 20,
+            max_value_bytes: 1 << 20,
+            queue_bytes: 4 << 20,
+            recovery: Recovery::Salvage,
+            sync: Sync::Interval(1),
+            ..like
+        };
+        let medium = Simulated::default();
+        let (store, next) = open(config.clone(), &medium, 1);
+        let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+        let mut random = fastrand::Rng::with_seed(1);
+        let noise: Vec<u8> = (0..1 << 20).map(|_| random.u8(..)).collect();
+        for (name, value) in [("name0", &b"v"[..]), ("name1", &noise[..]), ("name2", b"w")] {
+            put(&store, name, value);
+            settle(&mut writer, &mut now_us);
+        }
+        let image = medium.killed();
+        let name = format::file_name(1);
+        let mut bytes = image.content(&name);
+        let damaged = HEADER_BYTES + 256..bytes.len() - 1024;
+        // Each sixteen bytes say that half a mebibyte is a record.
+        for piece in bytes[damaged.clone()].chunks_mut(4) {
+            piece.copy_from_slice(&(512_u32 << 10).to_le_bytes()[..piece.len()]);
+        }
+        image.put(&name, bytes);
+        let begun = std::time::Instant::now();
+        let (store, _) = open(config, &image, now_us);
+        // Of all of them it would be 32 GiB.
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+        assert_eq!(value(&store, "name0", now_us).as_deref(), Some(&b"v"[..]));
+        assert_eq!(value(&store, "name1", now_us), None);
+        let is_plain = store.config.keys.writing().is_none();
+        // In what is encrypted the search is given up.
+        assert_eq!(value(&store, "name2", now_us).is_some(), is_plain);
+    }
+}
+
+#[test]
 fn a_version_that_is_not_known_is_refused_and_left_alone() {
     let (image, _) = grown(5);
     let name = image.segments()[1].clone();
@@ -305,15 +347,20 @@ fn nor_does_it_show_anything_else_of_files_that_are_encrypted_and_compressed() {
     change_at_random(&packed(Method::Lz4), 250);
 }
 
+/// NEARCACHE_TEST_SEED and NEARCACHE_TEST_CASES ask for other cases than those of every run, and for so many.
 fn change_at_random(config: &Config, cases: u32) {
-    let (image, run) = grown_as(config, 7);
+    let asked = |what: &str| std::env::var(format!("NEARCACHE_TEST_{what}")).ok()?.parse().ok();
+    let seed: u64 = asked("SEED").unwrap_or(7);
+    let (image, run) = grown_as(config, seed);
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(
         Proptest {
-            cases,
+            cases: asked("CASES").map_or(cases, |cases| cases as u32),
             failure_persistence: None,
             ..Proptest::default()
         },
-        proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+        TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
     );
     let strategy = (prop::collection::vec(change(), 1..6), 0..3u8);
     runner

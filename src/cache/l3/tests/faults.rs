@@ -127,6 +127,38 @@ fn a_full_disk_is_told_of_and_used_again_when_there_is_room() {
 }
 
 #[test]
+fn however_many_segments_an_error_ended_all_are_believed_at_the_next_start() {
+    for config in [config(), packed(Method::Lz4)] {
+        let medium = Simulated::default();
+        let (store, next) = open(config.clone(), &medium, 1);
+        let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+        for i in 0..40 {
+            put(&store, &format!("name{i}"), &[b'v'; 200]);
+            settle(&mut writer, &mut now_us);
+            // Nothing can be written to that segment any more, nor its footer.
+            put(&store, "name500", b"v");
+            medium.fail(medium.calls(), u64::MAX, Fault::InputOutput);
+            writer.turn(now_us);
+            medium.heal();
+            // Before footers are tried again; longer than new segments are not.
+            writer.seal_late(now_us + 10_000_000);
+            now_us += 1_000_000;
+        }
+        assert!(store.stats().counts.retired_segments >= 40);
+        assert!(store.stats().segments >= 40);
+        now_us += 31_000_000;
+        put(&store, "name501", b"v");
+        settle(&mut writer, &mut now_us);
+        writer.turn(now_us);
+        let (store, _) = open(config, &medium.killed(), now_us);
+        for i in 0..40 {
+            assert!(value(&store, &format!("name{i}"), now_us).is_some(), "{i}");
+        }
+        assert_eq!(store.stats().counts.repairs, 0, "{:?}", store.repairs.lock());
+    }
+}
+
+#[test]
 fn a_segment_that_cannot_be_read_is_retired() {
     let medium = Simulated::default();
     let (store, next) = open(config(), &medium, 1);
