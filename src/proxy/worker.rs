@@ -250,6 +250,7 @@ impl Worker {
         self.shared.registry.lock().remove(&client.meta.id);
         self.counters().clients_closed_total.add(1);
         pubsub::forget(self, client);
+        client.state.borrow_mut().fall_silent();
         self.leave();
     }
 

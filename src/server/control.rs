@@ -18,6 +18,7 @@ use crate::resp::reply;
 use crate::upstream::dial::Access;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::facts::Facts;
+use crate::upstream::spoken::Change;
 
 /// How long the start waits for the upstream, so that the first clients find its command table.
 const FIRST_CONTACT: Duration = Duration::from_secs(1);
@@ -60,6 +61,48 @@ pub async fn learn(shared: Arc<Shared>, cancel: CancellationToken) {
                 learned_at_losses = Some(losses);
             }
             Err(error) => tracing::debug!(%error, "the upstream cannot be asked about itself"),
+        }
+    }
+}
+
+/// Prepares what changes with the version of the protocol that the upstream speaks, see [`spoken`].
+///
+/// [`spoken`]: crate::upstream::spoken
+pub async fn follow_version(shared: Arc<Shared>, cancel: CancellationToken) {
+    let spoken = shared.target.spoken();
+    // What is kept in RESP2 would be of no use to a later life in RESP3, and could not be told from what is.
+    let mut _l3_is_shut = None;
+    let (mut is_told, mut is_waiting) = (false, false);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = spoken.news() => {}
+            // One that was let in just before is not on the list of clients in RESP3 yet.
+            () = tokio::time::sleep(LEARN_AGAIN), if is_waiting => {}
+        }
+        match spoken.change() {
+            Some(Change::Begin { clients, why }) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    _l3_is_shut = shared.cache.l3().map(|l3| l3.shut());
+                    tracing::warn!(
+                        upstream = shared.upstream_name,
+                        clients,
+                        "{why}: it is spoken to in RESP2, and clients in RESP3 are closed"
+                    );
+                }
+                is_waiting = !spoken.begin();
+                if is_waiting {
+                    shared.kill(|meta| meta.is_resp3.load(Relaxed));
+                }
+            }
+            Some(Change::End(carried)) => {
+                shared.void_everything();
+                if spoken.end(carried) {
+                    (is_told, _l3_is_shut) = (false, None);
+                    tracing::info!(upstream = shared.upstream_name, "it speaks RESP3: clients may, too");
+                }
+            }
+            None => {}
         }
     }
 }

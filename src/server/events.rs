@@ -118,7 +118,7 @@ fn apply(shared: &Shared, frame: &[u8]) {
 
 /// The key that a message of the server is about, if it tells of a change.
 fn changed_key(frame: &[u8]) -> Option<&[u8]> {
-    let mut parts = reply::elements(frame).filter(|_| frame.first() == Some(&b'>'))?;
+    let mut parts = reply::elements(frame)?;
     if reply::text(parts.next()?)? != b"pmessage" || reply::text(parts.next()?)? != PATTERN {
         return None;
     }

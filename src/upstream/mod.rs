@@ -20,4 +20,5 @@ pub mod occasional;
 pub mod pool;
 pub mod readers;
 pub mod sentinel;
+pub mod spoken;
 pub mod tls;

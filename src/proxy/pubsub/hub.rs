@@ -26,7 +26,8 @@ use crate::resp::Version;
 use crate::resp::convert::Rule;
 use crate::resp::{encode, reply};
 use crate::upstream::connection::{Connection, Failure, Frame, Sink};
-use crate::upstream::dial::{Greeting, Tracking, TrackingState};
+use crate::upstream::dial::{Greeting, Protocol, Tracking, TrackingState};
+use crate::upstream::exchange::is_message;
 use crate::upstream::occasional::Occasional;
 
 #[derive(Default)]
@@ -88,7 +89,7 @@ impl Hub {
         let mut link = self.link.borrow_mut();
         let open = link.get_or_insert_with(|| {
             let greeting = Greeting {
-                version: Version::Resp3,
+                protocol: Protocol::Best,
                 db: worker.shared.initial_db,
                 tracking: Tracking::Off,
                 is_readonly: false,
@@ -350,6 +351,10 @@ impl Sink for HubSink {
         if let Some(name) = parts.next().and_then(reply::text) {
             worker.hub.deliver(&worker, kind, name, frame);
         }
+    }
+
+    fn is_message(&self, array: &[u8]) -> bool {
+        is_message(array)
     }
 
     fn is_reply(&self, oldest: &HubWaiter, push: &[u8]) -> bool {
