@@ -139,7 +139,8 @@ async fn look_at_flags(asking: &mut Exchange, within: Duration) -> Result<(), St
     let reply = reply.map_err(|e| e.to_string())?;
     if reply::is_error(&reply) {
         return Err(format!(
-            "CONFIG GET notify-keyspace-events was refused, so nobody knows which events there are: {}",
+            "CONFIG GET notify-keyspace-events was refused, so nobody knows which events there are: {} (allow it to the user: \
+             ACL SETUSER <user> +config|get)",
             words(&reply)
         ));
     }

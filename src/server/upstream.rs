@@ -48,7 +48,8 @@ pub fn check(config: &Config) -> Result<(), String> {
         }
     );
     if is_cluster && config.cache.invalidation == Invalidation::KeyspaceEvents {
-        return Err("cache.invalidation: \"keyspace-events\" does not work with a cluster, of which each node tells of its own keys only".into());
+        return Err("cache.invalidation: \"keyspace-events\" does not work with a cluster, of which each node tells of its own keys only: \
+             leave it at \"auto\", by which the nodes track or, where they do not, entries live for cache.max_age".into());
     }
     access(&config.upstream).map(drop)
 }

@@ -2,6 +2,9 @@
 //! serves them, what is cached is kept true by what it offers, and a server that learns RESP3, or loses it, is followed.
 
 use crate::ladder::{EVENTUAL, follows, is_cached, is_in, nothing_is_kept};
+use crate::support::client::children;
+use crate::support::cluster::Cluster;
+use crate::support::sentinel::Watched;
 use crate::support::{Client, Proxy, STEP, Server, eventually};
 
 const NO_HELLO: [&str; 3] = ["--rename-command", "HELLO", ""];
@@ -287,4 +290,89 @@ fn a_server_that_loses_resp3_and_learns_it_again_is_followed() {
     for client in &mut plain {
         client.expect(&["HGETALL", "hash"], "*2\r\n$1\r\nf\r\n$1\r\nv");
     }
+}
+
+#[test]
+fn a_cluster_without_hello_is_served_in_resp2() {
+    let cluster = Cluster::with(3, false, &NO_HELLO);
+    let proxy = Proxy::with_config(&cluster.url(), EVENTUAL, &[]);
+    speaks(&proxy, 2.0);
+    is_in(&proxy, "own_writes");
+    let mut client = proxy.client();
+    client.expect(&["HELLO", "3"], NOPROTO);
+    let keys: Vec<String> = (0..3).map(|node| cluster.key(node, 0)).collect();
+    let [a, b, c] = [&*keys[0], &*keys[1], &*keys[2]];
+    for _ in 0..3 {
+        client.expect(&["MSET", a, "1", b, "2", c, "3"], "+OK");
+        for _ in 0..3 {
+            client.expect(
+                &["MGET", c, "absent", a, b],
+                "*4\r\n$1\r\n3\r\n$-1\r\n$1\r\n1\r\n$1\r\n2",
+            );
+        }
+        client.expect(&["DBSIZE"], ":3");
+        assert_eq!(children(&client.cmd(&["KEYS", "*"])).len(), 3);
+        assert_ne!(client.cmd(&["RANDOMKEY"]), b"$-1\r\n");
+        client.expect(&["EXISTS", a, b, c, "absent"], ":3");
+        assert_eq!(
+            client.text(&["CONFIG", "GET", "cluster-enabled"]),
+            "*2\r\n$15\r\ncluster-enabled\r\n$3\r\nyes\r\n"
+        );
+        let mut found = 0;
+        let mut cursor = "0".to_owned();
+        loop {
+            let parts = children(&client.cmd(&["SCAN", &cursor]));
+            found += children(&parts[1]).len();
+            cursor = String::from_utf8_lossy(&parts[0])
+                .lines()
+                .nth(1)
+                .unwrap_or("0")
+                .to_owned();
+            if cursor == "0" {
+                break;
+            }
+        }
+        assert_eq!(found, 3);
+        client.expect(&["SCRIPT", "EXISTS", "x"], "*1\r\n:0");
+        client.expect(
+            &["EVAL", "return {KEYS[1], false}", "1", a],
+            &format!("*2\r\n${}\r\n{a}\r\n$-1", a.len()),
+        );
+        client.expect(&["DEL", a, b, c], ":3");
+        client.expect(&["RANDOMKEY"], "$-1");
+        assert_eq!(children(&client.cmd(&["CLUSTER", "SLOTS"])).len(), 1);
+    }
+    // Everything else of a cluster is as ever: a slot that moves takes its keys along.
+    let slot = crate::support::cluster::slot(a.as_bytes());
+    client.expect(&["HSET", a, "f", "v"], ":1");
+    is_cached(&cluster.nodes[0], &mut client, b);
+    cluster.move_slot(slot, 0, 1);
+    eventually("the slot is followed", STEP, || {
+        client.cmd(&["HGETALL", a]) == b"*2\r\n$1\r\nf\r\n$1\r\nv\r\n"
+    });
+    client.expect(&["HSET", a, "f", "w"], ":0");
+    client.expect(&["HGETALL", a], "*2\r\n$1\r\nf\r\n$1\r\nw");
+}
+
+#[test]
+fn a_primary_without_hello_is_asked_for_its_role_otherwise() {
+    let watched = Watched::of_nodes_with(&NO_HELLO);
+    let proxy = Proxy::with_config(&watched.url(), EVENTUAL, &[]);
+    let mut client = proxy.client();
+    client.expect(&["SET", "k", "v"], "+OK");
+    // On a connection of its own, too.
+    client.expect(&["WATCH", "k"], "+OK");
+    client.expect(&["UNWATCH"], "+OK");
+    speaks(&proxy, 2.0);
+    let old = watched.named().expect("there is a primary");
+    watched.nodes[old].client().expect(&["WAIT", "2", "5000"], ":2");
+    watched.fail_over(old);
+    let new = watched.primary_other_than(old).expect("another node was promoted");
+    eventually("the new primary is followed", STEP, || {
+        client.cmd(&["SET", "k", "w"]);
+        watched.nodes[new].client().cmd(&["GET", "k"]) == b"$1\r\nw\r\n"
+    });
+    eventually("a connection of its own, too", STEP, || {
+        client.cmd(&["WATCH", "k"]) == b"+OK\r\n"
+    });
 }

@@ -114,7 +114,13 @@ struct Turns {
 
 fn run(start: &mut dyn FnMut() -> Server, protocol: Protocol, ops: u64) {
     let (direct, behind) = (start(), start());
-    let proxy = Proxy::start(&behind, &["--workers", "2"]);
+    // What is not tracked is kept, too, as long as nobody else writes.
+    let has_hello = !behind.client().cmd(&["HELLO"]).starts_with(b"-");
+    let toml = "[cache]\nconsistency = \"eventual\"\ninvalidation = \"own-writes\"\nmax_age = \"10m\"\n";
+    let proxy = match has_hello {
+        true => Proxy::start(&behind, &["--workers", "2"]),
+        false => Proxy::with_config(&behind.url(), toml, &["--workers", "2"]),
+    };
     for server in [&direct, &behind] {
         let mut client = server.client();
         client.expect(
@@ -153,7 +159,6 @@ fn run(start: &mut dyn FnMut() -> Server, protocol: Protocol, ops: u64) {
     // There id 0 is no id, and whatever else is named decides: alone it means every client.
     let is_drawn = |text: &str| !(is_older && text.starts_with("CLIENT KILL"));
     // What a server lacks that the proxy has.
-    let has_hello = !behind.client().cmd(&["HELLO"]).starts_with(b"-");
     let is_had = |text: &str| {
         has_hello
             || !["CLIENT", "COMMAND", "HELLO", "RESET"]
