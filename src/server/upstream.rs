@@ -135,13 +135,14 @@ pub fn readers(config: &Config, target: &Target, cancel: &CancellationToken) -> 
         zone: config.reads.zone.clone(),
         period: (config.cache.bound / 3).min(LONGEST_PERIOD),
         timeout,
+        most_lag: config.reads.most_lag,
     };
     let readers = config
         .reads
         .are_spread()
         .then(|| Readers::new(settings, cancel.clone()))?;
     if !config.reads.replicas.is_empty() {
-        readers.follow(target, &config.reads.replicas, false);
+        readers.follow(target, &config.reads.replicas);
     }
     Some(Arc::new(readers))
 }
@@ -167,7 +168,7 @@ pub async fn follow(shared: Arc<Shared>, followed: Followed, cancel: Cancellatio
     } = followed;
     let follow_readers = |topology: &Topology| {
         if let Some(readers) = &shared.readers {
-            readers.follow(&shared.target, &topology.replicas, true);
+            readers.follow(&shared.target, &topology.replicas);
         }
     };
     loop {
