@@ -18,6 +18,7 @@ use crate::resp::reply;
 use crate::upstream::dial::Access;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::facts::Facts;
+use crate::upstream::info;
 use crate::upstream::spoken::Change;
 
 /// How long the start waits for the upstream, so that the first clients find its command table.
@@ -138,18 +139,18 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
             is_away = false;
             let generation = upstream.generation;
             while generation == shared.target.generation() {
-                let info = match upstream.ask(&[own::INFO, b"commandstats"], within).await {
-                    Ok(info) => info,
+                let answer = match upstream.ask(&[own::INFO, b"commandstats"], within).await {
+                    Ok(answer) => answer,
                     Err(_) => {
                         tokio::time::sleep(period).await;
                         continue 'connect;
                     }
                 };
-                let text = String::from_utf8_lossy(reply::text(&info).unwrap_or_default());
-                if reply::is_error(&info) {
+                let text = String::from_utf8_lossy(reply::text(&answer).unwrap_or_default());
+                if reply::is_error(&answer) {
                     if !has_warned {
                         has_warned = true;
-                        let error = String::from_utf8_lossy(&info).trim().to_owned();
+                        let error = String::from_utf8_lossy(&answer).trim().to_owned();
                         tracing::warn!(
                             error,
                             "INFO commandstats is refused: a SWAPDB behind the proxy would go unnoticed"
@@ -157,7 +158,7 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
                         *shared.last_trouble.lock() = Some(format!("SWAPDB cannot be watched for: {error}"));
                     }
                 } else {
-                    let calls = swapdb_calls(&text);
+                    let calls = info::calls(&text, "swapdb");
                     // Another node has a count of its own.
                     let earlier = known.and_then(|(of, known)| (of == generation).then_some(known));
                     if is_missed(earlier, calls) {
@@ -183,14 +184,6 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
 /// never executed any.
 fn is_missed(earlier: Option<u64>, calls: u64) -> bool {
     calls != earlier.unwrap_or(0)
-}
-
-fn swapdb_calls(info: &str) -> u64 {
-    info.lines()
-        .find_map(|line| line.strip_prefix("cmdstat_swapdb:calls="))
-        .and_then(|rest| rest.split(',').next())
-        .and_then(|calls| calls.parse().ok())
-        .unwrap_or(0)
 }
 
 /// Slots of L1 that one sweep visits, and how often it runs: a million entries are seen in ten seconds.

@@ -115,7 +115,7 @@ pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationTok
                 role: Role::Any,
             });
             let target = Target::following(routes, access, connect_timeout, breaker(&config.breaker));
-            let cluster = Arc::new(Cluster::new(target.clone()));
+            let cluster = Arc::new(Cluster::new(target.clone()).reading_from(config.reads.from));
             let period = (config.cache.bound / 3).min(LONGEST_PERIOD);
             let watcher = Watcher::new(Arc::clone(&cluster), nodes.clone(), period, connect_timeout, route);
             Ok(Reached {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::dial::{DialError, Target};
 use super::exchange::Exchange;
+use super::info::field;
 use crate::command::{Table, decode_command_reply, own};
 use crate::resp::{Version, reply};
 
@@ -65,12 +66,11 @@ impl Facts {
         let info = upstream.ask(&[own::INFO, b"server"], within).await?;
         if let Some(text) = reply::text(&info).filter(|_| !reply::is_error(&info)) {
             let text = String::from_utf8_lossy(text);
-            let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
-            if let Some(version) = line("redis_version:") {
+            if let Some(version) = field(&text, "redis_version") {
                 facts.redis_version = version.to_owned();
                 facts.version = version.to_owned();
             }
-            if let Some(version) = line("valkey_version:") {
+            if let Some(version) = field(&text, "valkey_version") {
                 facts.server = "valkey".to_owned();
                 facts.version = version.to_owned();
             }
@@ -106,8 +106,8 @@ impl Facts {
     async fn ask_otherwise(&mut self, upstream: &mut Exchange, within: Duration) -> Result<(), DialError> {
         let info = upstream.ask(&[own::INFO, b"replication"], within).await?;
         let text = String::from_utf8_lossy(reply::text(&info).unwrap_or_default()).into_owned();
-        if let Some(role) = text.lines().find_map(|line| line.strip_prefix("role:")) {
-            self.role = role.trim().to_owned();
+        if let Some(role) = field(&text, "role") {
+            self.role = role.to_owned();
         }
         let modules = upstream.ask(&[own::MODULE, b"LIST"], within).await?;
         if !reply::is_error(&modules) {

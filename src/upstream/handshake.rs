@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::dial::{Access, DialError, Role, is_server_state};
 use super::frames::FrameReader;
+use super::info::field;
 use super::spoken::Carrier;
 use crate::command::own;
 use crate::net::Stream;
@@ -259,9 +260,7 @@ async fn role_otherwise(stream: &mut Stream, frames: &mut FrameReader) -> Result
         });
     }
     let text = String::from_utf8_lossy(reply::text(&info).unwrap_or_default()).into_owned();
-    let mut lines = text.lines();
-    let told = lines.find_map(|line| line.strip_prefix("role:"));
-    Ok(told.map_or(NO_ROLE, str::trim).to_owned())
+    Ok(field(&text, "role").unwrap_or(NO_ROLE).to_owned())
 }
 
 fn role_in_hello(frame: &[u8]) -> String {

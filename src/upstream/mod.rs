@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod facts;
 pub mod frames;
 mod handshake;
+pub mod info;
 pub mod occasional;
 pub mod pool;
 pub mod readers;

@@ -15,11 +15,12 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use lag::{Lag, field};
+use lag::Lag;
 
 use super::cluster::{Cluster, NodeId, Topology};
 use super::dial::{DialError, Role, Route, Target, is_server_state};
 use super::exchange::Exchange;
+use super::info::field;
 use crate::clock;
 use crate::command::own;
 use crate::config::{Endpoint, ReadFrom};

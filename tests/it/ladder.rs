@@ -176,6 +176,36 @@ fn keyspace_events_serve_where_nothing_tracks() {
 }
 
 #[test]
+fn keyspace_events_of_which_not_all_can_be_known_are_not_used() {
+    let server = Server::with(&[&NO_CLIENT[..], &["--notify-keyspace-events", "KA"]].concat());
+    let mut direct = server.client();
+    direct.expect(&["ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all"], "+OK");
+    let url = format!("redis://app:secret@127.0.0.1:{}", server.port());
+    for (rule, allowed, told) in [
+        (
+            "-config|get",
+            "+config|get",
+            "CONFIG GET notify-keyspace-events was refused, so nobody knows which events there are",
+        ),
+        (
+            "-info",
+            "+info",
+            "INFO commandstats was refused, so nobody knows of a FLUSHALL or SWAPDB",
+        ),
+    ] {
+        direct.expect(&["ACL", "SETUSER", "app", rule], "+OK");
+        let proxy = Proxy::with_config(&url, &format!("{EVENTUAL}[auth]\nmode = \"none\"\n"), &[]);
+        is_in(&proxy, "own_writes");
+        eventually("it is said why, and what to do", STEP, || {
+            let stats = proxy.client().text(&["NEARCACHE", "STATS"]);
+            stats.contains(told) && stats.contains(&format!("ACL SETUSER <user> {allowed}"))
+        });
+        direct.expect(&["ACL", "SETUSER", "app", allowed], "+OK");
+        is_in(&proxy, "keyspace_events");
+    }
+}
+
+#[test]
 fn keyspace_events_that_are_demanded_and_not_there_keep_nothing() {
     let server = Server::start();
     let toml = format!("{EVENTUAL}invalidation = \"keyspace-events\"\n");

@@ -453,7 +453,7 @@ impl Sink for HubSink {
         };
         worker.counters().l2_errors_total.add(1);
         answered(&client);
-        let error = worker.unavailable(failure);
+        let error = worker.unavailable_to_listen(failure);
         client.answer(sequence, Answer::Error(&error), &worker.touched);
     }
 

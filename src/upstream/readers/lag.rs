@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::upstream::info::field;
+
 /// What one replica is held against. Times are µs of the process's clock.
 pub struct Lag {
     most: Duration,
@@ -100,12 +102,4 @@ impl Lag {
             None => Err("it does not say when it has heard of its primary".to_owned()),
         }
     }
-}
-
-/// A line of `INFO`.
-pub fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    let mut lines = info.lines();
-    lines
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
 }
