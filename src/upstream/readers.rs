@@ -331,7 +331,7 @@ impl Reader {
 
     async fn attend(&self, settings: &Settings) {
         let mut line: Option<Exchange> = None;
-        let mut primary: Option<Exchange> = None;
+        let mut primary: Option<(Endpoint, Exchange)> = None;
         let mut lag = Lag::up_to(settings.most_lag);
         loop {
             if self.is_replica() {
@@ -355,16 +355,25 @@ impl Reader {
     ///
     /// # Errors
     /// Why it does not.
-    async fn ask_primary(&self, line: &mut Option<Exchange>, settings: &Settings) -> Result<String, String> {
+    async fn ask_primary(
+        &self,
+        line: &mut Option<(Endpoint, Exchange)>,
+        settings: &Settings,
+    ) -> Result<String, String> {
         let target = self.primary.lock().clone();
+        let Some(node) = target.endpoint() else {
+            *line = None;
+            return Err(target.why_unknown().unwrap_or_default());
+        };
         // One that is away is not to keep the replica from being looked at.
         let within = settings.timeout.min(settings.period.max(LEAST_PATIENCE));
         let asked = tokio::time::timeout(within, async {
-            if line.as_ref().is_none_or(|line| line.generation != target.generation()) {
-                *line = Some(Exchange::open(&target).await?);
+            let is_same = |line: &(Endpoint, Exchange)| line.0 == node && line.1.generation == target.generation();
+            if !line.as_ref().is_some_and(is_same) {
+                *line = Some((node.clone(), Exchange::open(&target).await?));
             }
             match line {
-                Some(line) => line.ask(&[own::INFO, b"replication"], within).await,
+                Some((_, exchange)) => exchange.ask(&[own::INFO, b"replication"], within).await,
                 None => Err(DialError::Timeout(within)),
             }
         });

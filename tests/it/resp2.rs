@@ -10,10 +10,11 @@ use crate::support::{Client, Proxy, STEP, Server, eventually};
 const NO_HELLO: [&str; 3] = ["--rename-command", "HELLO", ""];
 const NOPROTO: &str = "-NOPROTO unsupported protocol version";
 
-/// Without `HELLO`: Redis 7, and what there is of Redis 5.
+/// Without `HELLO`: Redis 7, and what there is of Redis 5 and Valkey.
 fn servers(extra: &[&str]) -> Vec<Server> {
-    let hidden = Server::with(&[&NO_HELLO[..], extra].concat());
-    Server::redis_5(extra).into_iter().chain([hidden]).collect()
+    let hidden = [&NO_HELLO[..], extra].concat();
+    let others = [Server::redis_5(extra), Server::valkey(&hidden)];
+    others.into_iter().flatten().chain([Server::with(&hidden)]).collect()
 }
 
 /// Waits until the proxy speaks this version with the upstream.
@@ -42,8 +43,11 @@ fn a_server_without_hello_is_served_in_resp2() {
         client.expect(&["HELLO", "3"], NOPROTO);
         let hello = client.text(&["HELLO", "2"]);
         assert!(hello.contains("$5\r\nproto\r\n:2\r\n"), "{kind}: {hello}");
-        let version = kind.trim_start_matches("redis_version:").trim();
-        assert!(hello.contains(version), "{kind}: {hello}");
+        let (name, version) = match kind.rsplit_once("valkey_version:") {
+            Some((_, version)) => ("valkey", version),
+            None => ("redis", kind.trim_start_matches("redis_version:")),
+        };
+        assert!(hello.contains(name) && hello.contains(version), "{kind}: {hello}");
         // A shape of its own in RESP3 has each of these.
         let writes: [&[&str]; 6] = [
             &["RPUSH", "list", "a", "b"],
@@ -207,6 +211,7 @@ fn a_password_and_a_user_are_shown_in_resp2_too() {
         let kind = server.kind();
         let url = format!("redis://:secret@127.0.0.1:{}/2", server.port());
         let proxy = Proxy::before(&url, &[]);
+        speaks(&proxy, 2.0);
         let mut client = proxy.client();
         client.expect(&["GET", "k"], "-NOAUTH Authentication required.");
         client.expect(&["HELLO", "3", "AUTH", "default", "secret"], NOPROTO);

@@ -116,7 +116,11 @@ pub fn start(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Re
             Access::Read => client.state.borrow_mut().floor_us = worker.now_us(),
             Access::None => {}
         }
-        let frame = asked.corrected(&worker, frame);
+        // The nodes were asked in the version that they all speak; a client that speaks more is about to be closed.
+        let frame = match version == Version::Resp3 && worker.target.spoken().version() == Version::Resp2 {
+            true => error_frame("ERR nearcache: the upstream no longer speaks RESP3"),
+            false => asked.corrected(&worker, frame),
+        };
         let answer = Answer::Frame {
             bytes: &frame,
             shared: None,
