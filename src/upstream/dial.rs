@@ -118,7 +118,7 @@ impl fmt::Display for DialError {
             DialError::Refused { request, error } => {
                 write!(f, "{request} was refused: {error}")?;
                 match *request {
-                    "HELLO 3" if handshake::has_no_resp3(request, error) => f.write_str(
+                    "HELLO 3" if handshake::is_not_known(request, error) => f.write_str(
                         " (RESP3 is needed here: Redis 6.0 or later or a Valkey, and HELLO under its own name)",
                     ),
                     "AUTH" if error.contains("wrong number of arguments") => {

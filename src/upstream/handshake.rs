@@ -80,7 +80,7 @@ pub(super) async fn greet(
     };
     let refusal = match round(access, (stream, &mut frames), role, greeting, version).await {
         Err(DialError::Refused { request, error })
-            if greeting.protocol == Protocol::Best && has_no_resp3(request, &error) =>
+            if greeting.protocol == Protocol::Best && has_no_resp3(access, request, &error) =>
         {
             // The rest of it are the words of the request.
             let what = error.split(", with args").next().unwrap_or_default();
@@ -201,8 +201,8 @@ async fn round(
                 "CLIENT TRACKING ON" => greeted.tracking = TrackingState::Refused(error),
                 "CLIENT TRACKING OFF" => {}
                 "CLIENT ID" if !error.starts_with("NOAUTH") => {}
-                "HELLO 3" if has_no_resp3(request, &error) => refused_version = Some(error),
-                "HELLO 2" if has_no_resp3(request, &error) => {}
+                "HELLO 3" if has_no_resp3(access, request, &error) => refused_version = Some(error),
+                "HELLO 2" if is_not_known(request, &error) => {}
                 _ => return Err(DialError::Refused { request, error }),
             }
         } else if request.starts_with("HELLO") && role == Role::Primary {
@@ -227,8 +227,15 @@ async fn round(
     Ok(greeted)
 }
 
+/// Whether the server cannot be spoken to in RESP3.
+fn has_no_resp3(access: &Access, request: &str, error: &str) -> bool {
+    // Valkey tells nobody what it knows before he has authenticated; one that knows HELLO AUTH says that the password is wrong.
+    let is_hidden = request == "HELLO 3" && access.password.is_some() && error.starts_with("NOAUTH");
+    is_hidden || is_not_known(request, error)
+}
+
 /// Whether the server, or its rules for the user, know no such `HELLO`.
-pub(super) fn has_no_resp3(request: &str, error: &str) -> bool {
+pub(super) fn is_not_known(request: &str, error: &str) -> bool {
     let codes = ["ERR unknown command", "NOPERM", "NOPROTO"];
     request.starts_with("HELLO") && codes.iter().any(|code| error.starts_with(code))
 }
