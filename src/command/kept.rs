@@ -111,6 +111,16 @@ impl NotCached {
     }
 }
 
+/// Whether a reply is this one of RESP3, or what it is in RESP2.
+fn is_form(expected: &[u8], frame: &[u8]) -> bool {
+    let in_resp2: &[&[u8]] = match expected {
+        b"_\r\n" => &[b"$-1\r\n", b"*-1\r\n"],
+        b"%0\r\n" | b"~0\r\n" => &[b"*0\r\n"],
+        _ => &[],
+    };
+    frame == expected || in_resp2.contains(&frame)
+}
+
 impl Absent {
     /// Of a request.
     pub fn of(self, args: Args<'_>) -> Absent {
@@ -125,10 +135,10 @@ impl Absent {
     pub fn is(self, frame: &[u8]) -> bool {
         match self {
             Absent::Unknown | Absent::Position => false,
-            Absent::Is(expected) => frame == expected,
-            Absent::IsOne(forms) => forms.contains(&frame),
+            Absent::Is(expected) => is_form(expected, frame),
+            Absent::IsOne(forms) => forms.iter().any(|expected| is_form(expected, frame)),
             Absent::Each(expected) => {
-                reply::elements(frame).is_some_and(|mut elements| elements.all(|element| element == expected))
+                reply::elements(frame).is_some_and(|mut elements| elements.all(|element| is_form(expected, element)))
             }
         }
     }

@@ -10,17 +10,19 @@ pub const COMMAND: &[u8] = b"COMMANd";
 pub const CONFIG: &[u8] = b"CONFIg";
 pub const HELLO: &[u8] = b"HELLo";
 pub const INFO: &[u8] = b"INFo";
+pub const MODULE: &[u8] = b"MODULe";
 pub const PING: &[u8] = b"PINg";
 pub const PSUBSCRIBE: &[u8] = b"PSUBSCRIBe";
 pub const PTTL: &[u8] = b"PTTl";
 pub const READONLY: &[u8] = b"READONLy";
+pub const ROLE: &[u8] = b"ROLe";
 pub const SELECT: &[u8] = b"SELECt";
 pub const TOUCH: &[u8] = b"TOUCh";
 pub const UNWATCH: &[u8] = b"UNWATCh";
 
-const ALL: [&[u8]; 15] = [
-    ASKING, AUTH, CLIENT, CLUSTER, COMMAND, CONFIG, HELLO, INFO, PING, PSUBSCRIBE, PTTL, READONLY, SELECT, TOUCH,
-    UNWATCH,
+const ALL: [&[u8]; 17] = [
+    ASKING, AUTH, CLIENT, CLUSTER, COMMAND, CONFIG, HELLO, INFO, MODULE, PING, PSUBSCRIBE, PTTL, READONLY, ROLE,
+    SELECT, TOUCH, UNWATCH,
 ];
 
 /// `ASKING` as a request.

@@ -4,13 +4,14 @@
 //! nothing that a lagging node could break.
 
 use super::cache::{Cache, Consistency};
-use super::reader::Reader;
+use super::reader::{Reader, print_length};
 use super::url::{DEFAULT_PORT, split_host_port};
 use super::{Endpoint, Place, Printed, Upstream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The settings of reads that may go to replicas.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Reads {
     /// Who answers them; default [`ReadFrom::Primary`].
     pub from: ReadFrom,
@@ -18,6 +19,8 @@ pub struct Reads {
     pub replicas: Vec<Endpoint>,
     /// Patterns of addresses: nodes in the proxy's own availability zone, which are read from before others; default none.
     pub zone: Vec<String>,
+    /// A replica that may be further behind its primary is not read from; default 10 s, minimum 2 s.
+    pub most_lag: Duration,
 }
 
 /// Who answers reads.
@@ -30,6 +33,17 @@ pub enum ReadFrom {
     PreferReplica,
     /// Whoever answers soonest, the primary included.
     Nearest,
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self {
+            from: ReadFrom::default(),
+            replicas: Vec::new(),
+            zone: Vec::new(),
+            most_lag: Duration::from_secs(10),
+        }
+    }
 }
 
 impl Reads {
@@ -52,10 +66,20 @@ impl Reads {
             }
         }
         let zone = reader.texts("upstream.zone").unwrap_or_default();
+        // A replica is looked at every second, and is behind by that in any case.
+        let most_lag = reader.length(
+            "upstream.max_replica_lag",
+            Self::default().most_lag,
+            Duration::from_secs(2),
+        );
         if from == ReadFrom::Primary {
             for (key, is_set) in [
                 ("upstream.replicas", !replicas.is_empty()),
                 ("upstream.zone", !zone.is_empty()),
+                (
+                    "upstream.max_replica_lag",
+                    reader.origin("upstream.max_replica_lag").is_some(),
+                ),
             ] {
                 if is_set {
                     reader.problem(
@@ -99,7 +123,12 @@ impl Reads {
             ),
             Upstream::Url { .. } => {}
         }
-        Self { from, replicas, zone }
+        Self {
+            from,
+            replicas,
+            zone,
+            most_lag,
+        }
     }
 
     pub(super) fn settings(&self) -> Vec<Printed> {
@@ -109,6 +138,9 @@ impl Reads {
         if !self.replicas.is_empty() {
             let replicas = self.replicas.iter().map(ToString::to_string).collect();
             settings.push(("replicas", list(replicas)));
+        }
+        if self.are_spread() {
+            settings.push(("max_replica_lag", print_length(self.most_lag)));
         }
         if !self.zone.is_empty() {
             settings.push(("zone", list(self.zone.clone())));

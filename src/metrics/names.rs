@@ -268,6 +268,10 @@ pub const CACHE_INFO: Number = gauge(
     "nearcache_cache_info",
     "1; the label says by what right anything is cached.",
 );
+pub const PROTOCOL: Number = gauge(
+    "nearcache_upstream_protocol",
+    "The version of RESP that the upstream speaks, and clients at most: 2 or 3.",
+);
 pub const INVALIDATION: Number = gauge(
     "nearcache_invalidation_mode",
     "1 for the means by which the proxy learns what others change at the upstream, 0 for the others.",

@@ -22,6 +22,7 @@ use crate::resp::Version;
 use crate::resp::convert::{self, Rule};
 use crate::resp::encode;
 use crate::resp::request::Args;
+use crate::upstream::spoken::{Speaker, Spoken};
 
 pub struct Client {
     pub meta: Arc<ClientMeta>,
@@ -82,7 +83,10 @@ pub struct Words {
 
 pub struct State {
     pub outbox: Outbox,
+    /// Changed by [`State::speak`] alone.
     pub version: Version,
+    /// That is RESP3.
+    speaker: Option<Speaker>,
     pub db: u32,
     pub access: Access,
     /// A reply whose keys nobody knows was shown at this time: L1 may answer only with what is vouched for since (0: none).
@@ -118,6 +122,7 @@ impl Client {
             state: RefCell::new(State {
                 outbox: Outbox::default(),
                 version: Version::Resp2,
+                speaker: None,
                 db,
                 access,
                 floor_us: 0,
@@ -180,6 +185,26 @@ impl Client {
 }
 
 impl State {
+    /// From now on replies are of this version. False: the upstream has no such.
+    #[must_use]
+    pub fn speak(&mut self, version: Version, upstream: &Arc<Spoken>) -> bool {
+        match version {
+            Version::Resp2 => self.speaker = None,
+            Version::Resp3 if self.speaker.is_some() => {}
+            Version::Resp3 => match upstream.admit() {
+                Some(speaker) => self.speaker = Some(speaker),
+                None => return false,
+            },
+        }
+        self.version = version;
+        true
+    }
+
+    /// The client is gone.
+    pub fn fall_silent(&mut self) {
+        self.speaker = None;
+    }
+
     /// An error reply; the text starts with its code ("ERR …").
     pub fn error(&mut self, text: impl AsRef<[u8]>) {
         self.outbox.answer_now(|ready| encode::error(&mut ready.bytes, text));

@@ -100,7 +100,7 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
     } else {
         hits as f64 / (hits + misses) as f64
     };
-    let mode = Mode::of(shared);
+    let (mode, spoken) = (Mode::of(shared), shared.target.spoken());
     let mut facts = vec![
         ("nearcache_version", env!("CARGO_PKG_VERSION").to_owned()),
         (
@@ -109,6 +109,13 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         ),
         ("nearcache_upstream", shared.upstream_name.clone()),
         ("nearcache_upstream_node", shared.target.node()),
+        (
+            "nearcache_upstream_protocol",
+            match spoken.version() {
+                Version::Resp2 => format!("2 ({})", spoken.why().unwrap_or_default()),
+                Version::Resp3 => "3".to_owned(),
+            },
+        ),
         ("nearcache_breaker", breakers(shared)),
         ("nearcache_upstream_switches", shared.switches.load(Relaxed).to_string()),
         ("nearcache_workers", shared.inboxes.len().to_string()),

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::shared::Shared;
 use crate::config::{Consistency, Invalidation};
+use crate::upstream::dial::TrackingState;
 
 /// The rungs of the ladder, the best last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -74,23 +75,33 @@ impl Mode {
 }
 
 /// The server does not track for a connection.
-pub fn refused(shared: &Shared, error: &str) {
+pub fn refused(shared: &Shared, tracking: &TrackingState) {
     let cache = &shared.config.cache;
     let what = match cache.invalidation {
         Invalidation::Broadcast => "CLIENT TRACKING ON BCAST",
         _ => "CLIENT TRACKING",
     };
-    let instead = if cache.takes_events() && shared.cluster.is_none() {
-        "keyspace events are used if the server sends them, and else entries live for cache.max_age"
-    } else if cache.takes_own_writes() {
-        "entries live for cache.max_age"
-    } else if cache.consistency == Consistency::Coherent {
-        "nothing is cached: allow it to the user (ACL SETUSER <user> +client|tracking), or do with cache.consistency = \"eventual\""
-    } else {
-        "nothing is cached: allow it to the user (ACL SETUSER <user> +client|tracking), or do with cache.invalidation = \"auto\""
+    let (told, remedy) = match tracking {
+        TrackingState::Off | TrackingState::On => return,
+        TrackingState::Refused(error) => (
+            format!("{what} was refused: {error}"),
+            "allow it to the user (ACL SETUSER <user> +client|tracking)",
+        ),
+        TrackingState::NoPushes(refusal) => (
+            format!("{what} needs RESP3, and {refusal}"),
+            "use a Redis 6.0 or later or a Valkey that takes HELLO 3",
+        ),
     };
-    tracing::warn!(upstream = shared.upstream_name, %error, "the upstream refuses {what}: {instead}");
-    let told = format!("{what} was refused: {error}");
+    let instead = if cache.takes_events() && shared.cluster.is_none() {
+        "keyspace events are used if the server sends them, and else entries live for cache.max_age".to_owned()
+    } else if cache.takes_own_writes() {
+        "entries live for cache.max_age".to_owned()
+    } else if cache.consistency == Consistency::Coherent {
+        format!("nothing is cached: {remedy}, or do with cache.consistency = \"eventual\"")
+    } else {
+        format!("nothing is cached: {remedy}, or do with cache.invalidation = \"auto\"")
+    };
+    tracing::warn!(upstream = shared.upstream_name, "{told}: {instead}");
     *shared.last_trouble.lock() = Some(told.clone());
     *shared.tracking_refusal.lock() = Some(told);
 }

@@ -228,11 +228,20 @@ fn hello(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Ste
             return Step::DONE;
         }
     };
+    // What is sent again after a loss must not find a server that speaks another version than the client did.
+    let speaks_less = hello.version == Some(Version::Resp2) && client.state.borrow().version == Version::Resp3;
+    if speaks_less && !client.state.borrow().outbox.is_all_answered() {
+        return Step::Wait;
+    }
+    let spoken = worker.target.spoken();
+    // Before anything else is looked at, as a server that has no RESP3 does.
+    let has_no_resp3 = hello.version == Some(Version::Resp3) && spoken.version() == Version::Resp2;
     if let Some((user, password)) = hello.credentials {
         if asks_the_server(worker, client, user) {
             return pin(client, Reason::Anywhere);
         }
         match verify(worker, user, password) {
+            Verdict::Own if has_no_resp3 => {}
             Verdict::Own => become_own(client, user),
             Verdict::Foreign if worker.cluster.is_none() => return pin(client, Reason::Foreign),
             Verdict::Foreign | Verdict::Wrong => {
@@ -242,16 +251,23 @@ fn hello(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Ste
         }
     }
     let mut state = client.state.borrow_mut();
+    if has_no_resp3 {
+        state.error(NO_SUCH_VERSION);
+        return Step::DONE;
+    }
     if state.access == Access::Unauthenticated {
         state.error("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time");
         return Step::DONE;
     }
+    if let Some(version) = hello.version {
+        if !state.speak(version, spoken) {
+            state.error(NO_SUCH_VERSION);
+            return Step::DONE;
+        }
+        client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
+    }
     if let Some(name) = hello.name {
         client.meta.words.lock().name = String::from_utf8_lossy(name).into();
-    }
-    if let Some(version) = hello.version {
-        state.version = version;
-        client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
     }
     let version = state.version;
     let mode = match worker.cluster {
@@ -282,7 +298,7 @@ impl<'a> Hello<'a> {
             hello.version = Some(match integer(args.arg(1)) {
                 Some(2) => Version::Resp2,
                 Some(3) => Version::Resp3,
-                Some(_) => return Err("NOPROTO unsupported protocol version".into()),
+                Some(_) => return Err(NO_SUCH_VERSION.into()),
                 None => return Err("ERR Protocol version is not an integer or out of range".into()),
             });
         }
@@ -308,6 +324,8 @@ impl<'a> Hello<'a> {
         Ok(hello)
     }
 }
+
+const NO_SUCH_VERSION: &str = "NOPROTO unsupported protocol version";
 
 pub const INVALID_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 
@@ -340,8 +358,11 @@ fn write_hello(out: &mut Vec<u8>, version: Version, id: u64, mode: &str, facts: 
 
 /// Everything the client has said about itself is forgotten.
 fn reset(worker: &Worker, client: &Rc<Client>) -> Step {
-    let is_other_db = client.state.borrow().db != worker.initial_db();
-    if is_other_db && !client.state.borrow().outbox.is_all_answered() {
+    let is_another = {
+        let state = client.state.borrow();
+        state.db != worker.initial_db() || state.version == Version::Resp3
+    };
+    if is_another && !client.state.borrow().outbox.is_all_answered() {
         return Step::Wait;
     }
     let listened = client.meta.is_subscribed();
@@ -359,7 +380,7 @@ fn reset(worker: &Worker, client: &Rc<Client>) -> Step {
 pub fn forget(worker: &Worker, client: &Client) {
     pubsub::forget(worker, client);
     let mut state = client.state.borrow_mut();
-    state.version = Version::Resp2;
+    let _always = state.speak(Version::Resp2, worker.target.spoken());
     state.db = worker.initial_db();
     state.access = worker.initial_access();
     client.meta.db.store(state.db, Relaxed);

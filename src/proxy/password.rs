@@ -10,7 +10,7 @@ use crate::config::{Auth, Secret};
 use crate::resp::limits::Limits;
 use crate::resp::request::{Args, Scan, Scanner, Span};
 use crate::resp::{Version, encode};
-use crate::upstream::dial::{Access, DialError, Greeting, Role, Tracking};
+use crate::upstream::dial::{Access, DialError, Greeting, Protocol, Role, Tracking};
 
 /// What this `CONFIG` makes the password, if the server takes it; empty: none.
 pub fn set_by(args: Args<'_>) -> Option<Secret> {
@@ -57,7 +57,7 @@ pub async fn learn(worker: &Worker, input: &[u8], answer_within: Duration) -> Op
     }
     let access = with(&worker.target.access(), &password)?;
     let greeting = Greeting {
-        version: Version::Resp2,
+        protocol: Protocol::Only(Version::Resp2),
         db: 0,
         tracking: Tracking::Off,
         is_readonly: false,

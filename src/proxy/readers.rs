@@ -14,7 +14,7 @@ use super::cluster::NO_SLOT;
 use super::request::{Request, Road};
 use super::worker::{Link, Worker};
 use crate::cache::name_hash;
-use crate::command::{Access, Spec};
+use crate::command::{Access, Cache, NotCached, Spec};
 use crate::upstream::cluster::NodeId;
 use crate::upstream::readers::Readers;
 
@@ -121,8 +121,9 @@ pub fn link(worker: &Worker, client: &Client, request: &Request<'_>) -> Option<R
 
 /// Whether a replica can do it as well as the primary.
 pub fn is_pure_read(spec: &Spec) -> bool {
-    // What TOUCH changes is how soon the primary evicts the key.
-    spec.access == Access::Read && !spec.runs_code() && &*spec.name != "touch"
+    // Such as that of TOUCH: how soon the primary evicts the key.
+    let has_effect = spec.cache == Cache::Never(NotCached::Effect);
+    spec.access == Access::Read && !spec.runs_code() && !has_effect
 }
 
 /// The same for a read of this name.

@@ -316,8 +316,8 @@ impl Sink for LinkSink {
             worker.shared.links.regained(self.link);
         }
         let state = match tracking {
-            TrackingState::Refused(error) => {
-                invalidation::refused(&worker.shared, error);
+            TrackingState::Refused(_) | TrackingState::NoPushes(_) => {
+                invalidation::refused(&worker.shared, tracking);
                 // What was leased while the connection came up must not be inserted: no push will ever tell of it.
                 worker.shared.links.lost(self.link);
                 LinkState::Refused

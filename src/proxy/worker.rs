@@ -250,6 +250,7 @@ impl Worker {
         self.shared.registry.lock().remove(&client.meta.id);
         self.counters().clients_closed_total.add(1);
         pubsub::forget(self, client);
+        client.state.borrow_mut().fall_silent();
         self.leave();
     }
 
@@ -488,8 +489,12 @@ impl Worker {
         )
     }
 
-    pub fn unavailable(&self, failure: &Failure) -> String {
-        unavailable(&self.shared.upstream_name, failure)
+    /// Subscriptions go to one node, with a cluster to some primary.
+    pub fn unavailable_to_listen(&self, failure: &Failure) -> String {
+        match &self.cluster {
+            Some(_) => unavailable(&self.target.node(), failure),
+            None => unavailable(&self.shared.upstream_name, failure),
+        }
     }
 
     /// The same of one node of the cluster.

@@ -18,6 +18,8 @@ use crate::resp::reply;
 use crate::upstream::dial::Access;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::facts::Facts;
+use crate::upstream::info;
+use crate::upstream::spoken::Change;
 
 /// How long the start waits for the upstream, so that the first clients find its command table.
 const FIRST_CONTACT: Duration = Duration::from_secs(1);
@@ -64,6 +66,48 @@ pub async fn learn(shared: Arc<Shared>, cancel: CancellationToken) {
     }
 }
 
+/// Prepares what changes with the version of the protocol that the upstream speaks, see [`spoken`].
+///
+/// [`spoken`]: crate::upstream::spoken
+pub async fn follow_version(shared: Arc<Shared>, cancel: CancellationToken) {
+    let spoken = shared.target.spoken();
+    // What is kept in RESP2 would be of no use to a later life in RESP3, and could not be told from what is.
+    let mut _l3_is_shut = None;
+    let (mut is_told, mut is_waiting) = (false, false);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = spoken.news() => {}
+            // One that was let in just before is not on the list of clients in RESP3 yet.
+            () = tokio::time::sleep(LEARN_AGAIN), if is_waiting => {}
+        }
+        match spoken.change() {
+            Some(Change::Begin { clients, why }) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    _l3_is_shut = shared.cache.l3().map(|l3| l3.shut());
+                    tracing::warn!(
+                        upstream = shared.upstream_name,
+                        clients,
+                        "{why}: it is spoken to in RESP2, and clients in RESP3 are closed"
+                    );
+                }
+                is_waiting = !spoken.begin();
+                if is_waiting {
+                    shared.kill(|meta| meta.is_resp3.load(Relaxed));
+                }
+            }
+            Some(Change::End(carried)) => {
+                shared.void_everything();
+                if spoken.end(carried) {
+                    (is_told, _l3_is_shut) = (false, None);
+                    tracing::info!(upstream = shared.upstream_name, "it speaks RESP3: clients may, too");
+                }
+            }
+            None => {}
+        }
+    }
+}
+
 /// `SWAPDB` sends no invalidation. When it does not pass through the proxy, only the server's count of calls tells: it is
 /// read often enough that what it made stale is not served longer than the staleness bound.
 pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
@@ -95,18 +139,18 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
             is_away = false;
             let generation = upstream.generation;
             while generation == shared.target.generation() {
-                let info = match upstream.ask(&[own::INFO, b"commandstats"], within).await {
-                    Ok(info) => info,
+                let answer = match upstream.ask(&[own::INFO, b"commandstats"], within).await {
+                    Ok(answer) => answer,
                     Err(_) => {
                         tokio::time::sleep(period).await;
                         continue 'connect;
                     }
                 };
-                let text = String::from_utf8_lossy(reply::text(&info).unwrap_or_default());
-                if reply::is_error(&info) {
+                let text = String::from_utf8_lossy(reply::text(&answer).unwrap_or_default());
+                if reply::is_error(&answer) {
                     if !has_warned {
                         has_warned = true;
-                        let error = String::from_utf8_lossy(&info).trim().to_owned();
+                        let error = String::from_utf8_lossy(&answer).trim().to_owned();
                         tracing::warn!(
                             error,
                             "INFO commandstats is refused: a SWAPDB behind the proxy would go unnoticed"
@@ -114,7 +158,7 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
                         *shared.last_trouble.lock() = Some(format!("SWAPDB cannot be watched for: {error}"));
                     }
                 } else {
-                    let calls = swapdb_calls(&text);
+                    let calls = info::calls(&text, "swapdb");
                     // Another node has a count of its own.
                     let earlier = known.and_then(|(of, known)| (of == generation).then_some(known));
                     if is_missed(earlier, calls) {
@@ -140,14 +184,6 @@ pub async fn watch_swapdb(shared: Arc<Shared>, cancel: CancellationToken) {
 /// never executed any.
 fn is_missed(earlier: Option<u64>, calls: u64) -> bool {
     calls != earlier.unwrap_or(0)
-}
-
-fn swapdb_calls(info: &str) -> u64 {
-    info.lines()
-        .find_map(|line| line.strip_prefix("cmdstat_swapdb:calls="))
-        .and_then(|rest| rest.split(',').next())
-        .and_then(|calls| calls.parse().ok())
-        .unwrap_or(0)
 }
 
 /// Slots of L1 that one sweep visits, and how often it runs: a million entries are seen in ten seconds.

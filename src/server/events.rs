@@ -19,6 +19,7 @@ use crate::config::Invalidation;
 use crate::proxy::shared::Shared;
 use crate::resp::reply;
 use crate::upstream::exchange::Exchange;
+use crate::upstream::info;
 
 const PATTERN: &[u8] = b"__keyspace@*__:*";
 /// The classes of events without which changes would go unnoticed; `A` stands for all of them.
@@ -118,7 +119,7 @@ fn apply(shared: &Shared, frame: &[u8]) {
 
 /// The key that a message of the server is about, if it tells of a change.
 fn changed_key(frame: &[u8]) -> Option<&[u8]> {
-    let mut parts = reply::elements(frame).filter(|_| frame.first() == Some(&b'>'))?;
+    let mut parts = reply::elements(frame)?;
     if reply::text(parts.next()?)? != b"pmessage" || reply::text(parts.next()?)? != PATTERN {
         return None;
     }
@@ -139,7 +140,8 @@ async fn look_at_flags(asking: &mut Exchange, within: Duration) -> Result<(), St
     let reply = reply.map_err(|e| e.to_string())?;
     if reply::is_error(&reply) {
         return Err(format!(
-            "CONFIG GET notify-keyspace-events was refused, so nobody knows which events there are: {}",
+            "CONFIG GET notify-keyspace-events was refused, so nobody knows which events there are: {} (allow it to the user: \
+             ACL SETUSER <user> +config|get)",
             words(&reply)
         ));
     }
@@ -158,26 +160,21 @@ fn are_enough(flags: &str) -> bool {
     flags.contains('K') && has_all
 }
 
-/// How often the server has executed what changes everything and tells nobody, or may have silenced it for a moment. 0 where
-/// it does not say.
+/// How often the server has executed what changes everything and tells nobody, or may have silenced it for a moment.
 async fn flushes(asking: &mut Exchange, within: Duration) -> Result<u64, String> {
-    let info = asking
-        .ask(&[own::INFO, b"commandstats"], within)
-        .await
-        .map_err(|e| e.to_string())?;
-    let text = String::from_utf8_lossy(reply::text(&info).unwrap_or_default()).into_owned();
-    let calls = |command: &str| {
-        let line = format!("cmdstat_{command}:calls=");
-        let rest = text.lines().find_map(|l| l.strip_prefix(&line));
-        rest.and_then(|rest| rest.split(',').next())
-            .and_then(|calls| calls.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
+    let reply = asking.ask(&[own::INFO, b"commandstats"], within).await;
+    let reply = reply.map_err(|e| e.to_string())?;
+    if reply::is_error(&reply) {
+        return Err(format!(
+            "INFO commandstats was refused, so nobody knows of a FLUSHALL or SWAPDB: {} (allow it to the user: ACL SETUSER <user> \
+             +info)",
+            words(&reply)
+        ));
+    }
+    let text = String::from_utf8_lossy(reply::text(&reply).unwrap_or_default()).into_owned();
     // Before Redis 7 `config` counts the questions of the proxy too.
-    Ok(["flushall", "flushdb", "swapdb", "config|set"]
-        .into_iter()
-        .map(calls)
-        .sum())
+    let calls = ["flushall", "flushdb", "swapdb", "config|set"].map(|command| info::calls(&text, command));
+    Ok(calls.iter().sum())
 }
 
 fn words(error: &[u8]) -> String {

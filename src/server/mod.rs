@@ -180,6 +180,7 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
             embedded.stop().await;
         })
     });
+    tasks.spawn(control::follow_version(Arc::clone(&shared), cancel.clone()));
     control::first_contact(&shared).await;
     let mut threads = Vec::new();
     for index in 0..shared.inboxes.len() {

@@ -44,6 +44,13 @@ pub async fn tell(shared: Arc<Shared>, cancel: CancellationToken) {
             () = cancel.cancelled() => return,
             _ = tick.tick() => {}
         }
+        // Of nodes that have left nothing is kept.
+        if let Some(cluster) = &shared.cluster {
+            let topology = cluster.topology();
+            let has_slots = |node: &Option<NodeId>| node.is_some_and(|node| topology.primaries.contains(&node));
+            seats.retain(|node, _| has_slots(node));
+            told.retain(|node, _| has_slots(node));
+        }
         for (node, keys) in by_node(&shared, shared.touches.take()) {
             let Some(target) = target_of(&shared, node) else {
                 shared.touches.dropped_total.fetch_add(keys.len() as u64, Relaxed);

@@ -48,7 +48,8 @@ pub fn check(config: &Config) -> Result<(), String> {
         }
     );
     if is_cluster && config.cache.invalidation == Invalidation::KeyspaceEvents {
-        return Err("cache.invalidation: \"keyspace-events\" does not work with a cluster, of which each node tells of its own keys only".into());
+        return Err("cache.invalidation: \"keyspace-events\" does not work with a cluster, of which each node tells of its own keys only: \
+             leave it at \"auto\", by which the nodes track or, where they do not, entries live for cache.max_age".into());
     }
     access(&config.upstream).map(drop)
 }
@@ -114,7 +115,7 @@ pub fn of(config: &Config, embedded: Option<&Embedded>, cancel: &CancellationTok
                 role: Role::Any,
             });
             let target = Target::following(routes, access, connect_timeout, breaker(&config.breaker));
-            let cluster = Arc::new(Cluster::new(target.clone()));
+            let cluster = Arc::new(Cluster::new(target.clone()).reading_from(config.reads.from));
             let period = (config.cache.bound / 3).min(LONGEST_PERIOD);
             let watcher = Watcher::new(Arc::clone(&cluster), nodes.clone(), period, connect_timeout, route);
             Ok(Reached {
@@ -134,13 +135,14 @@ pub fn readers(config: &Config, target: &Target, cancel: &CancellationToken) -> 
         zone: config.reads.zone.clone(),
         period: (config.cache.bound / 3).min(LONGEST_PERIOD),
         timeout,
+        most_lag: config.reads.most_lag,
     };
     let readers = config
         .reads
         .are_spread()
         .then(|| Readers::new(settings, cancel.clone()))?;
     if !config.reads.replicas.is_empty() {
-        readers.follow(target, &config.reads.replicas, false);
+        readers.follow(target, &config.reads.replicas);
     }
     Some(Arc::new(readers))
 }
@@ -166,7 +168,7 @@ pub async fn follow(shared: Arc<Shared>, followed: Followed, cancel: Cancellatio
     } = followed;
     let follow_readers = |topology: &Topology| {
         if let Some(readers) = &shared.readers {
-            readers.follow(&shared.target, &topology.replicas, true);
+            readers.follow(&shared.target, &topology.replicas);
         }
     };
     loop {

@@ -361,7 +361,11 @@ pub(super) fn is_failure(error: &DialError) -> bool {
         DialError::Refused { error, .. } => error.starts_with(LOADING),
         DialError::At(_, error) => is_failure(error),
         // It answers, and says what has to be changed; or nobody knows which node it is; or this host is at fault.
-        DialError::Local(_) | DialError::Unknown(_) | DialError::NotPrimary(_) | DialError::Cut(_) => false,
+        DialError::Local(_)
+        | DialError::Unknown(_)
+        | DialError::NotPrimary(_)
+        | DialError::Cut(_)
+        | DialError::InResp2(_) => false,
     }
 }
 

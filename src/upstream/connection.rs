@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use queue::{Fate, Piece, Queue};
 
-use super::dial::{DialError, Greeted, Greeting, Target, TrackingState};
+use super::dial::{DialError, Greeting, Target, TrackingState};
 use crate::clock;
 use crate::command::own;
 use crate::resp::reply::FrameScanner;
@@ -44,6 +44,10 @@ pub trait Sink: 'static {
     /// Bytes came off the socket at this time; what is in them follows.
     fn received(&self, now_us: u64);
     fn push(&self, frame: &[u8]);
+    /// Whether an array is a message: over RESP2 pushes have no type of their own.
+    fn is_message(&self, _array: &[u8]) -> bool {
+        false
+    }
     /// Whether a push is the reply that the oldest unanswered request waits for: a subscription's confirmation is.
     fn is_reply(&self, _oldest: &Self::Waiter, _push: &[u8]) -> bool {
         false
@@ -414,17 +418,13 @@ impl<S: Sink> Connection<S> {
         let mut losses: u32 = 0;
         loop {
             let (begun_us, known) = (clock::now_us(), self.target.generation());
-            match self.target.open(self.greeting_now()).await {
-                Ok((
-                    stream,
-                    Greeted {
-                        tracking, generation, ..
-                    },
-                )) => {
+            match self.target.open_for_clients(self.greeting_now()).await {
+                Ok((stream, greeted)) => {
+                    let generation = greeted.generation;
                     failures = 0;
                     self.generation.set(generation);
                     self.sink.reached(generation);
-                    self.begin(&tracking, begun_us);
+                    self.begin(&greeted.tracking, begun_us);
                     let up = Instant::now();
                     // One for scripts may be silent for ever, and says nothing about the others.
                     let counted = (!self.sink.carries_scripts()).then(|| self.target.breaker().connected());
@@ -436,6 +436,7 @@ impl<S: Sink> Connection<S> {
                         self.target.failed(generation, since_us, &why);
                     }
                     self.end(why.clone());
+                    drop(greeted);
                     if up.elapsed() > self.timeouts.back_off.1 || self.target.generation() != generation {
                         losses = 0;
                     }

@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use super::breaker::{self, Breaker, Cut};
 use super::handshake;
-pub use super::handshake::{Greeted, Greeting, Tracking, TrackingState};
+pub use super::handshake::{Greeted, Greeting, Protocol, Tracking, TrackingState};
+use super::spoken::Spoken;
 use super::tls::{self, Tls};
 use crate::clock;
 use crate::config::{Credentials, Endpoint, Secret};
@@ -37,6 +38,8 @@ pub struct Target {
     breaker: Arc<Breaker>,
     /// The last one that was greeted wanted a password that it was not shown.
     is_locked: Arc<AtomicBool>,
+    /// Of all nodes together.
+    spoken: Arc<Spoken>,
     /// Told of other credentials, by which an attempt may be worth it again.
     renewed: Arc<Notify>,
     pub connect_timeout: Duration,
@@ -101,6 +104,8 @@ pub enum DialError {
     NotPrimary(String),
     /// The node has failed too often to be tried.
     Cut(Cut),
+    /// It speaks RESP2 alone, for the reason that is given, and clients that speak RESP3 are not gone yet.
+    InResp2(String),
     /// The same, of the node that is named: where there are several it matters which.
     At(String, Box<DialError>),
 }
@@ -112,12 +117,14 @@ impl fmt::Display for DialError {
             DialError::Io(e) | DialError::Local(e) => f.write_str(e),
             DialError::Refused { request, error } => {
                 write!(f, "{request} was refused: {error}")?;
-                match needs_resp3(request, error) {
-                    true => f.write_str(
-                        " (nearcache speaks RESP3 to its upstream: it needs Redis 6.0 or later or a Valkey, and HELLO under its \
-                         own name)",
+                match *request {
+                    "HELLO 3" if handshake::is_not_known(request, error) => f.write_str(
+                        " (RESP3 is needed here: Redis 6.0 or later or a Valkey, and HELLO under its own name)",
                     ),
-                    false => Ok(()),
+                    "AUTH" if error.contains("wrong number of arguments") => {
+                        f.write_str(" (a server before Redis 6.0 knows no users: leave the name out of upstream.url)")
+                    }
+                    _ => Ok(()),
                 }
             }
             DialError::Protocol(what) => write!(f, "not a Redis server? {what}"),
@@ -137,6 +144,7 @@ impl fmt::Display for DialError {
                 )
             }
             DialError::Cut(cut) => cut.fmt(f),
+            DialError::InResp2(why) => write!(f, "{why}; clients that speak RESP3 are closed first"),
             DialError::At(node, error) => write!(f, "{node}: {error}"),
         }
     }
@@ -161,14 +169,6 @@ impl DialError {
             _ => false,
         }
     }
-}
-
-/// Whether the server, or its rules for the user, know no `HELLO 3`.
-fn needs_resp3(request: &str, error: &str) -> bool {
-    request == "HELLO 3"
-        && ["ERR unknown command", "NOPERM", "NOPROTO"]
-            .iter()
-            .any(|code| error.starts_with(code))
 }
 
 pub(super) fn is_server_state(error: &str) -> bool {
@@ -225,6 +225,7 @@ impl Target {
             doubts: Arc::default(),
             breaker: Arc::new(Breaker::new(breaker)),
             is_locked: Arc::default(),
+            spoken: Arc::default(),
             renewed: Arc::default(),
             connect_timeout,
             dials: Arc::new(Semaphore::new(DIALS_AT_ONCE)),
@@ -274,6 +275,11 @@ impl Target {
         *self.access.write() = Arc::new(access);
         self.breaker.probe_now();
         self.renewed.notify_waiters();
+    }
+
+    /// Which version of the protocol it speaks.
+    pub fn spoken(&self) -> &Arc<Spoken> {
+        &self.spoken
     }
 
     pub fn breaker(&self) -> &Breaker {
@@ -359,6 +365,18 @@ impl Target {
         opened
     }
 
+    /// The same for clients' requests: one in RESP2 is not to be had before clients that speak RESP3 are gone.
+    pub async fn open_for_clients(&self, greeting: Greeting) -> Result<(Stream, Greeted), DialError> {
+        let (stream, mut greeted) = self.open(greeting).await?;
+        if let Some(refusal) = greeted.refusal.take() {
+            greeted.carrier = self.spoken.carry(self.connect_timeout).await;
+            if greeted.carrier.is_none() {
+                return Err(DialError::InResp2(refusal));
+            }
+        }
+        Ok((stream, greeted))
+    }
+
     /// The same whatever the breaker says.
     pub(super) async fn dial(&self, greeting: Greeting) -> Result<(Stream, Greeted), DialError> {
         let mut route = self.route.clone();
@@ -379,7 +397,12 @@ impl Target {
                 opened = access.open(&node, role, &greeting, self.connect_timeout) => opened,
             };
             return match opened {
-                Ok((stream, greeted)) => Ok((stream, Greeted { generation, ..greeted })),
+                Ok((stream, greeted)) => {
+                    if greeting.protocol == Protocol::Best {
+                        self.spoken.heard(greeted.refusal.as_deref());
+                    }
+                    Ok((stream, Greeted { generation, ..greeted }))
+                }
                 Err(error) => {
                     self.doubt();
                     Err(match role {

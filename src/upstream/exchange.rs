@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::dial::{DialError, Greeting, Target, Tracking};
+use super::dial::{DialError, Greeting, Protocol, Target, Tracking};
 use super::frames::FrameReader;
 use crate::net::Stream;
 use crate::resp::reply;
@@ -16,6 +16,7 @@ pub struct Exchange {
     frames: FrameReader,
     /// Of the node to which it leads.
     pub generation: u32,
+    pub version: Version,
     has_messages: bool,
 }
 
@@ -25,6 +26,7 @@ impl Exchange {
         let (stream, greeted) = target.open(Exchange::greeting(target.connect_timeout)).await?;
         Ok(Exchange {
             generation: greeted.generation,
+            version: greeted.version,
             ..Exchange::over(stream)
         })
     }
@@ -35,13 +37,14 @@ impl Exchange {
             stream,
             frames: FrameReader::default(),
             generation: 0,
+            version: Version::Resp3,
             has_messages: false,
         }
     }
 
     pub fn greeting(answer_within: Duration) -> Greeting {
         Greeting {
-            version: Version::Resp3,
+            protocol: Protocol::Best,
             db: 0,
             tracking: Tracking::Off,
             is_readonly: false,
@@ -77,7 +80,7 @@ impl Exchange {
     }
 
     /// Sends a request that is answered by messages, unless it is refused, and behind it a question that is known to be
-    /// answered; the refusal, if there is one.
+    /// answered (in RESP2 that can only be a `PING`); the refusal, if there is one.
     pub async fn subscribe(
         &mut self,
         words: &[&[u8]],
@@ -91,6 +94,7 @@ impl Exchange {
                 let frame = self.frame().await?;
                 match frame.first() {
                     Some(b'>') => self.has_messages = true,
+                    Some(b'*') if self.version == Version::Resp2 && is_message(&frame) => self.has_messages = true,
                     _ if reply::is_error(&frame) => refusal = Some(frame),
                     _ => return Ok(refusal),
                 }
@@ -127,4 +131,11 @@ impl Exchange {
     async fn frame(&mut self) -> Result<BytesMut, DialError> {
         self.frames.next(&mut self.stream).await
     }
+}
+
+/// Whether a frame of a connection that subscribes is a message or a confirmation, by its first word: over RESP2 these are arrays
+/// as the answer to a `PING` is.
+pub fn is_message(frame: &[u8]) -> bool {
+    let word = reply::elements(frame).and_then(|mut parts| parts.next().and_then(reply::text));
+    word.is_some_and(|word| [&b"message"[..], b"subscribe"].iter().any(|end| word.ends_with(end)))
 }

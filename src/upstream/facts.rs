@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::dial::{DialError, Target};
 use super::exchange::Exchange;
+use super::info::field;
 use crate::command::{Table, decode_command_reply, own};
-use crate::resp::reply;
+use crate::resp::{Version, reply};
 
 /// Databases of a server that does not tell (Redis's default).
 const DATABASES: u32 = 16;
@@ -21,7 +22,7 @@ pub struct Facts {
     /// The version of Redis that it is compatible with; the same, unless the server is not Redis.
     pub redis_version: String,
     pub role: String,
-    /// The modules of its `HELLO` reply: a RESP3 frame.
+    /// The modules of its `HELLO` reply, as it told them: in RESP2 if it has no RESP3.
     pub modules: Vec<u8>,
     pub databases: u32,
     pub table: Arc<Table>,
@@ -65,14 +66,21 @@ impl Facts {
         let info = upstream.ask(&[own::INFO, b"server"], within).await?;
         if let Some(text) = reply::text(&info).filter(|_| !reply::is_error(&info)) {
             let text = String::from_utf8_lossy(text);
-            let line = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
-            if let Some(version) = line("redis_version:") {
+            if let Some(version) = field(&text, "redis_version") {
                 facts.redis_version = version.to_owned();
                 facts.version = version.to_owned();
             }
+            if let Some(version) = field(&text, "valkey_version") {
+                facts.server = "valkey".to_owned();
+                facts.version = version.to_owned();
+            }
         }
-        let hello = upstream.ask(&[own::HELLO, b"3"], within).await?;
-        facts.take_hello(&hello);
+        if upstream.version == Version::Resp3 {
+            let hello = upstream.ask(&[own::HELLO, b"3"], within).await?;
+            facts.take_hello(&hello);
+        } else {
+            facts.ask_otherwise(&mut upstream, within).await?;
+        }
         let databases = upstream.ask(&[own::CONFIG, b"GET", b"databases"], within).await?;
         if let Some(mut pair) = reply::elements(&databases)
             && let Some(number) = pair.nth(1).and_then(reply::text)
@@ -94,6 +102,20 @@ impl Facts {
 }
 
 impl Facts {
+    /// What `HELLO` would tell, of a server that has none.
+    async fn ask_otherwise(&mut self, upstream: &mut Exchange, within: Duration) -> Result<(), DialError> {
+        let info = upstream.ask(&[own::INFO, b"replication"], within).await?;
+        let text = String::from_utf8_lossy(reply::text(&info).unwrap_or_default()).into_owned();
+        if let Some(role) = field(&text, "role") {
+            self.role = role.to_owned();
+        }
+        let modules = upstream.ask(&[own::MODULE, b"LIST"], within).await?;
+        if !reply::is_error(&modules) {
+            self.modules = modules.to_vec();
+        }
+        Ok(())
+    }
+
     fn take_hello(&mut self, frame: &[u8]) {
         let Some(mut fields) = reply::elements(frame) else {
             return;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::dial::{DialError, Greeting, Target, Tracking};
+use super::dial::{DialError, Greeting, Protocol, Target, Tracking};
 use super::frames::FrameReader;
 use crate::clock;
 use crate::command::own;
@@ -114,7 +114,7 @@ impl Pool {
             None => return Err(PoolError::Exhausted(self.most)),
         };
         let greeting = Greeting {
-            version,
+            protocol: Protocol::Only(version),
             db,
             tracking: Tracking::Off,
             is_readonly: false,

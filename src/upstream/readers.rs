@@ -5,6 +5,8 @@
 //! How far a replica lags is not known. One whose link to its primary is down, which loads its data or copies them anew,
 //! which follows somebody else, or which does not answer, is not read from.
 
+mod lag;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -13,9 +15,13 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use lag::Lag;
+
 use super::cluster::{Cluster, NodeId, Topology};
 use super::dial::{DialError, Role, Route, Target, is_server_state};
 use super::exchange::Exchange;
+use super::info::field;
+use crate::clock;
 use crate::command::own;
 use crate::config::{Endpoint, ReadFrom};
 use crate::glob;
@@ -39,6 +45,8 @@ pub struct Settings {
     /// How often each is looked at, and how long it may take to answer.
     pub period: Duration,
     pub timeout: Duration,
+    /// A replica that is further behind its primary is not read from.
+    pub most_lag: Duration,
 }
 
 /// One node that may be read from.
@@ -50,10 +58,14 @@ pub struct Reader {
     /// Outside of a cluster: where the target leads.
     route: Option<watch::Sender<Route>>,
     of: Mutex<Of>,
+    /// Whom it follows.
+    primary: Mutex<Target>,
     is_near: bool,
     is_usable: AtomicBool,
     /// Moving average of its answer times (µs); 0: not known yet.
     latency_us: AtomicU64,
+    /// How far it was behind at most when it was last looked at (µs); [`NOT_KNOWN`].
+    behind_us: AtomicU64,
     /// Why it is not usable, for people.
     why: Mutex<String>,
     /// Of the task that looks at it; none while it is not in the list.
@@ -66,8 +78,6 @@ pub struct Of {
     /// Of a cluster: the primary of the slots.
     pub primary: Option<NodeId>,
     pub is_replica: bool,
-    /// Whom it has to follow, where that can be held against what it says.
-    follows: Option<Endpoint>,
 }
 
 /// What the choice is made by.
@@ -81,8 +91,11 @@ pub struct Candidate {
 
 /// Answer times that differ by less are the same: a fifth, and the noise of a quick node.
 const SAME_LATENCY_US: u64 = 200;
+/// A primary has at least so long to say how long its stream is.
+const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 /// More nodes than this are not read from.
 const MOST_READERS: usize = 4095;
+const NOT_KNOWN: u64 = u64::MAX;
 /// In place of its primary's generation: it is nobody's replica.
 const GONE: u32 = u32::MAX;
 
@@ -146,15 +159,13 @@ impl Readers {
     }
 
     /// There are these replicas of one primary now, which is the node of this generation. Called within a runtime.
-    pub fn follow(&self, primary: &Target, replicas: &[Endpoint], is_told_whom_they_follow: bool) {
+    pub fn follow(&self, primary: &Target, replicas: &[Endpoint]) {
         let (generation, node) = (primary.generation(), primary.endpoint());
-        let follows = node.clone().filter(|_| is_told_whom_they_follow);
         let mut list: Vec<Arc<Reader>> = Vec::with_capacity(replicas.len() + 1);
         let nearest = node.filter(|_| self.settings.from == ReadFrom::Nearest);
         let of = |is_replica: bool| Of {
             primary: None,
             is_replica,
-            follows: follows.clone().filter(|_| is_replica),
         };
         let replicas = replicas.iter().map(|replica| (replica, of(true)));
         for (endpoint, of) in nearest.iter().map(|node| (node, of(false))).chain(replicas) {
@@ -188,14 +199,16 @@ impl Readers {
             let of = Of {
                 primary: Some(primary),
                 is_replica: id != primary,
-                follows: None,
             };
+            let follows = &cluster.node(primary)?.target;
             if let Some(reader) = old.iter().find(|reader| reader.id == id) {
                 *reader.of.lock() = of;
+                *reader.primary.lock() = follows.clone();
                 return Some(Arc::clone(reader));
             }
             let node = cluster.node(id)?;
-            Some(Arc::new(self.reader(id, &node.endpoint, node.target.clone(), None, of)))
+            let targets = (node.target.clone(), follows.clone());
+            Some(Arc::new(self.reader(id, &node.endpoint, targets, None, of)))
         });
         let list = list.collect();
         self.replace(list);
@@ -217,9 +230,9 @@ impl Readers {
         let of = Of {
             primary: None,
             is_replica: true,
-            follows: None,
         };
-        let reader = Arc::new(self.reader(id, endpoint, primary.beside(routes), Some(route), of));
+        let targets = (primary.beside(routes), primary.clone());
+        let reader = Arc::new(self.reader(id, endpoint, targets, Some(route), of));
         known.push(Arc::clone(&reader));
         Some(reader)
     }
@@ -228,7 +241,7 @@ impl Readers {
         &self,
         id: NodeId,
         endpoint: &Endpoint,
-        target: Target,
+        (target, primary): (Target, Target),
         route: Option<watch::Sender<Route>>,
         of: Of,
     ) -> Reader {
@@ -240,9 +253,11 @@ impl Readers {
             target,
             route,
             of: Mutex::new(of),
+            primary: Mutex::new(primary),
             is_near: zone.any(|pattern| glob::fits(pattern.as_bytes(), name.as_bytes())),
             is_usable: AtomicBool::new(false),
             latency_us: AtomicU64::new(0),
+            behind_us: AtomicU64::new(NOT_KNOWN),
             why: Mutex::new("it was not looked at yet".to_owned()),
             watched: Mutex::default(),
         }
@@ -294,7 +309,17 @@ impl Reader {
         let kind = if self.is_replica() { "replica" } else { "primary" };
         let zone = if self.is_near { ", in this zone" } else { "" };
         match self.is_usable() {
-            true => format!("{} {kind}, {} us{zone}", self.endpoint, self.latency_us.load(Relaxed)),
+            true => {
+                let behind = match self.behind_us.load(Relaxed) {
+                    NOT_KNOWN => String::new(),
+                    behind_us => format!(", at most {} ms behind", behind_us / 1000),
+                };
+                format!(
+                    "{} {kind}, {} us{behind}{zone}",
+                    self.endpoint,
+                    self.latency_us.load(Relaxed)
+                )
+            }
             false => format!("{} {kind}, not used: {}{zone}", self.endpoint, self.why.lock()),
         }
     }
@@ -306,8 +331,15 @@ impl Reader {
 
     async fn attend(&self, settings: &Settings) {
         let mut line: Option<Exchange> = None;
+        let mut primary: Option<(Endpoint, Exchange)> = None;
+        let mut lag = Lag::up_to(settings.most_lag);
         loop {
-            let seen = self.look(&mut line, settings.timeout).await;
+            if self.is_replica() {
+                let asked_us = clock::now_us();
+                let told = self.ask_primary(&mut primary, settings).await;
+                lag.heard(asked_us, told.as_deref().map_err(Clone::clone));
+            }
+            let seen = self.look(&mut line, &lag, settings.timeout).await;
             match seen {
                 Ok(seen) => self.judge(seen),
                 Err(error) => {
@@ -319,8 +351,53 @@ impl Reader {
         }
     }
 
+    /// What its primary says of the replication.
+    ///
+    /// # Errors
+    /// Why it does not.
+    async fn ask_primary(
+        &self,
+        line: &mut Option<(Endpoint, Exchange)>,
+        settings: &Settings,
+    ) -> Result<String, String> {
+        let target = self.primary.lock().clone();
+        let Some(node) = target.endpoint() else {
+            *line = None;
+            return Err(target.why_unknown().unwrap_or_default());
+        };
+        // One that is away is not to keep the replica from being looked at.
+        let within = settings.timeout.min(settings.period.max(LEAST_PATIENCE));
+        let asked = tokio::time::timeout(within, async {
+            let is_same = |line: &(Endpoint, Exchange)| line.0 == node && line.1.generation == target.generation();
+            if !line.as_ref().is_some_and(is_same) {
+                *line = Some((node.clone(), Exchange::open(&target).await?));
+            }
+            match line {
+                Some((_, exchange)) => exchange.ask(&[own::INFO, b"replication"], within).await,
+                None => Err(DialError::Timeout(within)),
+            }
+        });
+        let frame = match asked.await.unwrap_or(Err(DialError::Timeout(within))) {
+            Ok(frame) => frame,
+            Err(error) => {
+                *line = None;
+                return Err(error.to_string());
+            }
+        };
+        if reply::is_error(&frame) {
+            let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default());
+            return Err(format!("INFO replication is refused: {}", error.trim()));
+        }
+        Ok(String::from_utf8_lossy(reply::text(&frame).unwrap_or_default()).into_owned())
+    }
+
     /// How soon it answers (µs), or why it is not to be read from.
-    async fn look(&self, line: &mut Option<Exchange>, timeout: Duration) -> Result<Result<u64, String>, DialError> {
+    async fn look(
+        &self,
+        line: &mut Option<Exchange>,
+        lag: &Lag,
+        timeout: Duration,
+    ) -> Result<Result<u64, String>, DialError> {
         let exchange = match line {
             Some(exchange) => exchange,
             None => line.insert(Exchange::open(&self.target).await?),
@@ -335,8 +412,8 @@ impl Reader {
                 return Ok(Err(error.trim().to_owned()));
             }
         }
-        let of = self.of.lock().clone();
-        if !of.is_replica {
+        if !self.is_replica() {
+            self.behind_us.store(NOT_KNOWN, Relaxed);
             return Ok(Ok(took_us));
         }
         let frame = exchange.ask(&[own::INFO, b"replication"], timeout).await?;
@@ -344,9 +421,12 @@ impl Reader {
             let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default());
             return Ok(Err(format!("INFO replication is refused: {}", error.trim())));
         }
-        let text = reply::text(&frame).unwrap_or_default();
-        let fit = fitness(&String::from_utf8_lossy(text), of.follows.as_ref());
-        Ok(fit.map(|()| took_us))
+        let text = String::from_utf8_lossy(reply::text(&frame).unwrap_or_default());
+        let fit = fitness(&text).and_then(|()| lag.of(&text, clock::now_us()));
+        Ok(fit.map(|behind_us| {
+            self.behind_us.store(behind_us.unwrap_or(NOT_KNOWN), Relaxed);
+            took_us
+        }))
     }
 
     fn judge(&self, seen: Result<u64, String>) {
@@ -382,13 +462,8 @@ impl Reader {
 ///
 /// # Errors
 /// Why not.
-fn fitness(info: &str, follows: Option<&Endpoint>) -> Result<(), String> {
-    let field = |name: &str| {
-        let mut lines = info.lines();
-        lines
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .map(str::trim)
-    };
+fn fitness(info: &str) -> Result<(), String> {
+    let field = |name| field(info, name);
     match field("role") {
         Some("slave") => {}
         role => {
@@ -403,13 +478,6 @@ fn fitness(info: &str, follows: Option<&Endpoint>) -> Result<(), String> {
     }
     if field("master_sync_in_progress") == Some("1") {
         return Err("it copies the data of its primary".to_owned());
-    }
-    if let Some(Endpoint::Tcp { host, port }) = follows {
-        let other = (field("master_host"), field("master_port"));
-        if other != (Some(host), Some(&port.to_string())) {
-            let (host, port) = (other.0.unwrap_or("?"), other.1.unwrap_or("?"));
-            return Err(format!("it follows {host}:{port}, which is not the primary"));
-        }
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ mod pinned;
 mod pipe;
 mod pubsub;
 mod replicas;
+mod resp2;
 mod sentinel;
 mod stale;
 mod support;

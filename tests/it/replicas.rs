@@ -451,6 +451,53 @@ fn a_replica_of_somebody_else_is_not_read_from() {
     });
 }
 
+/// It still says that its link is up, and will for a minute.
+#[test]
+fn a_replica_that_is_cut_off_and_does_not_know_is_not_read_from_for_long() {
+    let primary = Server::start();
+    let relay = Relay::start(&primary.socket());
+    let port = relay.port().to_string();
+    let replica = Server::with(&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"]);
+    keeps_up(&replica);
+    let toml = format!(
+        "[upstream]\nread_from = \"prefer-replica\"\nreplicas = [\"{}\"]\nmax_replica_lag = \"2s\"\n{UNCACHED}",
+        address(&replica)
+    );
+    let proxy = Proxy::with_config(&primary.url_tcp(), &toml, &["--workers", "1"]);
+    reads_from(&proxy, 1.0);
+    let mut client = proxy.client();
+    eventually("it is told how far it is behind", STEP, || {
+        let state = client.text(&["NEARCACHE", "STATS"]);
+        state.contains("replica, ") && state.contains(" ms behind")
+    });
+    client.expect(&["SET", "k", "old"], "+OK");
+    eventually("the replica has it", STEP, || {
+        client.bulk(&["GET", "k"]) == Some(b"old".to_vec())
+    });
+    // With nothing to copy it stays in use: the primary pings it every ten seconds only.
+    let silence = || replica.info("master_last_io_seconds_ago");
+    eventually("the replica has heard nothing for longer", STEP, || silence() > 3);
+    reads_from(&proxy, 1.0);
+    let told = "it may be more than upstream.max_replica_lag behind";
+    assert!(!proxy.log().contains(told), "{}", proxy.log());
+    relay.hold();
+    client.expect(&["SET", "k", "new"], "+OK");
+    let begun = Instant::now();
+    eventually("the primary is read from", STEP, || {
+        client.bulk(&["GET", "k"]) == Some(b"new".to_vec())
+    });
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(
+        replica
+            .client()
+            .text(&["INFO", "replication"])
+            .contains("master_link_status:up")
+    );
+    assert!(proxy.log().contains(told), "{}", proxy.log());
+    relay.release();
+    reads_from(&proxy, 1.0);
+}
+
 #[test]
 fn replicas_of_a_cluster_answer_for_the_slots_of_their_primaries() {
     let mut cluster = Cluster::with(3, true, &[]);

@@ -116,7 +116,11 @@ pub fn start(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Re
             Access::Read => client.state.borrow_mut().floor_us = worker.now_us(),
             Access::None => {}
         }
-        let frame = asked.corrected(&worker, frame);
+        // The nodes were asked in the version that they all speak; a client that speaks more is about to be closed.
+        let frame = match version == Version::Resp3 && worker.target.spoken().version() == Version::Resp2 {
+            true => error_frame("ERR nearcache: the upstream no longer speaks RESP3"),
+            false => asked.corrected(&worker, frame),
+        };
         let answer = Answer::Frame {
             bytes: &frame,
             shared: None,
@@ -160,7 +164,7 @@ impl Asked {
                 while !left.is_empty() {
                     let node = left.swap_remove(fastrand::usize(..left.len()));
                     found = ask(worker, node, &question).await;
-                    if found[..] != *b"_\r\n" {
+                    if !matches!(&found[..], b"_\r\n" | b"$-1\r\n") {
                         break;
                     }
                 }
@@ -305,7 +309,8 @@ async fn exchange(worker: &Worker, view: &View, node: NodeId, question: &Questio
     let pool = view.pool(worker, node).ok_or("it is not known any more")?;
     let patience = question.patience;
     let answer_within = worker.shared.config.upstream_timeouts.connect.min(patience);
-    let lent = pool.take(Version::Resp3, Some(0), answer_within).await;
+    let version = worker.target.spoken().version();
+    let lent = pool.take(version, Some(0), answer_within).await;
     let mut lent = lent.map_err(|error| error.to_string())?;
     let mut frames = FrameReader::up_to(worker.shared.config.clients.output_limit_bytes);
     let exchange = async {

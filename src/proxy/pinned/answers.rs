@@ -165,7 +165,10 @@ impl Pinned {
                     client.meta.words.lock().name = name;
                 }
                 if let Some(version) = version {
-                    client.state.borrow_mut().version = version;
+                    let mut state = client.state.borrow_mut();
+                    // Over shared connections it would be answered in another version than here.
+                    state.is_closing |= !state.speak(version, worker.target.spoken());
+                    drop(state);
                     client.meta.is_resp3.store(version == Version::Resp3, Relaxed);
                 }
                 if is_foreign {

@@ -26,7 +26,8 @@ use crate::resp::Version;
 use crate::resp::convert::Rule;
 use crate::resp::{encode, reply};
 use crate::upstream::connection::{Connection, Failure, Frame, Sink};
-use crate::upstream::dial::{Greeting, Tracking, TrackingState};
+use crate::upstream::dial::{Greeting, Protocol, Tracking, TrackingState};
+use crate::upstream::exchange::is_message;
 use crate::upstream::occasional::Occasional;
 
 #[derive(Default)]
@@ -88,7 +89,7 @@ impl Hub {
         let mut link = self.link.borrow_mut();
         let open = link.get_or_insert_with(|| {
             let greeting = Greeting {
-                version: Version::Resp3,
+                protocol: Protocol::Best,
                 db: worker.shared.initial_db,
                 tracking: Tracking::Off,
                 is_readonly: false,
@@ -352,6 +353,10 @@ impl Sink for HubSink {
         }
     }
 
+    fn is_message(&self, array: &[u8]) -> bool {
+        is_message(array)
+    }
+
     fn is_reply(&self, oldest: &HubWaiter, push: &[u8]) -> bool {
         let (is_start, kind, name) = match oldest {
             HubWaiter::Subscribe(asked) => (true, asked.kind, asked.name.as_deref()),
@@ -448,7 +453,7 @@ impl Sink for HubSink {
         };
         worker.counters().l2_errors_total.add(1);
         answered(&client);
-        let error = worker.unavailable(failure);
+        let error = worker.unavailable_to_listen(failure);
         client.answer(sequence, Answer::Error(&error), &worker.touched);
     }
 

@@ -131,7 +131,7 @@ pub fn request(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) 
     let link = worker.hub.link(worker);
     if let Err(failure) = link.availability() {
         worker.counters().l2_errors_total.add(1);
-        state.error(worker.unavailable(&failure));
+        state.error(worker.unavailable_to_listen(&failure));
         return Step::DONE;
     }
     let listening = listening.get_or_insert_default();

@@ -48,6 +48,7 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
         listening,
         path: _,
         owed: _,
+        ..
     } = &mut *state;
     // What stands between such a client and a hit, if anything does, is for the long way to say.
     let is_usual = *access == Access::Own && *road == Road::Main && listening.is_none() && !*is_closing;

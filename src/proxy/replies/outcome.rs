@@ -62,7 +62,7 @@ pub fn count(worker: &Worker, effect: &Effect, frame: &[u8]) {
 fn count_parts(worker: &Worker, frame: &[u8]) {
     let Some(parts) = reply::elements(frame) else { return };
     let (all, nulls) = parts.fold((0, 0), |(all, nulls), part| {
-        (all + 1, nulls + u64::from(part == b"_\r\n"))
+        (all + 1, nulls + u64::from(matches!(part, b"_\r\n" | b"$-1\r\n")))
     });
     worker.counters().l2_hits_total.add(all - nulls);
     worker.counters().l2_misses_total.add(nulls);

@@ -16,10 +16,9 @@ use crate::proxy::cluster::{NO_SLOT, View};
 use crate::proxy::readers::replica_of;
 use crate::proxy::replies::LinkSink;
 use crate::proxy::request::Road;
-use crate::resp::Version;
 use crate::upstream::cluster::NodeId;
 use crate::upstream::connection::{Connection, Timeouts};
-use crate::upstream::dial::{Greeting, Target, Tracking};
+use crate::upstream::dial::{Greeting, Protocol, Target, Tracking};
 use crate::upstream::occasional::Occasional;
 
 impl Worker {
@@ -53,7 +52,7 @@ impl Worker {
         let link = Rc::new(Connection::new(
             Rc::clone(&target),
             Greeting {
-                version: Version::Resp3,
+                protocol: Protocol::Best,
                 db,
                 tracking: self.tracking(),
                 is_readonly: self.reading.is_some() && node.is_some(),
@@ -253,7 +252,7 @@ impl Worker {
         }
         let (target, node, db) = self.place(key)?;
         let greeting = Greeting {
-            version: Version::Resp3,
+            protocol: Protocol::Best,
             db,
             tracking: Tracking::Off,
             is_readonly: false,

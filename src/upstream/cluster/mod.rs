@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch as channel};
 
 use super::dial::{Role, Route, Target};
 use crate::command::slot::SLOTS;
-use crate::config::Endpoint;
+use crate::config::{Endpoint, ReadFrom};
 use nodes::Preferred;
 pub use topology::{NOBODY, NodeId, Topology};
 
@@ -33,6 +33,10 @@ pub struct Cluster {
     moving: Box<[AtomicU64]>,
     /// By which of their names nodes are called.
     has_hostnames: AtomicBool,
+    /// Replicas are read from, and so are nodes that connections lead to.
+    reads_replicas: bool,
+    /// There was no number left for a node, which was said.
+    is_full: AtomicBool,
     /// Who knows better, by the word of another node. Guards nothing else.
     hint: Mutex<Option<Endpoint>>,
     is_hinted: Notify,
@@ -84,9 +88,19 @@ impl Cluster {
             nodes: RwLock::default(),
             moving: (0..usize::from(SLOTS) / 64).map(|_| AtomicU64::new(0)).collect(),
             has_hostnames: AtomicBool::new(false),
+            reads_replicas: false,
+            is_full: AtomicBool::new(false),
             hint: Mutex::default(),
             is_hinted: Notify::new(),
             any,
+        }
+    }
+
+    /// The same where reads go to these nodes.
+    pub fn reading_from(self, from: ReadFrom) -> Cluster {
+        Cluster {
+            reads_replicas: from != ReadFrom::Primary,
+            ..self
         }
     }
 
@@ -116,11 +130,16 @@ impl Cluster {
         self.leave_others(&old);
     }
 
-    /// Nobody needs a connection to a node that has left: what tries to make one, or probes it, ends.
+    /// Nobody needs a connection to a node that has left: what tries to make one, or probes it, ends. So does what was tried at
+    /// a node that somebody has named who did not know better.
     fn leave_others(&self, old: &Topology) {
         let topology = self.topology();
         for node in self.nodes.read().iter() {
-            let is_in = |topology: &Topology| topology.primaries.contains(&node.id);
+            let is_replica = |topology: &Topology| {
+                let mut replicas = topology.replicas.iter();
+                self.reads_replicas && replicas.any(|replica| replica.endpoint == node.endpoint)
+            };
+            let is_in = |topology: &Topology| topology.primaries.contains(&node.id) || is_replica(topology);
             if is_in(&topology) {
                 node.rejoin();
             } else if is_in(old) || node.target.breaker().is_cut() {
@@ -149,9 +168,17 @@ impl Cluster {
         if let Some(node) = nodes.iter().find(|node| node.endpoint == *endpoint) {
             return Some(node.id);
         }
-        let id = NodeId::try_from(nodes.len())
-            .ok()
-            .filter(|_| nodes.len() < MOST_NODES)?;
+        if nodes.len() >= MOST_NODES {
+            if !self.is_full.swap(true, Ordering::Relaxed) {
+                tracing::error!(
+                    node = %endpoint,
+                    "the nodes of the cluster have had {MOST_NODES} addresses since the start, and this one cannot be reached: \
+                     restart nearcache"
+                );
+            }
+            return None;
+        }
+        let id = NodeId::try_from(nodes.len()).ok()?;
         let (route, routes) = channel::channel(Route {
             generation: 0,
             node: Ok(endpoint.clone()),
@@ -203,3 +230,6 @@ impl Cluster {
         self.is_hinted.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -218,6 +218,7 @@ impl Watcher {
             return None;
         }
         let Some((topology, nodes)) = change else {
+            cluster.leave_others(&known);
             self.lead_to(&known, asked);
             return None;
         };

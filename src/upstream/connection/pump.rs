@@ -94,7 +94,12 @@ impl<S: Sink> Connection<S> {
                 break Ok(());
             }
             let bytes = *scanned - start;
-            if input[start] == b'>' && !self.is_reply(&input[start..*scanned]) {
+            let is_push = match input[start] {
+                b'>' => true,
+                b'*' => self.sink.is_message(&input[start..*scanned]),
+                _ => false,
+            };
+            if is_push && !self.is_reply(&input[start..*scanned]) {
                 self.sink.push(&input[start..*scanned]);
             } else {
                 if input[start] == b'-' && self.sink.is_refusal(&input[start..*scanned]) {

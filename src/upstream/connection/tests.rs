@@ -1,8 +1,7 @@
 use super::*;
 use crate::config::Endpoint;
-use crate::resp::Version;
 use crate::upstream::breaker;
-use crate::upstream::dial::{Access, Tracking};
+use crate::upstream::dial::{Access, Protocol, Tracking};
 use std::cell::RefCell;
 
 /// Sends what may go elsewhere to `elsewhere`, if there is such a place.
@@ -50,7 +49,7 @@ fn what_waits_for_a_connection_goes_elsewhere_as_soon_as_it_is_known_where() {
     };
     let target = Rc::new(Target::fixed(node, Access::default(), second, settings));
     let greeting = Greeting {
-        version: Version::Resp3,
+        protocol: Protocol::Best,
         db: 0,
         tracking: Tracking::Off,
         is_readonly: false,

@@ -9,8 +9,8 @@ use super::votes::{Other, Vote};
 use super::{MOST_REPLICAS, MOST_SEATS};
 use crate::clock;
 use crate::config::Endpoint;
-use crate::resp::reply;
-use crate::upstream::dial::{Access, DialError, Role};
+use crate::resp::{Version, reply};
+use crate::upstream::dial::{Access, DialError, Greeting, Protocol, Role};
 use crate::upstream::exchange::Exchange;
 
 /// What a sentinel answers in one go.
@@ -43,15 +43,21 @@ const SURROUNDINGS_EVERY: u32 = 8;
 
 impl Line {
     pub async fn open(address: &Endpoint, name: &str, access: &Access, within: Duration) -> Result<Line, DialError> {
-        let (stream, _) = access
-            .open(address, Role::Any, &Exchange::greeting(within), within)
-            .await?;
+        // What it announces comes on the connection on which it is asked.
+        let greeting = Greeting {
+            protocol: Protocol::Only(Version::Resp3),
+            ..Exchange::greeting(within)
+        };
+        let (stream, _) = access.open(address, Role::Any, &greeting, within).await?;
         let mut exchange = Exchange::over(stream);
         let id = exchange.ask(&[b"SENTINEL", b"MYID"], within).await?;
         if reply::is_error(&id) {
             return Err(DialError::Refused {
                 request: "SENTINEL MYID",
-                error: format!("{} (is it a sentinel?)", error_text(&id)),
+                error: format!(
+                    "{} (is it a sentinel, of Redis 6.2 or later or of a Valkey?)",
+                    error_text(&id)
+                ),
             });
         }
         let channels: &[&[u8]] = &[b"SUBSCRIBE", b"+switch-master", b"+promoted-slave"];

@@ -51,6 +51,11 @@ impl Watched {
         Watched::launch(lines, &[], "redis")
     }
 
+    /// With more arguments for the data nodes.
+    pub fn of_nodes_with(extra: &[&str]) -> Watched {
+        Watched::launch("", extra, "redis")
+    }
+
     /// For [`Watched::cut`]: whoever has no password gets no answer.
     pub fn that_can_be_cut() -> Watched {
         Watched::launch("", &["--requirepass", PASSWORD, "--masterauth", PASSWORD], "redis")

