@@ -17,7 +17,7 @@ use crate::proxy::owed;
 use crate::proxy::read::hits::{self, Most};
 use crate::proxy::request::{self, Reason, Road, Step};
 use crate::proxy::worker::Worker;
-use crate::resp::encode;
+use crate::resp::first::encode_inline;
 use crate::resp::limits::{Limits, ProtocolError};
 use crate::resp::request::{Args, Scan, Scanner, Span};
 use crate::upstream::facts::Facts;
@@ -161,7 +161,7 @@ impl Session {
             && self.input.is_empty()
             && !state.is_closing
             && state.outbox.is_all_answered()
-            && state.road != Road::Held
+            && !matches!(state.road, Road::Held { .. })
     }
 
     /// Whether replies have to be written before further requests are taken.
@@ -441,27 +441,4 @@ pub fn limits(is_unauthenticated: bool) -> &'static Limits {
     const OPEN: &Limits = &Limits::AUTHENTICATED;
     const UNAUTHENTICATED: &Limits = &Limits::UNAUTHENTICATED;
     if is_unauthenticated { UNAUTHENTICATED } else { OPEN }
-}
-
-/// An inline request in the form in which everything else travels.
-pub fn encode_inline(args: &[Vec<u8>]) -> (Vec<u8>, Vec<Span>) {
-    let mut raw = Vec::new();
-    encode::command(&mut raw, args.iter().map(Vec::as_slice));
-    let mut spans = Vec::with_capacity(args.len());
-    let mut end = raw.len();
-    for arg in args.iter().rev() {
-        end -= 2;
-        spans.push(Span {
-            start: (end - arg.len()) as u32,
-            end: end as u32,
-        });
-        end -= arg.len() + header_len(arg.len());
-    }
-    spans.reverse();
-    (raw, spans)
-}
-
-/// Length of `$n\r\n`.
-fn header_len(n: usize) -> usize {
-    3 + itoa::Buffer::new().format(n).len()
 }

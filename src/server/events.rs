@@ -75,7 +75,7 @@ async fn subscribed(shared: &Shared) -> Result<(), String> {
         .await
         .map_err(|e| e.to_string())?;
     if let Some(error) = refusal {
-        return Err(format!("PSUBSCRIBE was refused: {}", words(&error)));
+        return Err(format!("PSUBSCRIBE was refused: {}", reply::error_text(&error)));
     }
     let mut flushes = flushes(&mut asking, within).await?;
     // Whatever has changed until now, nobody has told of it.
@@ -140,11 +140,10 @@ async fn look_at_flags(asking: &mut Exchange, within: Duration) -> Result<(), St
     if reply::is_error(&reply) {
         return Err(format!(
             "CONFIG GET notify-keyspace-events was refused, so nobody knows which events there are: {}",
-            words(&reply)
+            reply::error_text(&reply)
         ));
     }
-    let flags = reply::elements(&reply).and_then(|mut pair| pair.nth(1).and_then(reply::text));
-    let flags = String::from_utf8_lossy(flags.unwrap_or_default()).into_owned();
+    let flags = String::from_utf8_lossy(reply::setting(&reply).unwrap_or_default()).into_owned();
     match are_enough(&flags) {
         true => Ok(()),
         false => Err(format!(
@@ -178,12 +177,6 @@ async fn flushes(asking: &mut Exchange, within: Duration) -> Result<u64, String>
         .into_iter()
         .map(calls)
         .sum())
-}
-
-fn words(error: &[u8]) -> String {
-    String::from_utf8_lossy(error.get(1..).unwrap_or_default())
-        .trim()
-        .to_owned()
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl Line {
         if reply::is_error(&id) {
             return Err(DialError::Refused {
                 request: "SENTINEL MYID",
-                error: format!("{} (is it a sentinel?)", error_text(&id)),
+                error: format!("{} (is it a sentinel?)", reply::error_text(&id)),
             });
         }
         let channels: &[&[u8]] = &[b"SUBSCRIBE", b"+switch-master", b"+promoted-slave"];
@@ -109,7 +109,7 @@ fn answer(asked_us: u64, replies: &[BytesMut]) -> Result<Answer, DialError> {
     let surroundings = match surroundings {
         [others, replicas] => Some(Surroundings {
             others: match reply::is_error(others) {
-                true => Err(error_text(others)),
+                true => Err(reply::error_text(others)),
                 false => Ok(rows(others).filter_map(other).take(MOST_SEATS).collect()),
             },
             replicas: (!reply::is_error(replicas)).then(|| {
@@ -182,12 +182,8 @@ fn endpoint(host: &[u8], port: &[u8]) -> Option<Endpoint> {
 fn refused(request: &'static str, error: &[u8]) -> DialError {
     DialError::Refused {
         request,
-        error: error_text(error),
+        error: reply::error_text(error),
     }
-}
-
-fn error_text(frame: &[u8]) -> String {
-    words(frame).trim_start_matches('-').to_owned()
 }
 
 fn words(frame: &[u8]) -> String {
