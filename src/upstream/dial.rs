@@ -31,8 +31,8 @@ pub struct Target {
     route: watch::Receiver<Route>,
     /// Locked only to look and to replace.
     access: Arc<RwLock<Arc<Access>>>,
-    /// Passwords that clients have given the server, the latest last; tried when it refuses that of `access`.
-    heard: Arc<Mutex<Vec<Secret>>>,
+    /// Passwords that clients have given the server, and when (µs), the latest last; tried when it refuses that of `access`.
+    heard: Arc<Mutex<Vec<(Secret, u64)>>>,
     /// Told of every failure to reach the node: whoever names it may know better by now.
     doubts: Arc<Notify>,
     /// Of the node that it is now.
@@ -176,6 +176,9 @@ impl DialError {
 
 /// Passwords that are remembered besides the one that is shown.
 const MOST_HEARD: usize = 8;
+/// For so long one that was sent may not have been executed.
+const NEWS_US: u64 = 500_000;
+const NEWS_PAUSE: Duration = Duration::from_millis(5);
 
 /// Whether the server, or its rules for the user, know no `HELLO 3`.
 fn needs_resp3(request: &str, error: &str) -> bool {
@@ -313,11 +316,11 @@ impl Target {
     /// A password that a client gives the server, which may take it or not, and now or later.
     pub fn hear(&self, password: &Secret) {
         let mut heard = self.heard.lock();
-        heard.retain(|other| other != password);
+        heard.retain(|(other, _)| other != password);
         if heard.len() == MOST_HEARD {
             heard.remove(0);
         }
-        heard.push(password.clone());
+        heard.push((password.clone(), clock::now_us()));
     }
 
     pub fn breaker(&self) -> &Breaker {
@@ -413,28 +416,32 @@ impl Target {
         self.dial_as(None, greeting).await
     }
 
-    /// The server wants another password: perhaps one that a client has given it, the latest first.
+    /// The server wants another password: perhaps one that a client has given it, the latest first. One that was just sent
+    /// may be executed meanwhile.
     async fn dial_with_heard(&self, greeting: &Greeting) -> Option<(Stream, Greeted)> {
-        let before = self.access();
-        let heard: Vec<Secret> = self.heard.lock().iter().rev().cloned().collect();
-        for password in heard {
-            let Some(access) = before.with_password(&password) else {
-                continue;
-            };
-            if access.password == before.password {
-                continue;
+        loop {
+            let before = self.access();
+            let heard: Vec<(Secret, u64)> = self.heard.lock().iter().rev().cloned().collect();
+            for (password, _) in &heard {
+                let access = before.with_password(password)?;
+                match self.dial_as(Some(&access), greeting).await {
+                    Ok(opened) => {
+                        tracing::info!(
+                            "the upstream has a password that a client has given it: new connections show it"
+                        );
+                        self.renew_access(&before, access);
+                        return Some(opened);
+                    }
+                    Err(error) if error.is_of_password() => {}
+                    Err(_) => return None,
+                }
             }
-            let opened = self.dial_as(Some(&access), greeting).await;
-            if opened.is_ok() {
-                tracing::info!("the upstream has the password that a client has given it: new connections show it");
-                self.renew_access(&before, access);
+            let (_, heard_us) = heard.first()?;
+            if clock::now_us().saturating_sub(*heard_us) > NEWS_US {
+                return None;
             }
-            match opened {
-                Err(error) if error.is_of_password() => {}
-                opened => return opened.ok(),
-            }
+            tokio::time::sleep(NEWS_PAUSE).await;
         }
-        None
     }
 
     async fn dial_as(&self, access: Option<&Access>, greeting: &Greeting) -> Result<(Stream, Greeted), DialError> {
