@@ -52,10 +52,7 @@ impl std::error::Error for CommandReplyError {}
 /// Reads the complete reply of `COMMAND` (or `COMMAND INFO …`, whose nulls are left out), RESP2 or RESP3.
 pub fn decode_command_reply(frame: &[u8]) -> Result<Vec<ServerCommand>, CommandReplyError> {
     if reply::is_error(frame) {
-        let text = String::from_utf8_lossy(frame.get(1..).unwrap_or_default())
-            .trim_end()
-            .to_owned();
-        return Err(CommandReplyError::Refused(text));
+        return Err(CommandReplyError::Refused(reply::error_text(frame)));
     }
     let rows = reply::elements(frame).ok_or(CommandReplyError::NotAnArray)?;
     let mut commands = Vec::new();

@@ -17,9 +17,9 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use lane::Lane;
-use place::{Again, KEPT_BYTES, NoConnection, Place, begin_held, connect, reason_of, refuse};
+use place::{Again, KEPT_BYTES, Place, begin_held, connect, refuse, refuse_meanwhile};
 
-use super::session::{HIGH_WATER_BYTES, Session, encode_inline, limits};
+use super::session::{HIGH_WATER_BYTES, Session, limits};
 use crate::clock;
 use crate::command::{Path, Pin as State, own};
 use crate::proxy::client::Access;
@@ -27,6 +27,7 @@ use crate::proxy::pinned::{Forwarding, Pinned};
 use crate::proxy::pubsub::{self, Gate};
 use crate::proxy::request::{self, Reason, Step};
 use crate::resp::encode;
+use crate::resp::first::encode_inline;
 use crate::resp::limits::{Limits, ProtocolError};
 use crate::resp::reply::FrameScanner;
 use crate::resp::request::{Args, Scan};
@@ -50,6 +51,9 @@ const HEAD_BYTES: usize = 64;
 /// Input that is read ahead while requests wait, so that the client's end is noticed.
 const READ_AHEAD_BYTES: usize = 64 << 10;
 const TURNS: usize = 4;
+/// Bytes of the server's in one turn: carrying so many takes a worker about as long as two or three hits, and what it takes
+/// others wait for.
+const BYTES_A_TURN: usize = 32 << 10;
 /// How soon that is noticed for a blocked client that has sent more.
 const LOOK_PERIOD: Duration = Duration::from_millis(5);
 
@@ -70,7 +74,7 @@ pub async fn run(session: &mut Session, reason: Reason) -> Ended {
                     let mut state = session.client.state.borrow_mut();
                     state.error(error);
                     // What follows must not be executed outside of the transaction that was promised.
-                    state.is_closing |= place.holds_multi;
+                    state.is_closing |= place.held_multi.is_some();
                     return Ended::Back;
                 }
             }
@@ -102,9 +106,6 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
             None,
         );
     };
-    if *reason == Reason::State(State::Client) {
-        target::call(session).await;
-    }
     // Whoever has not shown a password may get a connection to have one judged, not to keep it: the server would take him for
     // the proxy.
     let is_own = session.client.state.borrow().access == Access::Own;
@@ -115,19 +116,22 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         // The one who has called hears from the server that nobody is there.
         Err(_) if *reason == Reason::Called => return (Ended::Back, None),
         Err(error) => {
-            let text = match error {
-                NoConnection::Told(text) => text,
-                NoConnection::None(error) => reason_of(session, place, &error),
-            };
-            return (refuse(session, reason, &text), None);
+            let meanwhile = error.server_state().and_then(|state| refuse_meanwhile(session, &state));
+            let refused = || refuse(session, reason, &error.text(session, place));
+            return (meanwhile.unwrap_or_else(refused), None);
         }
     };
     session.worker.counters().pinned_total.add(1);
+    session.client.meta.upstream_id.store(lent.id, Relaxed);
+    if *reason == Reason::State(State::Client) {
+        // Two that name each other wait for each other's connection, not for each other.
+        target::call(session).await;
+    }
     let read_timeout = session.worker.shared.config.upstream_timeouts.read;
-    let mut pinned = match is_called {
-        true => Pinned::known(),
-        false => Pinned::default(),
-    };
+    let mut pinned = Pinned::default();
+    if is_called {
+        pinned.be_known();
+    }
     let mut to_server = Vec::new();
     // Inside a transaction the server itself tells the name.
     let name = session.client.meta.words.lock().name.clone();
@@ -140,13 +144,13 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         to_server.extend_from_slice(own::ASKING_REQUEST);
         pinned.own_request();
     }
-    place.holds_multi = begin_held(session, &mut pinned, &mut to_server);
+    place.held_multi = begin_held(session, &mut pinned, &mut to_server);
     pinned.slot = place.slot;
-    let upstream_id = lent.id;
     let mut pipe = Pipe {
         lent,
         target: Rc::clone(pool.target()),
         lane,
+        turn_bytes: 0,
         pinned,
         has_started: *reason == Reason::Called,
         is_stalled: true,
@@ -170,12 +174,12 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         timer: Box::pin(tokio::time::sleep(read_timeout)),
         look: Box::pin(tokio::time::sleep(LOOK_PERIOD)),
     };
-    session.client.meta.upstream_id.store(upstream_id, Relaxed);
     session.client.meta.is_pinned.store(true, Relaxed);
     let ended = std::future::poll_fn(|cx| pipe.poll(cx, session)).await;
     session.client.meta.is_pinned.store(false, Relaxed);
     session.client.meta.upstream_id.store(0, Relaxed);
     Pinned::default().publish(&session.client.meta);
+    pipe.pinned.look_at_password(&session.worker);
     let Pipe {
         mut lent,
         pinned,
@@ -205,6 +209,8 @@ struct Pipe {
     target: Rc<Target>,
     /// The place of a large transfer, while it is fast.
     lane: Option<Lane>,
+    /// Moved in this turn.
+    turn_bytes: usize,
     pinned: Pinned,
     /// The request that asked for the connection was forwarded.
     has_started: bool,
@@ -246,9 +252,13 @@ impl Pipe {
         if self.lane.as_mut().is_some_and(|lane| lane.is_over(cx)) {
             self.lane = None;
         }
+        self.turn_bytes = 0;
         for _ in 0..TURNS {
             if session.client.meta.is_killed() {
                 return Poll::Ready(Ended::Closed);
+            }
+            if self.turn_bytes >= BYTES_A_TURN {
+                break;
             }
             let mut has_progress = false;
             if self.is_stalled && !session.client.state.borrow().is_closing {
@@ -315,6 +325,7 @@ impl Pipe {
     }
 
     fn moved(&mut self, bytes: usize) {
+        self.turn_bytes += bytes;
         if let Some(lane) = &mut self.lane {
             lane.moved_bytes += bytes;
         }
@@ -337,6 +348,12 @@ impl Pipe {
         }
         let is_sent = self.written == self.to_server.len() && self.streamed.is_none();
         if self.has_started && is_sent && !self.is_streaming && self.broken.is_none() && self.pinned.is_over() {
+            let is_own = session.client.state.borrow().access == Access::Own;
+            if is_own && session.client.meta.is_called.swap(false, Relaxed) {
+                // This connection is the one to which they go.
+                self.pinned.be_known();
+                return None;
+            }
             return Some(Ended::Back);
         }
         if session.is_ended && is_sent && !self.is_stalled && !self.pinned.is_waiting() {
@@ -570,28 +587,5 @@ impl Pipe {
         };
         session.worker.return_read_buffer(buffer);
         result
-    }
-
-    fn write_server(&mut self, cx: &mut Context<'_>) -> std::io::Result<bool> {
-        let mut has_progress = false;
-        while self.written < self.to_server.len() {
-            match self.lent.stream.poll_write_some(cx, &self.to_server[self.written..]) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(n)) => {
-                    self.moved(n);
-                    self.written += n;
-                    has_progress = true;
-                    let is_sent = self.written == self.to_server.len();
-                    let patience = if is_sent { self.read_timeout } else { self.write_timeout };
-                    self.timer.as_mut().reset(Instant::now() + patience);
-                }
-                Poll::Ready(Err(e)) => return Err(e),
-            }
-        }
-        if self.written == self.to_server.len() && self.written > 0 {
-            self.to_server = Vec::new();
-            self.written = 0;
-        }
-        Ok(has_progress)
     }
 }

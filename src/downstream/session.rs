@@ -17,13 +17,17 @@ use crate::proxy::owed;
 use crate::proxy::read::hits::{self, Most};
 use crate::proxy::request::{self, Reason, Road, Step};
 use crate::proxy::worker::Worker;
-use crate::resp::encode;
+use crate::resp::first::encode_inline;
 use crate::resp::limits::{Limits, ProtocolError};
 use crate::resp::request::{Args, Scan, Scanner, Span};
 use crate::upstream::facts::Facts;
 
-/// Replies that wait for the socket beyond which no further requests are taken.
+/// Replies that wait for the socket beyond which no further requests are taken, as long as the client takes replies.
 pub const HIGH_WATER_BYTES: usize = 256 << 10;
+/// One that has taken none for so long perhaps wants to send all its requests first: then more replies may wait, by so much
+/// each time, up to what a client may leave unread.
+const STUCK_US: u64 = 100_000;
+const STUCK_GROWTH: usize = 4;
 /// Unread errors beyond which a client that has not authenticated is closed.
 const UNAUTHENTICATED_OUTPUT_BYTES: usize = 64 << 10;
 /// Reads in one turn before other clients of the worker get theirs; one that fills the buffer is the last.
@@ -47,6 +51,11 @@ pub struct Session {
     requests_left: u32,
     /// The client has sent its last byte.
     pub is_ended: bool,
+    /// Replies that may wait for the socket.
+    high_water_bytes: usize,
+    /// How often the client has taken replies, and how often it had, at which time (µs), when it was found to take none.
+    taken: u64,
+    stuck: Option<(u64, u64)>,
 }
 
 enum Event {
@@ -74,6 +83,9 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: Stream) {
         is_stalled: false,
         requests_left: 0,
         is_ended: false,
+        high_water_bytes: HIGH_WATER_BYTES,
+        taken: 0,
+        stuck: None,
     };
     loop {
         match std::future::poll_fn(|cx| session.poll(cx)).await {
@@ -122,6 +134,9 @@ impl Session {
                 break;
             }
             if self.is_stalled || self.is_ended || self.client.state.borrow().is_closing {
+                if self.is_stalled && self.is_full() && self.wait_for_reader() {
+                    continue;
+                }
                 return Poll::Pending;
             }
             let mut buffer = self.worker.take_read_buffer();
@@ -161,12 +176,32 @@ impl Session {
             && self.input.is_empty()
             && !state.is_closing
             && state.outbox.is_all_answered()
-            && state.road != Road::Held
+            && !matches!(state.road, Road::Held { .. })
     }
 
     /// Whether replies have to be written before further requests are taken.
     fn is_full(&self) -> bool {
-        self.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES
+        self.client.state.borrow_mut().outbox.ready().len() >= self.high_water_bytes
+    }
+
+    /// The client leaves its replies unread. Whether it has done so for long, and more of them may wait now; if not, it is
+    /// looked at again later.
+    #[cold]
+    fn wait_for_reader(&mut self) -> bool {
+        let now_us = self.worker.now_us();
+        let limit = self.worker.shared.config.clients.output_limit_bytes;
+        match self.stuck {
+            Some((taken, since_us)) if taken == self.taken => {
+                if now_us - since_us >= STUCK_US && self.high_water_bytes < limit {
+                    self.stuck = Some((taken, now_us));
+                    self.high_water_bytes = (self.high_water_bytes * STUCK_GROWTH).min(limit);
+                    return true;
+                }
+            }
+            _ => self.stuck = Some((self.taken, now_us)),
+        }
+        self.worker.look_later(&self.client);
+        false
     }
 
     /// Nothing more will be sent to this client, or is wanted by it.
@@ -231,7 +266,7 @@ impl Session {
                 let rest = &buf[consumed..];
                 let most = Most {
                     requests: self.requests_left,
-                    ready_bytes: HIGH_WATER_BYTES,
+                    ready_bytes: self.high_water_bytes,
                 };
                 let hits = hits::answer(&worker, &self.client, &facts, rest, started_us, most);
                 consumed += hits.bytes;
@@ -248,7 +283,7 @@ impl Session {
                 }
                 if self.requests_left == 0
                     || state.outbox.waiting() >= state.outbox.window(most)
-                    || state.outbox.ready().len() >= HIGH_WATER_BYTES
+                    || state.outbox.ready().len() >= self.high_water_bytes
                 {
                     break Status::Stalled;
                 }
@@ -355,12 +390,14 @@ impl Session {
                 Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
                     ready.advance(n);
+                    self.taken += 1;
                     self.worker.counters().bytes_out_total.add(n as u64);
                 }
                 Poll::Ready(Err(e)) => return Err(e),
             }
         }
         self.worker.return_buffer(ready);
+        self.high_water_bytes = HIGH_WATER_BYTES;
         Ok(())
     }
 
@@ -441,27 +478,4 @@ pub fn limits(is_unauthenticated: bool) -> &'static Limits {
     const OPEN: &Limits = &Limits::AUTHENTICATED;
     const UNAUTHENTICATED: &Limits = &Limits::UNAUTHENTICATED;
     if is_unauthenticated { UNAUTHENTICATED } else { OPEN }
-}
-
-/// An inline request in the form in which everything else travels.
-pub fn encode_inline(args: &[Vec<u8>]) -> (Vec<u8>, Vec<Span>) {
-    let mut raw = Vec::new();
-    encode::command(&mut raw, args.iter().map(Vec::as_slice));
-    let mut spans = Vec::with_capacity(args.len());
-    let mut end = raw.len();
-    for arg in args.iter().rev() {
-        end -= 2;
-        spans.push(Span {
-            start: (end - arg.len()) as u32,
-            end: end as u32,
-        });
-        end -= arg.len() + header_len(arg.len());
-    }
-    spans.reverse();
-    (raw, spans)
-}
-
-/// Length of `$n\r\n`.
-fn header_len(n: usize) -> usize {
-    3 + itoa::Buffer::new().format(n).len()
 }

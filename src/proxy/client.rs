@@ -32,6 +32,8 @@ pub struct Client {
     waker: RefCell<Option<Waker>>,
     /// Got an answer in the batch that is being applied; its session is woken at the end of it.
     is_touched: Cell<bool>,
+    /// Among those that its worker looks at with the next tick.
+    pub is_looked_at: Cell<bool>,
     /// Since when it has left more than the soft limit of its class unread (0: it has not).
     pub over_soft_limit_since_us: Cell<u64>,
     /// Bytes that the budget of all buffers knows of.
@@ -134,6 +136,7 @@ impl Client {
             }),
             waker: RefCell::new(None),
             is_touched: Cell::new(false),
+            is_looked_at: Cell::new(false),
             over_soft_limit_since_us: Cell::new(0),
             accounted_bytes: Cell::new(0),
         }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::local::{Hello, WRONG_PASSWORD};
 use super::worker::Worker;
 use crate::config::{Auth, Secret};
-use crate::resp::limits::Limits;
-use crate::resp::request::{Args, Scan, Scanner, Span};
-use crate::resp::{Version, encode};
-use crate::upstream::dial::{Access, DialError, Greeting, Protocol, Role, Tracking};
+use crate::resp::Version;
+use crate::resp::first::First;
+use crate::resp::request::Args;
+use crate::upstream::dial::{DialError, Greeting, Protocol, Role, Target, Tracking};
 
 /// What this `CONFIG` makes the password, if the server takes it; empty: none.
 pub fn set_by(args: Args<'_>) -> Option<Secret> {
@@ -19,20 +19,52 @@ pub fn set_by(args: Args<'_>) -> Option<Secret> {
     is(1, b"set").then(|| Secret::new(args.arg(name + 1)))
 }
 
+/// A client is about to give the server this one. Whether it is taken may never be told (`CLIENT REPLY OFF`).
+pub fn hear(worker: &Worker, password: &Secret) {
+    if worker.cluster.is_none() {
+        worker.target.hear(password);
+    }
+}
+
 /// The server has taken it: the proxy's new connections show it, and so must new clients.
 pub fn follow(worker: &Worker, password: &Secret) {
     // Each node of a cluster has one of its own.
     if worker.cluster.is_none()
-        && let Some(access) = with(&worker.target.access(), password)
+        && let Some(access) = worker.target.access().with_password(password)
     {
         tracing::info!("a client has changed the password of the upstream: new connections show it");
         worker.target.set_access(access);
+        look(worker);
+    }
+}
+
+/// Finds out which of the passwords that were heard of the server has: of two that are given it at the same time over two
+/// connections, nobody can tell from the replies which was the last.
+pub fn look(worker: &Worker) {
+    if worker.cluster.is_none() {
+        let target = Target::clone(&worker.target);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = target.open(greeting(target.connect_timeout)).await {
+                tracing::warn!(%error, "after a change of its password the upstream lets the proxy not in");
+            }
+        });
+    }
+}
+
+/// In RESP2, where a server without a password refuses one.
+fn greeting(answer_within: Duration) -> Greeting {
+    Greeting {
+        protocol: Protocol::Only(Version::Resp2),
+        db: 0,
+        tracking: Tracking::Off,
+        is_readonly: false,
+        answer_within,
     }
 }
 
 /// What helps where the server wants a password that it is not shown.
 pub fn remedy(worker: &Worker) -> &'static str {
-    match learns(worker) && with(&worker.target.access(), &Secret::new("")).is_some() {
+    match learns(worker) && worker.target.access().with_password(&Secret::new("")).is_some() {
         true => "Give the proxy its password and send SIGHUP, or AUTH with it.",
         false => "Give the proxy its password and send SIGHUP.",
     }
@@ -55,19 +87,17 @@ pub async fn learn(worker: &Worker, input: &[u8], answer_within: Duration) -> Op
     if password.expose().is_empty() {
         return Some(Err(WRONG_PASSWORD.into()));
     }
-    let access = with(&worker.target.access(), &password)?;
-    let greeting = Greeting {
-        protocol: Protocol::Only(Version::Resp2),
-        db: 0,
-        tracking: Tracking::Off,
-        is_readonly: false,
-        answer_within,
-    };
+    let access = worker.target.access().with_password(&password)?;
     let node = worker.target.endpoint()?;
     let turn = tokio::time::timeout(answer_within, worker.target.dials.acquire()).await;
     let _turn = turn.ok()?.ok()?;
     match access
-        .open(&node, Role::Any, &greeting, worker.target.connect_timeout)
+        .open(
+            &node,
+            Role::Any,
+            &greeting(answer_within),
+            worker.target.connect_timeout,
+        )
         .await
     {
         Ok(_) => {
@@ -80,33 +110,9 @@ pub async fn learn(worker: &Worker, input: &[u8], answer_within: Duration) -> Op
     }
 }
 
-/// The same access with another password, where it is the default user's.
-fn with(access: &Access, password: &Secret) -> Option<Access> {
-    let is_default = access.user.as_deref().is_none_or(|user| user == "default");
-    is_default.then(|| Access {
-        password: (!password.expose().is_empty()).then(|| password.clone()),
-        ..access.clone()
-    })
-}
-
 /// The password of the default user in an `AUTH` or `HELLO` at the start of this input.
 fn shown(input: &[u8]) -> Option<Secret> {
-    let mut spans: Vec<Span> = Vec::new();
-    match Scanner::default()
-        .scan(input, &Limits::AUTHENTICATED, &mut spans)
-        .ok()?
-    {
-        Scan::Complete { .. } => shown_by(Args {
-            buf: input,
-            spans: &spans,
-        }),
-        Scan::Inline { args, .. } => {
-            let mut request = Vec::new();
-            encode::command(&mut request, args.iter().map(Vec::as_slice));
-            shown(&request)
-        }
-        _ => None,
-    }
+    shown_by(First::of(input)?.whole()?)
 }
 
 fn shown_by(args: Args<'_>) -> Option<Secret> {

@@ -13,12 +13,13 @@ mod kind;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub use ids::unknown_target;
+pub use ids::target;
 use kind::{Kind, LARGE_VALUES, Waiting, kind, word};
 
 use super::client::{Access as ClientAccess, Client};
 use super::cluster::{self, Aim};
 use super::local::{self, Hello};
+use super::password;
 use super::request::touched;
 use super::subscriptions::Subscriptions;
 use super::transaction::Hashes;
@@ -48,6 +49,8 @@ pub struct Pinned {
     /// What commands without a reply have touched.
     silent: Hashes,
     has_silent: bool,
+    /// A password was given to the server, and nobody will say whether it has taken it.
+    has_silent_password: bool,
     /// The connection is not as it was taken.
     pub is_dirty: bool,
     pub is_quitting: bool,
@@ -104,13 +107,10 @@ pub fn has_key_first(spec: &Spec) -> bool {
 }
 
 impl Pinned {
-    /// That of a client which only needs to be known to the server.
-    pub fn known() -> Pinned {
-        Pinned {
-            is_settled: true,
-            is_dirty: true,
-            ..Pinned::default()
-        }
+    /// The client needs to be known to the server by this connection.
+    pub fn be_known(&mut self) {
+        self.is_settled = true;
+        self.is_dirty = true;
     }
 
     /// Whether the state that needs the connection goes on, or may have begun.
@@ -213,6 +213,13 @@ impl Pinned {
         self.expect(Waiting::of(Kind::HeldMulti));
     }
 
+    /// What was sent without a reply to come is executed, or never will be.
+    pub fn look_at_password(&mut self, worker: &Worker) {
+        if std::mem::take(&mut self.has_silent_password) {
+            password::look(worker);
+        }
+    }
+
     /// Whether the next reply is one that the client waits for.
     pub fn is_answer_to_client(&self) -> bool {
         let next = self.waiting.front().map(|waiting| &waiting.kind);
@@ -298,6 +305,7 @@ impl Pinned {
         waiting.is_blocking = path == Path::Pin(Pin::Blocking) || worker.shared.pause.is_on(worker.now_us());
         match waiting.kind {
             Kind::Quit => self.is_quitting = true,
+            Kind::Requirepass(ref password) => password::hear(worker, password),
             // Nobody will say that it was executed.
             Kind::Reset if self.replies == Replies::SkipNext => local::forget(worker, client),
             _ => {}
@@ -376,6 +384,7 @@ impl Pinned {
         self.silent.add(&waiting.read);
         self.silent.add(&waiting.written);
         self.has_silent = true;
+        self.has_silent_password |= matches!(waiting.kind, Kind::Requirepass(_));
         if !matches!(waiting.kind, Kind::Plain | Kind::Quit) {
             self.be_opaque();
         }

@@ -90,7 +90,7 @@ pub fn handle(
             // Whether there is a password may have changed since the client came.
             state.access = worker.initial_access();
         }
-        if state.road == Road::Held {
+        if matches!(state.road, Road::Held { .. }) {
             drop(state);
             return pin(client, Reason::State(Pin::Multi));
         }
@@ -245,8 +245,11 @@ pub enum Road {
     #[default]
     Main,
     Scripts,
-    /// A `MULTI` was answered, and where it is to be sent is not known yet.
-    Held,
+    /// A `MULTI` was answered, and where it is to be sent is not known yet, or the server lets nobody in now.
+    Held {
+        /// A command behind it was refused, and so must be its `EXEC`.
+        is_doomed: bool,
+    },
 }
 
 /// The shared connection for the client's database, or to the node of this slot, if it takes requests now; otherwise the client has its error, or has
@@ -269,7 +272,7 @@ pub fn available(worker: &Rc<Worker>, client: &Rc<Client>, road: Road, slot: u16
         Some(view) => view.node_for(slot).map(u32::from),
     };
     let connection = key.and_then(|key| match road {
-        Road::Main | Road::Held => worker.connection_at(key),
+        Road::Main | Road::Held { .. } => worker.connection_at(key),
         Road::Scripts => worker.script_connection_at(key),
     });
     let link = match connection {

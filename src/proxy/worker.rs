@@ -83,6 +83,8 @@ pub struct Worker {
     pub touched: RefCell<Vec<Rc<Client>>>,
     /// Workers that got a message in it.
     posted: RefCell<Vec<u16>>,
+    /// Clients that are looked at with the next tick: they leave their replies unread.
+    unread: RefCell<Vec<Rc<Client>>>,
     spare: RefCell<Vec<Vec<u8>>>,
     /// What all sessions read into, one after the other.
     read_buffer: RefCell<Box<[u8]>>,
@@ -140,6 +142,7 @@ impl Worker {
             facts_version: Cell::new(shared.facts_version()),
             touched: RefCell::default(),
             posted: RefCell::default(),
+            unread: RefCell::default(),
             spare: RefCell::default(),
             read_buffer: RefCell::default(),
             large_keys: RefCell::new(LruCache::new(NonZeroUsize::MIN.saturating_add(LARGE_KEYS - 1))),
@@ -180,6 +183,10 @@ impl Worker {
             .retain(|(_, open)| !open.tick(now_us, probe_after, false));
         self.hub.tick(now_us, probe_after, self.shared.pause.until_us());
         self.pool.tick(now_us);
+        for client in self.unread.take() {
+            client.is_looked_at.set(false);
+            client.wake();
+        }
         owed::look(self, now_us);
         below::give_up(self, (probe_after.as_micros() as u64).min(MOST_BELOW_US), now_us);
         let openings = self.target.breaker().openings();
@@ -267,6 +274,13 @@ impl Worker {
         let clients = self.clients.borrow();
         if let Some((_, client)) = clients.iter().find(|(_, client)| client.meta.id == id) {
             client.wake();
+        }
+    }
+
+    /// This client is to be looked at again soon.
+    pub fn look_later(&self, client: &Rc<Client>) {
+        if !client.is_looked_at.replace(true) {
+            self.unread.borrow_mut().push(Rc::clone(client));
         }
     }
 

@@ -26,6 +26,13 @@ pub fn error(out: &mut Vec<u8>, text: impl AsRef<[u8]>) {
     one_line(out, text.as_ref());
 }
 
+/// The same as a frame of its own.
+pub fn error_frame(text: impl AsRef<[u8]>) -> Vec<u8> {
+    let mut out = Vec::new();
+    error(&mut out, text);
+    out
+}
+
 /// `:value`.
 pub fn integer(out: &mut Vec<u8>, value: i64) {
     out.push(b':');

@@ -10,6 +10,7 @@
 
 pub mod convert;
 pub mod encode;
+pub mod first;
 pub mod inline;
 pub mod limits;
 pub mod reply;

@@ -187,6 +187,18 @@ pub fn is_error(frame: &[u8]) -> bool {
     )
 }
 
+/// What an error frame (`-text`) says, for people.
+pub fn error_text(frame: &[u8]) -> String {
+    String::from_utf8_lossy(frame.get(1..).unwrap_or_default())
+        .trim()
+        .to_owned()
+}
+
+/// The value in the reply to `CONFIG GET` of one setting. `None`: an error, or the server has no such setting.
+pub fn setting(frame: &[u8]) -> Option<&[u8]> {
+    elements(frame)?.nth(1).and_then(text)
+}
+
 /// The text of a bulk, a simple string or a verbatim string (its format and colon removed). Not of a null.
 #[inline]
 pub fn text(frame: &[u8]) -> Option<&[u8]> {

@@ -76,7 +76,7 @@ async fn subscribed(shared: &Shared) -> Result<(), String> {
         .await
         .map_err(|e| e.to_string())?;
     if let Some(error) = refusal {
-        return Err(format!("PSUBSCRIBE was refused: {}", words(&error)));
+        return Err(format!("PSUBSCRIBE was refused: {}", reply::error_text(&error)));
     }
     let mut flushes = flushes(&mut asking, within).await?;
     // Whatever has changed until now, nobody has told of it.
@@ -142,11 +142,10 @@ async fn look_at_flags(asking: &mut Exchange, within: Duration) -> Result<(), St
         return Err(format!(
             "CONFIG GET notify-keyspace-events was refused, so nobody knows which events there are: {} (allow it to the user: \
              ACL SETUSER <user> +config|get)",
-            words(&reply)
+            reply::error_text(&reply)
         ));
     }
-    let flags = reply::elements(&reply).and_then(|mut pair| pair.nth(1).and_then(reply::text));
-    let flags = String::from_utf8_lossy(flags.unwrap_or_default()).into_owned();
+    let flags = String::from_utf8_lossy(reply::setting(&reply).unwrap_or_default()).into_owned();
     match are_enough(&flags) {
         true => Ok(()),
         false => Err(format!(
@@ -168,19 +167,13 @@ async fn flushes(asking: &mut Exchange, within: Duration) -> Result<u64, String>
         return Err(format!(
             "INFO commandstats was refused, so nobody knows of a FLUSHALL or SWAPDB: {} (allow it to the user: ACL SETUSER <user> \
              +info)",
-            words(&reply)
+            reply::error_text(&reply)
         ));
     }
     let text = String::from_utf8_lossy(reply::text(&reply).unwrap_or_default()).into_owned();
     // Before Redis 7 `config` counts the questions of the proxy too.
     let calls = ["flushall", "flushdb", "swapdb", "config|set"].map(|command| info::calls(&text, command));
     Ok(calls.iter().sum())
-}
-
-fn words(error: &[u8]) -> String {
-    String::from_utf8_lossy(error.get(1..).unwrap_or_default())
-        .trim()
-        .to_owned()
 }
 
 #[cfg(test)]

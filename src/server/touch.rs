@@ -128,8 +128,7 @@ async fn tell_one(
     ];
     let answers = seat.upstream.ask_all(&questions, within).await?;
     let value = |i: usize| {
-        let pair = answers.get(i).filter(|answer| !reply::is_error(answer))?;
-        let value = reply::elements(pair)?.nth(1).and_then(reply::text)?;
+        let value = reply::setting(answers.get(i)?)?;
         Some(String::from_utf8_lossy(value).into_owned())
     };
     if let Some(why) = is_of_no_use(value(0).as_deref(), value(1).as_deref()) {
@@ -167,10 +166,7 @@ async fn tell_one(
             // A slot that has gone elsewhere is nobody's fault.
             let is_refused = |answer: &&bytes::BytesMut| reply::is_error(answer) && !answer.starts_with(b"-MOVED");
             if let Some(error) = answers.iter().find(is_refused) {
-                refusal = Some(format!(
-                    "TOUCH was refused: {}",
-                    String::from_utf8_lossy(&error[1..]).trim()
-                ));
+                refusal = Some(format!("TOUCH was refused: {}", reply::error_text(error)));
             }
         }
     }

@@ -269,7 +269,8 @@ pub async fn reload(
     // The configuration says what it has said before, and the proxy has heard of another password since (`proxy::password`).
     // Whoever sends a signal for other things must not have clients served without it.
     let last = std::mem::replace(configured, access.password.clone());
-    let is_news = shared.target.access().password != last;
+    let before = shared.target.access();
+    let is_news = before.password != last;
     if access.password == last && is_news && !is_accepted(shared, &access).await {
         tracing::info!(
             "SIGHUP: the upstream does not accept the password of the configuration: that of a client stays"
@@ -282,7 +283,8 @@ pub async fn reload(
         tracing::info!("SIGHUP: no password or certificate comes from a file, so there is nothing to read again");
         return;
     }
-    shared.target.set_access(access);
+    // A client may have changed it while the server was asked.
+    shared.target.renew_access(&before, access);
     if let Some(sender) = sentinel_access {
         sender.send_replace(Arc::new(of_sentinels));
     }

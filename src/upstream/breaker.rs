@@ -424,13 +424,13 @@ pub(super) async fn tend(target: Target) {
 /// Whether the node serves somebody; if not, why.
 async fn probe(target: &Target) -> Result<(), String> {
     let within = target.connect_timeout;
-    let pong = match target.dial(Exchange::greeting(within)).await {
+    let pong = match target.dial(&Exchange::greeting(within)).await {
         Ok((stream, _)) => Exchange::over(stream).ask(&[own::PING], within).await,
         Err(error) => Err(error),
     };
     match pong {
         Ok(pong) if reply::is_error(&pong) && pong[1..].starts_with(LOADING.as_bytes()) => {
-            Err(String::from_utf8_lossy(&pong[1..]).trim().to_owned())
+            Err(reply::error_text(&pong))
         }
         Err(error) if is_failure(&error) => Err(error.server_state().unwrap_or_else(|| error.to_string())),
         // It answers, whatever it says.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -32,6 +32,8 @@ pub struct Target {
     route: watch::Receiver<Route>,
     /// Locked only to look and to replace.
     access: Arc<RwLock<Arc<Access>>>,
+    /// Passwords that clients have given the server, and when (µs), the latest last; tried when it refuses that of `access`.
+    heard: Arc<Mutex<Vec<(Secret, u64)>>>,
     /// Told of every failure to reach the node: whoever names it may know better by now.
     doubts: Arc<Notify>,
     /// Of the node that it is now.
@@ -169,12 +171,28 @@ impl DialError {
             _ => false,
         }
     }
+
+    /// The same, or that it wants none and is shown one.
+    fn is_of_password(&self) -> bool {
+        match self {
+            DialError::Refused { error, .. } if error.starts_with("ERR AUTH <password> called without any") => true,
+            DialError::At(_, error) => error.is_of_password(),
+            _ => self.wants_password(),
+        }
+    }
 }
 
-pub(super) fn is_server_state(error: &str) -> bool {
-    ["BUSY ", "LOADING ", "MASTERDOWN "]
+/// Passwords that are remembered besides the one that is shown.
+const MOST_HEARD: usize = 8;
+/// For so long one that was sent may not have been executed.
+const NEWS_US: u64 = 500_000;
+const NEWS_PAUSE: Duration = Duration::from_millis(5);
+
+/// Whether the server says by this error (without its mark) that it serves nobody now.
+pub fn is_server_state(error: impl AsRef<[u8]>) -> bool {
+    [&b"BUSY "[..], b"LOADING ", b"MASTERDOWN "]
         .iter()
-        .any(|code| error.starts_with(code))
+        .any(|code| error.as_ref().starts_with(code))
 }
 
 impl From<io::Error> for DialError {
@@ -222,6 +240,7 @@ impl Target {
         Target {
             route,
             access: Arc::new(RwLock::new(Arc::new(access))),
+            heard: Arc::default(),
             doubts: Arc::default(),
             breaker: Arc::new(Breaker::new(breaker)),
             is_locked: Arc::default(),
@@ -272,7 +291,25 @@ impl Target {
 
     /// From now on new connections are made in this way.
     pub fn set_access(&self, access: Access) {
-        *self.access.write() = Arc::new(access);
+        self.change_access(|_| access);
+    }
+
+    /// The same, but a password that is no longer that of `before` stays: somebody has heard of it meanwhile.
+    pub fn renew_access(&self, before: &Access, access: Access) {
+        self.change_access(|now| match now.password == before.password {
+            true => access,
+            false => Access {
+                password: now.password.clone(),
+                ..access
+            },
+        });
+    }
+
+    fn change_access(&self, change: impl FnOnce(&Access) -> Access) {
+        {
+            let mut access = self.access.write();
+            *access = Arc::new(change(&access));
+        }
         self.breaker.probe_now();
         self.renewed.notify_waiters();
     }
@@ -280,6 +317,16 @@ impl Target {
     /// Which version of the protocol it speaks.
     pub fn spoken(&self) -> &Arc<Spoken> {
         &self.spoken
+    }
+
+    /// A password that a client gives the server, which may take it or not, and now or later.
+    pub fn hear(&self, password: &Secret) {
+        let mut heard = self.heard.lock();
+        heard.retain(|(other, _)| other != password);
+        if heard.len() == MOST_HEARD {
+            heard.remove(0);
+        }
+        heard.push((password.clone(), clock::now_us()));
     }
 
     pub fn breaker(&self) -> &Breaker {
@@ -347,7 +394,12 @@ impl Target {
             return Err(DialError::Cut(cut));
         }
         let (begun_us, generation) = (clock::now_us(), self.generation());
-        let opened = self.dial(greeting).await;
+        let mut opened = self.dial(&greeting).await;
+        if opened.as_ref().is_err_and(DialError::is_of_password)
+            && let Some(connected) = self.dial_with_heard(&greeting).await
+        {
+            opened = Ok(connected);
+        }
         let is_locked = opened.as_ref().err().is_some_and(DialError::wants_password);
         if is_locked || opened.is_ok() {
             self.is_locked.store(is_locked, Relaxed);
@@ -378,7 +430,39 @@ impl Target {
     }
 
     /// The same whatever the breaker says.
-    pub(super) async fn dial(&self, greeting: Greeting) -> Result<(Stream, Greeted), DialError> {
+    pub(super) async fn dial(&self, greeting: &Greeting) -> Result<(Stream, Greeted), DialError> {
+        self.dial_as(None, greeting).await
+    }
+
+    /// The server wants another password: perhaps one that a client has given it, the latest first. One that was just sent
+    /// may be executed meanwhile.
+    async fn dial_with_heard(&self, greeting: &Greeting) -> Option<(Stream, Greeted)> {
+        loop {
+            let before = self.access();
+            let heard: Vec<(Secret, u64)> = self.heard.lock().iter().rev().cloned().collect();
+            for (password, _) in &heard {
+                let access = before.with_password(password)?;
+                match self.dial_as(Some(&access), greeting).await {
+                    Ok(opened) => {
+                        tracing::info!(
+                            "the upstream has a password that a client has given it: new connections show it"
+                        );
+                        self.renew_access(&before, access);
+                        return Some(opened);
+                    }
+                    Err(error) if error.is_of_password() => {}
+                    Err(_) => return None,
+                }
+            }
+            let (_, heard_us) = heard.first()?;
+            if clock::now_us().saturating_sub(*heard_us) > NEWS_US {
+                return None;
+            }
+            tokio::time::sleep(NEWS_PAUSE).await;
+        }
+    }
+
+    async fn dial_as(&self, access: Option<&Access>, greeting: &Greeting) -> Result<(Stream, Greeted), DialError> {
         let mut route = self.route.clone();
         let deadline = Instant::now() + self.connect_timeout;
         loop {
@@ -390,11 +474,12 @@ impl Target {
                     Err(_) => return Err(DialError::Unknown(why)),
                 },
             };
-            let access = self.access();
+            let own = self.access();
+            let access = access.unwrap_or(&own);
             let opened = tokio::select! {
                 biased;
                 () = changed(&mut route) => continue,
-                opened = access.open(&node, role, &greeting, self.connect_timeout) => opened,
+                opened = access.open(&node, role, greeting, self.connect_timeout) => opened,
             };
             return match opened {
                 Ok((stream, greeted)) => {
@@ -423,6 +508,15 @@ async fn changed(route: &mut watch::Receiver<Route>) {
 }
 
 impl Access {
+    /// The same with another password, where it is the default user's; an empty one is none.
+    pub fn with_password(&self, password: &Secret) -> Option<Access> {
+        let is_default = self.user.as_deref().is_none_or(|user| user == "default");
+        is_default.then(|| Access {
+            password: (!password.expose().is_empty()).then(|| password.clone()),
+            ..self.clone()
+        })
+    }
+
     /// The user and password that are shown to the server.
     pub fn credentials(&self) -> Option<Credentials> {
         self.password.as_ref().map(|password| Credentials {

@@ -82,8 +82,7 @@ impl Facts {
             facts.ask_otherwise(&mut upstream, within).await?;
         }
         let databases = upstream.ask(&[own::CONFIG, b"GET", b"databases"], within).await?;
-        if let Some(mut pair) = reply::elements(&databases)
-            && let Some(number) = pair.nth(1).and_then(reply::text)
+        if let Some(number) = reply::setting(&databases)
             && let Some(number) = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok())
         {
             facts.databases = number;

@@ -190,9 +190,7 @@ async fn round(
             continue;
         }
         if reply::is_error(frame) {
-            let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default())
-                .trim()
-                .to_owned();
+            let error = reply::error_text(frame);
             match request {
                 // Not for good.
                 "CLIENT TRACKING ON" if is_server_state(&error) => {

@@ -406,10 +406,10 @@ impl Reader {
         let pong = exchange.ask(&[own::PING], timeout).await?;
         let took_us = begun.elapsed().as_micros() as u64;
         if reply::is_error(&pong) {
-            let error = String::from_utf8_lossy(pong.get(1..).unwrap_or_default());
+            let error = reply::error_text(&pong);
             // Whoever may not ask for it may read all the same.
             if is_server_state(&error) {
-                return Ok(Err(error.trim().to_owned()));
+                return Ok(Err(error));
             }
         }
         if !self.is_replica() {
@@ -418,8 +418,8 @@ impl Reader {
         }
         let frame = exchange.ask(&[own::INFO, b"replication"], timeout).await?;
         if reply::is_error(&frame) {
-            let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default());
-            return Ok(Err(format!("INFO replication is refused: {}", error.trim())));
+            let error = reply::error_text(&frame);
+            return Ok(Err(format!("INFO replication is refused: {error}")));
         }
         let text = String::from_utf8_lossy(reply::text(&frame).unwrap_or_default());
         let fit = fitness(&text).and_then(|()| lag.of(&text, clock::now_us()));

@@ -260,6 +260,57 @@ fn a_password_that_a_client_sets_changes_and_removes() {
 }
 
 #[test]
+fn a_password_that_is_set_without_a_reply() {
+    for is_closed in [false, true] {
+        let server = Server::start();
+        let proxy = Proxy::start(&server, &[]);
+        let mut client = proxy.client();
+        client.expect(&["SET", "k", "v"], "+OK");
+        client.send(&["CLIENT", "REPLY", "OFF"]);
+        client.send(&["CONFIG", "SET", "requirepass", "s3cr3t"]);
+        if is_closed {
+            client.close();
+        } else {
+            client.expect(&["CLIENT", "REPLY", "ON"], "+OK");
+        }
+        eventually("the door is locked", STEP, || {
+            show(&proxy.client().cmd(&["GET", "k"])).starts_with(NOAUTH)
+        });
+        let mut new = proxy.client();
+        new.expect(&["AUTH", "s3cr3t"], "+OK");
+        new.expect(&["GET", "k"], "$1\r\nv");
+        new.expect(&["BLPOP", "none", "0.01"], "*-1");
+    }
+}
+
+#[test]
+fn of_two_passwords_that_are_set_at_the_same_time_the_servers_counts() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let mut clients = [proxy.client(), proxy.client(), proxy.client(), proxy.client()];
+    for client in &mut clients {
+        client.expect(&["PING"], "+PONG");
+    }
+    for round in 0..20 {
+        for (i, client) in clients.iter_mut().enumerate() {
+            client.send(&["CONFIG", "SET", "requirepass", &format!("{round}-{i}")]);
+        }
+        for client in &mut clients {
+            assert_eq!(show(&client.frame()), r"+OK\r\n");
+        }
+        let shown = clients[0].text(&["CONFIG", "GET", "requirepass"]);
+        let valid = shown.trim_end().rsplit("\r\n").next().unwrap().to_owned();
+        eventually("the server's password is the proxy's", STEP, || {
+            proxy.client().cmd(&["AUTH", &valid]) == b"+OK\r\n"
+        });
+        let others = (0..4).map(|i| format!("{round}-{i}")).filter(|other| *other != valid);
+        for other in others {
+            proxy.client().expect(&["AUTH", &other], WRONGPASS);
+        }
+    }
+}
+
+#[test]
 fn a_password_that_the_upstream_gets_behind_the_proxy_is_learned_from_who_shows_it() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);

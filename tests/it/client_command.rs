@@ -1,6 +1,6 @@
 //! `CLIENT`: what it tells and does is about the proxy's own clients, whichever connection carries them just then.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::client::{children, encode};
 use crate::support::{Client, Proxy, STEP, Server, eventually, show};
@@ -249,6 +249,55 @@ fn invalidations_go_to_a_client_that_the_server_did_not_know() {
     eventually("it is gone", STEP, || {
         client.text(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id]) == format!("{error}\r\n")
     });
+}
+
+#[test]
+fn two_clients_send_each_other_their_invalidations() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let mut other = server.client();
+    for _ in 0..4 {
+        let mut pair = [proxy.client3(), proxy.client3()];
+        let ids = [0, 1].map(|i| pair[i].int(&["CLIENT", "ID"]).to_string());
+        let started = Instant::now();
+        for (client, id) in pair.iter_mut().zip(ids.iter().rev()) {
+            client.send(&["CLIENT", "TRACKING", "ON", "REDIRECT", id]);
+        }
+        for client in &mut pair {
+            assert_eq!(show(&client.frame()), r"+OK\r\n");
+        }
+        assert!(
+            started.elapsed() < Duration::from_millis(900),
+            "one waits for the other"
+        );
+        for (one, two) in [(0, 1), (1, 0)] {
+            let key = format!("of-{}", ids[one]);
+            pair[one].expect(&["GET", &key], "_");
+            other.expect(&["SET", &key, "v"], "+OK");
+            let push = show(&pair[two].frame());
+            assert!(push.contains("invalidate") && push.contains(&key), "{push}");
+        }
+    }
+}
+
+/// The connection that it had for a moment is the one to which they go.
+#[test]
+fn a_client_that_was_blocked_when_invalidations_were_sent_to_it_keeps_its_connection() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    let (mut target, mut client, mut other) = (proxy.client3(), proxy.client(), server.client());
+    let id = target.int(&["CLIENT", "ID"]).to_string();
+    target.send(&["BLPOP", "q", "0"]);
+    eventually("it is blocked", STEP, || server.info("blocked_clients") == 1);
+    client.expect(&["CLIENT", "TRACKING", "ON", "REDIRECT", &id], "+OK");
+    client.expect(&["GET", "k"], "$-1");
+    other.expect(&["RPUSH", "q", "x"], ":1");
+    assert!(show(&target.frame()).ends_with(r"$1\r\nx\r\n"));
+    let mut next = proxy.client3();
+    next.expect(&["BLPOP", "none", "0.01"], "_");
+    other.expect(&["SET", "k", "v"], "+OK");
+    assert_eq!(show(&target.frame()), r">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+    assert!(next.is_silent(Duration::from_millis(50)));
 }
 
 #[test]

@@ -389,3 +389,26 @@ fn many_clients_write_and_read_large_values_at_once() {
         neighbour.expect(&["SET", "large0", &"y".repeat(2 << 20)], "+OK");
     }
 }
+
+/// At the server nothing is in the way of this either: what it cannot send waits.
+#[test]
+fn a_client_may_send_all_its_requests_before_it_reads_a_reply() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listen = format!("unix:{}", path.display());
+    let proxy = Proxy::start(&server, &["--listen", &listen, "--listen", "127.0.0.1:0"]);
+    proxy.client().expect(&["SET", "k", &"v".repeat(1000)], "+OK");
+    let (requests, reply) = (40_000, 1009);
+    // Hits, and what the server answers.
+    for line in ["GET k\r\n", "LPOS k x\r\n"] {
+        let mut client = Client::unix(&path).unwrap();
+        let expected = client.cmd(&line.split_whitespace().collect::<Vec<_>>());
+        client.raw(line.repeat(requests).as_bytes());
+        for i in 0..requests {
+            assert!(client.frame() == expected, "reply {i} to {line}");
+        }
+        assert!(expected.len() == reply || expected.starts_with(b"-WRONGTYPE"));
+    }
+    assert_eq!(proxy.metric("nearcache_clients_refused_total", &[]).unwrap_or(0.0), 0.0);
+}

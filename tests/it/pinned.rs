@@ -558,6 +558,99 @@ fn a_long_script_holds_up_nobody_but_its_client() {
     assert_eq!(proxy.metric("nearcache_links_lost_total", &[]), Some(0.0));
 }
 
+/// While a script runs the server lets nobody choose a database, so such a client gets no connection of its own.
+#[test]
+fn a_transaction_that_begins_while_a_script_runs_is_executed_whole_or_not_at_all() {
+    let server = Server::with(&["--busy-reply-threshold", "50"]);
+    let proxy = Proxy::start(&server, &["--workers", "1"]);
+    // Its connection in database 0 is up before the script runs.
+    proxy.client().expect(&["SET", "k", "v"], "+OK");
+    let mut killer = server.client();
+    for is_direct in [true, false] {
+        let open = || if is_direct { server.client() } else { proxy.client() };
+        let mut names: Vec<&str> = vec!["late", "exec", "discard", "clean", "reset"];
+        let mut clients: Vec<_> = names.iter().map(|_| open()).collect();
+        for client in &mut clients {
+            client.expect(&["SELECT", "3"], "+OK");
+            client.expect(&["SET", "n", "1"], "+OK");
+        }
+        let mut runner = open();
+        runner.send(&["EVAL", "while true do end", "0"]);
+        eventually("the server says that it is busy", STEP, || {
+            killer.text(&["PING"]).starts_with("-BUSY")
+        });
+        let line = |client: &mut Client, args: &[&str]| client.text(args).trim_end().to_owned();
+        let mut seen = Vec::new();
+        for (name, client) in names.iter().zip(&mut clients) {
+            client.expect(&["MULTI"], "+OK");
+            if *name != "clean" {
+                seen.push(line(client, &["INCR", "n"]));
+            }
+            match *name {
+                "exec" => seen.push(line(client, &["EXEC"])),
+                "discard" => seen.push(line(client, &["DISCARD"])),
+                "reset" => seen.push(line(client, &["RESET"])),
+                _ => {}
+            }
+        }
+        killer.expect(&["SCRIPT", "KILL"], "+OK");
+        assert!(String::from_utf8_lossy(&runner.frame()).contains("killed by user"));
+        for (name, client) in names.drain(..).zip(&mut clients) {
+            match name {
+                "late" | "clean" => {
+                    seen.push(line(client, &["INCR", "n"]));
+                    seen.push(line(client, &["EXEC"]));
+                }
+                _ => {
+                    seen.push(line(client, &["INCR", "m"]));
+                    seen.push(line(client, &["EXEC"]));
+                }
+            }
+            seen.push(line(client, &["GET", "n"]));
+            seen.push(line(client, &["PING", "x"]));
+        }
+        let busy = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+        let aborted = "-EXECABORT Transaction discarded because of";
+        let expected = [
+            // late, exec, discard, reset: while the script runs
+            busy.to_owned(),
+            busy.to_owned(),
+            format!("{aborted}: {}", &busy[1..]),
+            busy.to_owned(),
+            "+OK".to_owned(),
+            busy.to_owned(),
+            "+RESET".to_owned(),
+            // late
+            "+QUEUED".to_owned(),
+            format!("{aborted} previous errors."),
+            "$1\r\n1".to_owned(),
+            "$1\r\nx".to_owned(),
+            // exec
+            ":1".to_owned(),
+            "-ERR EXEC without MULTI".to_owned(),
+            "$1\r\n1".to_owned(),
+            "$1\r\nx".to_owned(),
+            // discard
+            ":2".to_owned(),
+            "-ERR EXEC without MULTI".to_owned(),
+            "$1\r\n1".to_owned(),
+            "$1\r\nx".to_owned(),
+            // clean
+            "+QUEUED".to_owned(),
+            "*1\r\n:2".to_owned(),
+            "$1\r\n2".to_owned(),
+            "$1\r\nx".to_owned(),
+            // reset: in database 0
+            ":1".to_owned(),
+            "-ERR EXEC without MULTI".to_owned(),
+            "$-1".to_owned(),
+            "$1\r\nx".to_owned(),
+        ];
+        assert_eq!(seen, expected, "is_direct: {is_direct}");
+        killer.expect(&["FLUSHALL"], "+OK");
+    }
+}
+
 #[test]
 fn nothing_is_popped_for_a_client_that_has_gone() {
     let server = Server::start();

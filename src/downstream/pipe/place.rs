@@ -13,6 +13,7 @@ use crate::proxy::password;
 use crate::proxy::pinned::Pinned;
 use crate::proxy::request::{Reason, Road};
 use crate::resp::Version;
+use crate::resp::first::First;
 use crate::resp::limits::Limits;
 use crate::resp::request::Scan;
 use crate::upstream::cluster::NodeId;
@@ -32,8 +33,8 @@ pub struct Place {
     /// The next connection begins with `ASKING`.
     pub is_asking: bool,
     tries: u32,
-    /// A `MULTI` that was answered is sent in front.
-    pub holds_multi: bool,
+    /// A `MULTI` that was answered is sent in front; whether its transaction is doomed.
+    pub held_multi: Option<bool>,
 }
 
 /// Requests up to this size are kept until their first reply, to be sent elsewhere.
@@ -116,23 +117,28 @@ impl Place {
         session.input.splice(..0, request);
         session.scanner.reset();
         session.spans.clear();
-        if self.holds_multi {
-            session.client.state.borrow_mut().road = Road::Held;
+        if let Some(is_doomed) = self.held_multi {
+            session.client.state.borrow_mut().road = Road::Held { is_doomed };
         }
         true
     }
 }
 
-/// A `MULTI` that the proxy has answered goes in front of what follows it; whether there was one.
-pub fn begin_held(session: &Session, pinned: &mut Pinned, to_server: &mut Vec<u8>) -> bool {
+/// A `MULTI` that the proxy has answered goes in front of what follows it. `None`: there is none; else whether the
+/// transaction is doomed: then the server is given something to refuse in it.
+pub fn begin_held(session: &Session, pinned: &mut Pinned, to_server: &mut Vec<u8>) -> Option<bool> {
     let mut state = session.client.state.borrow_mut();
-    let is_held = state.road == Road::Held;
-    if is_held {
-        state.road = Road::Main;
-        to_server.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
-        pinned.held_multi();
+    let Road::Held { is_doomed } = state.road else {
+        return None;
+    };
+    state.road = Road::Main;
+    to_server.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
+    pinned.held_multi();
+    if is_doomed {
+        to_server.extend_from_slice(b"*1\r\n$3\r\nGET\r\n");
+        pinned.own_request();
     }
-    is_held
+    Some(is_doomed)
 }
 
 /// Why there is no connection.
@@ -160,22 +166,68 @@ pub async fn connect(
     taken.map_err(NoConnection::None)
 }
 
-pub fn reason_of(session: &Session, place: &Place, error: &PoolError) -> String {
-    match error {
-        PoolError::Exhausted(_) => format!("ERR nearcache: {error}"),
-        PoolError::Dial(error) => match error.server_state() {
-            Some(state) => state.to_owned(),
-            None if error.wants_password() => format!(
-                "ERR nearcache: upstream {} is unavailable: {error} {}",
-                place.name(session),
-                password::remedy(&session.worker)
-            ),
-            None => format!(
-                "ERR nearcache: upstream {} is unavailable: {error}",
-                place.name(session)
-            ),
-        },
+impl NoConnection {
+    /// The server's words for a state in which it serves nobody.
+    pub fn server_state(&self) -> Option<String> {
+        match self {
+            NoConnection::None(PoolError::Dial(error)) => error.server_state(),
+            _ => None,
+        }
     }
+
+    /// For the client.
+    pub fn text(&self, session: &Session, place: &Place) -> String {
+        let error = match self {
+            NoConnection::Told(text) => return text.clone(),
+            NoConnection::None(error @ PoolError::Exhausted(_)) => return format!("ERR nearcache: {error}"),
+            NoConnection::None(PoolError::Dial(error)) => error,
+        };
+        if let Some(state) = error.server_state() {
+            return state;
+        }
+        let remedy = match error.wants_password() {
+            true => format!(" {}", password::remedy(&session.worker)),
+            false => String::new(),
+        };
+        let name = place.name(session);
+        format!("ERR nearcache: upstream {name} is unavailable: {error}{remedy}")
+    }
+}
+
+/// The server says by this error that it lets nobody in now, to someone who begins a transaction or is in one. Over a
+/// connection that was there it would go on with the transaction's own commands, and refuse the others and thereby `EXEC`;
+/// so does the proxy in its place. `None`: it is not about a transaction.
+pub fn refuse_meanwhile(session: &mut Session, state_of_server: &str) -> Option<Ended> {
+    let first = First::of(&session.input)?;
+    let (args, len) = (first.whole()?, first.len?);
+    let mut state = session.client.state.borrow_mut();
+    let is = |name: &[u8]| args.len() == 1 && args.arg(0).eq_ignore_ascii_case(name);
+    let is_held = matches!(state.road, Road::Held { .. });
+    if is_held && (is(b"reset") || is(b"quit")) {
+        // The proxy's own affair.
+        state.road = Road::Main;
+        return Some(Ended::Back);
+    }
+    if !is_held && is(b"multi") {
+        state.road = Road::Held { is_doomed: false };
+        state.ok();
+    } else if is_held && is(b"discard") {
+        state.road = Road::Main;
+        state.ok();
+    } else if is_held && is(b"exec") {
+        state.road = Road::Main;
+        state.error(format!("EXECABORT Transaction discarded because of: {state_of_server}"));
+    } else if is_held {
+        state.road = Road::Held { is_doomed: true };
+        state.error(state_of_server);
+    } else {
+        return None;
+    }
+    drop(state);
+    session.input.drain(..len);
+    session.scanner.reset();
+    session.spans.clear();
+    Some(Ended::Back)
 }
 
 /// No connection: the request that asked for one gets the error.
@@ -184,7 +236,7 @@ pub fn refuse(session: &mut Session, reason: &Reason, text: &str) -> Ended {
     {
         let mut state = session.client.state.borrow_mut();
         state.error(text);
-        if state.road == Road::Held {
+        if matches!(state.road, Road::Held { .. }) {
             // The transaction that was promised cannot begin; what follows must not be executed outside of one.
             state.is_closing = true;
         }

@@ -5,13 +5,41 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::place::Again;
-use super::{Ended, HEAD_BYTES, Pipe, WHOLE_FRAME_BYTES};
+use super::{BYTES_A_TURN, Ended, HEAD_BYTES, Pipe, WHOLE_FRAME_BYTES};
 use crate::clock;
 use crate::downstream::session::{HIGH_WATER_BYTES, Session};
 use crate::proxy::cluster::redirect::Redirect;
 use crate::proxy::pinned::{Frame, Relay};
 
 impl Pipe {
+    pub(super) fn write_server(&mut self, cx: &mut Context<'_>) -> std::io::Result<bool> {
+        let mut has_progress = false;
+        while self.written < self.to_server.len() && self.turn_bytes < BYTES_A_TURN {
+            let piece = self.to_server.len().min(self.written + BYTES_A_TURN);
+            match self
+                .lent
+                .stream
+                .poll_write_some(cx, &self.to_server[self.written..piece])
+            {
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) => {
+                    self.moved(n);
+                    self.written += n;
+                    has_progress = true;
+                    let is_sent = self.written == self.to_server.len();
+                    let patience = if is_sent { self.read_timeout } else { self.write_timeout };
+                    self.timer.as_mut().reset(Instant::now() + patience);
+                }
+                Poll::Ready(Err(e)) => return Err(e),
+            }
+        }
+        if self.written == self.to_server.len() && self.written > 0 {
+            self.to_server = Vec::new();
+            self.written = 0;
+        }
+        Ok(has_progress)
+    }
+
     pub(super) fn read_server(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Result<bool, String> {
         if session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES {
             return Ok(false);

@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::downstream::session::{Session, encode_inline};
+use crate::downstream::session::Session;
 use crate::proxy::client::ClientMeta;
-use crate::proxy::pinned::unknown_target;
-use crate::resp::limits::Limits;
-use crate::resp::request::{Args, Scan, Scanner, Span};
+use crate::proxy::pinned;
+use crate::resp::first::First;
 
 /// How long its session is waited for, and how often it is looked at. A client that is busy for longer is, to the server,
 /// nobody.
 const WITHIN: Duration = Duration::from_secs(1);
 const PERIOD: Duration = Duration::from_millis(1);
 
-/// Calls the client that the request at the start of the session's input names, if it has no connection of its own.
+/// Calls the client that the request at the start of the session's input names: it is to have a connection of its own, and to keep it.
 pub async fn call(session: &Session) {
     let Some(meta) = named(session) else { return };
     let shared = &session.worker.shared;
@@ -34,14 +33,5 @@ pub async fn call(session: &Session) {
 }
 
 fn named(session: &Session) -> Option<Arc<ClientMeta>> {
-    let mut spans: Vec<Span> = Vec::new();
-    let of = |buf: &[u8], spans: &[Span]| unknown_target(&session.worker, &session.client, Args { buf, spans });
-    match Scanner::default().scan(&session.input, &Limits::AUTHENTICATED, &mut spans) {
-        Ok(Scan::Complete { .. }) => of(&session.input, &spans),
-        Ok(Scan::Inline { args, .. }) => {
-            let (raw, spans) = encode_inline(&args);
-            of(&raw, &spans)
-        }
-        _ => None,
-    }
+    pinned::target(&session.worker, &session.client, First::of(&session.input)?.whole()?)
 }

@@ -118,7 +118,7 @@ pub fn start(worker: &Rc<Worker>, view: &View, client: &Rc<Client>, request: &Re
         }
         // The nodes were asked in the version that they all speak; a client that speaks more is about to be closed.
         let frame = match version == Version::Resp3 && worker.target.spoken().version() == Version::Resp2 {
-            true => error_frame("ERR nearcache: the upstream no longer speaks RESP3"),
+            true => encode::error_frame("ERR nearcache: the upstream no longer speaks RESP3").into(),
             false => asked.corrected(&worker, frame),
         };
         let answer = Answer::Frame {
@@ -171,7 +171,7 @@ impl Asked {
                 found
             }
             Plan::Scan => self.scan(worker).await,
-            Plan::Refused(error) => error_frame(error),
+            Plan::Refused(error) => encode::error_frame(error).into(),
         }
     }
 
@@ -187,7 +187,7 @@ impl Asked {
         for task in tasks {
             frames.push(
                 task.await
-                    .unwrap_or_else(|_| error_frame("ERR nearcache: the question was given up")),
+                    .unwrap_or_else(|_| encode::error_frame("ERR nearcache: the question was given up").into()),
             );
         }
         merge::merged(merge, &self.name, &frames).into()
@@ -200,7 +200,7 @@ impl Asked {
         };
         let topology = view.cluster.topology();
         let Some(place) = Place::decode(&self.words[1], &topology) else {
-            return error_frame("ERR invalid cursor");
+            return encode::error_frame("ERR invalid cursor").into();
         };
         let mut words = self.words.clone();
         words[1] = place.cursor.to_string().into_bytes();
@@ -214,7 +214,7 @@ impl Asked {
             return frame;
         }
         let Some((cursor, keys)) = parts() else {
-            return error_frame("ERR nearcache: the reply of the node is no SCAN reply");
+            return encode::error_frame("ERR nearcache: the reply of the node is no SCAN reply").into();
         };
         // What has gone to another node meanwhile makes another round.
         let next = match place.after(cursor, &view.cluster.topology()) {
@@ -223,7 +223,7 @@ impl Asked {
             Some(next) => next.encode(),
         };
         let Some(next) = next else {
-            return error_frame("ERR nearcache: the cursor of the node is too large to be passed on");
+            return encode::error_frame("ERR nearcache: the cursor of the node is too large to be passed on").into();
         };
         let mut out = Vec::with_capacity(frame.len() + 24);
         encode::array_header(&mut out, 2);
@@ -301,7 +301,7 @@ async fn ask(worker: &Rc<Worker>, node: NodeId, question: &Question) -> Bytes {
     let name = view.name(node);
     match exchange(worker, view, node, question).await {
         Ok(frame) => frame,
-        Err(why) => error_frame(&format!("ERR nearcache: node {name} of the cluster: {why}")),
+        Err(why) => encode::error_frame(format!("ERR nearcache: node {name} of the cluster: {why}")).into(),
     }
 }
 
@@ -339,10 +339,4 @@ fn encoded(words: &[Vec<u8>]) -> Bytes {
     let mut raw = Vec::new();
     encode::command(&mut raw, words.iter().map(Vec::as_slice));
     raw.into()
-}
-
-fn error_frame(text: &str) -> Bytes {
-    let mut out = Vec::new();
-    encode::error(&mut out, text);
-    out.into()
 }

@@ -15,8 +15,8 @@ use crate::proxy::outbox::Touched;
 use crate::proxy::request::Road;
 use crate::proxy::waiter::{Answer, Effect, Waiter};
 use crate::proxy::worker::{Link, Worker};
-use crate::resp::Version;
 use crate::resp::convert::Rule;
+use crate::resp::{Version, encode};
 use crate::upstream::cluster::NodeId;
 
 pub struct Gather {
@@ -105,8 +105,7 @@ impl Gather {
     }
 
     pub fn fail(&self, worker: &Rc<Worker>, index: usize, error: &str) {
-        let mut frame = Vec::new();
-        crate::resp::encode::error(&mut frame, error);
+        let frame = encode::error_frame(error);
         // What was given up is not sent again.
         self.is_failed.set(true);
         self.put(worker, index, frame.into(), worker.now_us());

@@ -37,19 +37,13 @@ pub fn merged(merge: &Merge, name: &str, frames: &[Bytes]) -> Vec<u8> {
         if bad.len() == frames.len() && bad.iter().all(|frame| frame == first) {
             return plain;
         }
-        let text = String::from_utf8_lossy(plain.get(1..).unwrap_or_default());
-        let mut out = Vec::new();
-        encode::error(
-            &mut out,
-            format!(
-                "ERR nearcache: {} was carried out in {} of {} parts, each with keys of its own slot or node; the first error: {}",
-                name.to_uppercase(),
-                frames.len() - bad.len(),
-                frames.len(),
-                text.trim_end(),
-            ),
-        );
-        return out;
+        return encode::error_frame(format!(
+            "ERR nearcache: {} was carried out in {} of {} parts, each with keys of its own slot or node; the first error: {}",
+            name.to_uppercase(),
+            frames.len() - bad.len(),
+            frames.len(),
+            reply::error_text(&plain),
+        ));
     }
     let whole = match merge {
         Merge::Values(places) => values(places, frames),
@@ -62,11 +56,7 @@ pub fn merged(merge: &Merge, name: &str, frames: &[Bytes]) -> Vec<u8> {
         Merge::LeastOfEach => least_of_each(frames),
         Merge::Counts => counts(frames),
     };
-    whole.unwrap_or_else(|| {
-        let mut out = Vec::new();
-        encode::error(&mut out, "ERR nearcache: the replies of the nodes do not fit together");
-        out
-    })
+    whole.unwrap_or_else(|| encode::error_frame("ERR nearcache: the replies of the nodes do not fit together"))
 }
 
 /// The error that says which node a client of a cluster should have asked, as one that means something to other clients;

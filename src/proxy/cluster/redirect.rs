@@ -24,7 +24,7 @@ use crate::proxy::request::{Request, Road};
 use crate::proxy::waiter::{Effect, Waiter};
 use crate::proxy::worker::Worker;
 use crate::resp::convert::Rule;
-use crate::resp::{Version, encode};
+use crate::resp::{Version, encode, reply};
 use crate::upstream::cluster::NodeId;
 use crate::upstream::cluster::nodes::redirected;
 use crate::upstream::connection::Frame;
@@ -270,9 +270,7 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
         Redirect::Down => is_due.then_some((None, false, DOWN_PAUSE)),
     };
     let Some((node, is_asking, pause)) = next else {
-        let error = String::from_utf8_lossy(error.get(1..).unwrap_or_default())
-            .trim()
-            .to_owned();
+        let error = reply::error_text(error);
         let text = match redirect {
             Redirect::TryAgain | Redirect::Down => error,
             Redirect::Moved(_) | Redirect::Ask(_) => format!(

@@ -9,8 +9,8 @@ use crate::proxy::local::integer;
 use crate::proxy::pinned;
 use crate::proxy::request::{Road, Step};
 use crate::proxy::subscriptions::Subscription;
-use crate::resp::limits::Limits;
-use crate::resp::request::{Args, Scan, Scanner, Span};
+use crate::resp::first::First;
+use crate::resp::request::Args;
 use crate::upstream::facts::Facts;
 
 /// Answers a `MULTI` whose node is not known yet.
@@ -19,7 +19,7 @@ pub fn hold(client: &Client) -> Step {
     if !state.outbox.is_all_answered() {
         return Step::Wait;
     }
-    state.road = Road::Held;
+    state.road = Road::Held { is_doomed: false };
     state.ok();
     Step::DONE
 }
@@ -29,30 +29,10 @@ pub fn hold(client: &Client) -> Step {
 /// # Errors
 /// Why it cannot be sent to any node, for the client.
 pub fn slot_of(facts: &Facts, input: &[u8]) -> Result<u16, String> {
-    let mut spans: Vec<Span> = Vec::new();
-    let is_whole = match Scanner::default().scan(input, &Limits::AUTHENTICATED, &mut spans) {
-        Ok(Scan::Complete { .. }) => true,
-        Ok(Scan::Inline { args, .. }) => {
-            let mut end = 0;
-            let spans = args.iter().map(|arg| {
-                let start = end;
-                end += arg.len() as u32;
-                Span { start, end }
-            });
-            let spans: Vec<Span> = spans.collect();
-            let buf = &args.concat();
-            return of_args(facts, Args { buf, spans: &spans }, true);
-        }
-        _ => false,
-    };
-    of_args(
-        facts,
-        Args {
-            buf: input,
-            spans: &spans,
-        },
-        is_whole,
-    )
+    match First::of(input) {
+        Some(first) => of_args(facts, first.args(), first.len.is_some()),
+        None => Ok(NO_SLOT),
+    }
 }
 
 fn of_args(facts: &Facts, args: Args<'_>, is_whole: bool) -> Result<u16, String> {

@@ -1,4 +1,4 @@
-use super::{set_by, shown, with};
+use super::{set_by, shown};
 use crate::config::Secret;
 use crate::resp::encode;
 use crate::resp::limits::Limits;
@@ -61,9 +61,9 @@ fn another_users_password_is_left_alone() {
         tls: None,
     };
     for user in [None, Some("default")] {
-        let access = with(&of(user), &Secret::new("new")).unwrap();
+        let access = of(user).with_password(&Secret::new("new")).unwrap();
         assert_eq!(access.password, Some(Secret::new("new")));
-        assert_eq!(with(&of(user), &Secret::new("")).unwrap().password, None);
+        assert_eq!(of(user).with_password(&Secret::new("")).unwrap().password, None);
     }
-    assert!(with(&of(Some("alice")), &Secret::new("new")).is_none());
+    assert!(of(Some("alice")).with_password(&Secret::new("new")).is_none());
 }

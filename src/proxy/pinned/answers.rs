@@ -238,6 +238,7 @@ impl Pinned {
     /// Nobody can say which request a frame answers. What such a client writes is voided with the next frame, and told by
     /// pushes in any case. A `RESET` ends the state.
     fn opaque_frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
+        self.look_at_password(worker);
         let has_reset = self.waiting.iter().any(|waiting| waiting.kind == Kind::Reset);
         if has_reset && frame == Some(b"+RESET\r\n") {
             while let Some(waiting) = self.waiting.pop_front() {

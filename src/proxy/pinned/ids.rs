@@ -13,8 +13,8 @@ use crate::resp::encode;
 use crate::resp::reply;
 use crate::resp::request::Args;
 
-/// The other client to which this `CLIENT TRACKING … REDIRECT` wants invalidations to go, if the server does not know it.
-pub fn unknown_target(worker: &Worker, client: &Client, args: Args<'_>) -> Option<Arc<ClientMeta>> {
+/// The other client to which this `CLIENT TRACKING … REDIRECT` wants invalidations to go.
+pub fn target(worker: &Worker, client: &Client, args: Args<'_>) -> Option<Arc<ClientMeta>> {
     let is = |i: usize, word: &[u8]| args.arg(i).eq_ignore_ascii_case(word);
     if worker.cluster.is_some() || !is(0, b"client") || !is(1, b"tracking") {
         return None;
@@ -22,7 +22,7 @@ pub fn unknown_target(worker: &Worker, client: &Client, args: Args<'_>) -> Optio
     let (_, id) = redirect_of(args)?;
     let registry = worker.shared.registry.lock();
     let meta = registry.get(&(id as u64)).filter(|meta| meta.id != client.meta.id)?;
-    (meta.upstream_id.load(Relaxed) == 0).then(|| Arc::clone(meta))
+    Some(Arc::clone(meta))
 }
 
 /// Where the id stands, and the id.

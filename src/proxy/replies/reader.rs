@@ -4,6 +4,8 @@
 use super::LinkSink;
 use crate::proxy::waiter::{Effect, Waiter};
 use crate::proxy::worker::Worker;
+use crate::resp::reply;
+use crate::upstream::dial::is_server_state;
 
 impl LinkSink {
     /// Whether it leads to a node that is only read from.
@@ -42,9 +44,7 @@ impl LinkSink {
 
     /// Whether the replica says by this error that it serves nobody now; then it is not read from until it was looked at.
     pub(super) fn is_refusal_of_reader(&self, error: &[u8]) -> bool {
-        let is_meant = [&b"-LOADING "[..], b"-MASTERDOWN ", b"-BUSY "]
-            .iter()
-            .any(|code| error.starts_with(code));
+        let is_meant = error.get(1..).is_some_and(is_server_state);
         let Some(worker) = self.worker.upgrade().filter(|_| is_meant) else {
             return false;
         };
@@ -57,7 +57,7 @@ impl LinkSink {
             .iter()
             .flat_map(|reading| reading.readers.list().to_vec());
         for reader in readers.filter(|reader| Some(reader.id) == id) {
-            reader.doubt(String::from_utf8_lossy(&error[1..]).trim());
+            reader.doubt(&reply::error_text(error));
         }
         true
     }

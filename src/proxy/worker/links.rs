@@ -235,7 +235,7 @@ impl Worker {
     /// The connection of that key for requests of this road.
     pub fn connection_by(self: &Rc<Self>, road: Road, key: u32) -> Result<Rc<Link>, String> {
         match road {
-            Road::Main | Road::Held => self.connection_at(key),
+            Road::Main | Road::Held { .. } => self.connection_at(key),
             Road::Scripts => {
                 let link = self.script_connection_at(key)?;
                 self.script_is_coming();

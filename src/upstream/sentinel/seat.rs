@@ -56,7 +56,7 @@ impl Line {
                 request: "SENTINEL MYID",
                 error: format!(
                     "{} (is it a sentinel, of Redis 6.2 or later or of a Valkey?)",
-                    error_text(&id)
+                    reply::error_text(&id)
                 ),
             });
         }
@@ -115,7 +115,7 @@ fn answer(asked_us: u64, replies: &[BytesMut]) -> Result<Answer, DialError> {
     let surroundings = match surroundings {
         [others, replicas] => Some(Surroundings {
             others: match reply::is_error(others) {
-                true => Err(error_text(others)),
+                true => Err(reply::error_text(others)),
                 false => Ok(rows(others).filter_map(other).take(MOST_SEATS).collect()),
             },
             replicas: (!reply::is_error(replicas)).then(|| {
@@ -188,12 +188,8 @@ fn endpoint(host: &[u8], port: &[u8]) -> Option<Endpoint> {
 fn refused(request: &'static str, error: &[u8]) -> DialError {
     DialError::Refused {
         request,
-        error: error_text(error),
+        error: reply::error_text(error),
     }
-}
-
-fn error_text(frame: &[u8]) -> String {
-    words(frame).trim_start_matches('-').to_owned()
 }
 
 fn words(frame: &[u8]) -> String {
