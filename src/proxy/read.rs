@@ -6,6 +6,7 @@ pub mod below;
 pub mod hits;
 mod several;
 mod stale;
+pub mod together;
 
 pub use several::{MOST_KEYS, send_filling};
 
@@ -75,8 +76,8 @@ pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) ->
     };
     let is_answered = match request.spec.cache_of(args) {
         Cache::Get => return either(&Sought::new(args.arg(1), b"", FillKind::Payload)),
-        Cache::Mget => several::stale_values(worker, client, link, request),
-        Cache::Exists if args.len() != 2 => several::existence_known(worker, client, from, request),
+        Cache::Mget => return several::stale_values(worker, client, link, request),
+        Cache::Exists if args.len() != 2 => return several::stale_existence(worker, client, link, request),
         Cache::Ttl | Cache::Pttl => derived(worker, client, from, request),
         Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type if derived(worker, client, from, request) => true,
         Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type | Cache::Reply | Cache::Brief => {

@@ -24,6 +24,7 @@ mod lease;
 mod rules;
 mod shard;
 mod slab;
+mod together;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,12 +36,14 @@ use parking_lot::{Mutex, MutexGuard};
 use super::l3::L3;
 use super::link::{LinkId, Links};
 use super::name::name_hash;
+pub use below::Wanting;
+use budget::Limits;
 pub(super) use budget::malloc_bytes;
-use budget::{Limits, MAX_SHARDS};
 use entry::{Body, Identity, LARGE_BYTES};
 pub use explain::{Explained, Stats};
-use rules::{Rules, Snapshot};
-use shard::{End, Hit, Shard};
+use rules::Rules;
+use shard::{End, Shard};
+pub use together::FoundBelow;
 
 /// `F` tells the caller who waits for a flight; it is opaque here.
 pub struct L1<F> {
@@ -312,51 +315,6 @@ impl<F> L1<F> {
         let mut shard = self.shard(q.hash);
         let hit = shard.hit_any(of, a, &self.rules)?;
         Some(on_hit(shard.touch(hit)))
-    }
-
-    /// Several replies that existed together, or nothing. `a.own` is about all keys. `each` is called in the order of `qs`,
-    /// only if all are hits and a snapshot, and under the locks.
-    pub fn peek_many(&self, qs: &[Query<'_>], a: &Asker, which: Which, mut each: impl FnMut(usize, View<'_>)) -> bool {
-        // Held together, so that all entries stand at one moment; locked by number, so that nobody waits in a circle.
-        let mut guards: [Option<MutexGuard<'_, Shard<F>>>; MAX_SHARDS] = [const { None }; MAX_SHARDS];
-        let wanted = qs.iter().fold(0u64, |bits, q| bits | 1 << self.shard_of(q.hash));
-        for number in (0..self.shards.len()).filter(|number| wanted >> number & 1 != 0) {
-            guards[number] = Some(self.shards[number].lock());
-        }
-        let mut few = [Hit::NONE; 64];
-        let mut many = Vec::new();
-        let found = match few.get_mut(..qs.len()) {
-            Some(few) => few,
-            None => {
-                many.resize(qs.len(), Hit::NONE);
-                &mut many[..]
-            }
-        };
-        let mut snapshot = Snapshot::new(&self.rules.links);
-        for (q, place) in qs.iter().zip(found.iter_mut()) {
-            let Some(of) = Identity::of(q) else { return false };
-            let Some(shard) = guards[self.shard_of(q.hash)].as_mut() else {
-                return false;
-            };
-            let hit = match which {
-                Which::This => shard.hit(of, a, &self.rules),
-                Which::Any => shard.hit_any(of, a, &self.rules),
-            };
-            let Some(hit) = hit else {
-                return false;
-            };
-            snapshot.add(shard.slot(hit.at), hit.answered_us);
-            *place = hit;
-        }
-        if self.rules.config.consistency == Consistency::Coherent && !snapshot.holds() {
-            return false;
-        }
-        for (i, (q, &hit)) in qs.iter().zip(found.iter()).enumerate() {
-            if let Some(shard) = guards[self.shard_of(q.hash)].as_mut() {
-                each(i, shard.touch(hit));
-            }
-        }
-        true
     }
 
     /// A lease for one key of a read that is forwarded whole. `None` if one stands, and if an entry of `a.link` itself does:
