@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::entry::{Body, END_OF_TIME_MS, Identity, Slot};
 use super::expiry::{Lifetime, is_over};
 use super::shard::Shard;
@@ -140,12 +138,11 @@ impl<F> L1<F> {
         self.spill(evicted);
     }
 
-    /// A value of its own, as what was read has more in it; and copied before a lock is taken.
+    /// A value of its own, as what was read has more in it; and made before a lock is taken.
     fn body_of<'a>(&self, found: &'a Found) -> Body<'a> {
         match found.is_absent {
             true => Body::Absent(&found.value),
-            false if self.is_kept_by_reference(&found.value) => Body::Large(Bytes::copy_from_slice(&found.value)),
-            false => Body::Small(&found.value),
+            false => self.body_of_bytes(&found.value),
         }
     }
 
@@ -284,6 +281,7 @@ fn spill_of(slot: Slot, mark: Mark) -> Spill {
     let head = slot.payload.head();
     let (hash, db) = (name_hash(head.name), head.db);
     let (name_len, variant_len, bytes) = (head.name.len(), head.variant.len(), head.bytes());
+    let codec = slot.payload.codec();
     let (block, value) = slot.payload.into_parts();
     Spill {
         hash,
@@ -293,6 +291,7 @@ fn spill_of(slot: Slot, mark: Mark) -> Spill {
         variant_len,
         block,
         value,
+        codec,
         is_absent,
         is_plain,
         key_end,

@@ -14,9 +14,9 @@ use crate::cache::{Asker, Leasing, Own, Query, Which, name_hash};
 use crate::command::slot::slot;
 use crate::command::{Access, Spec};
 use crate::proxy::client::Client;
-use crate::proxy::outbox::{Ready, Source, Touched};
+use crate::proxy::outbox::{Source, Touched};
 use crate::proxy::read::together::{self, Missing, To, Way, What};
-use crate::proxy::read::{self, MOST_KEYS};
+use crate::proxy::read::{self, MOST_KEYS, Values};
 use crate::proxy::readers;
 use crate::proxy::request::{Request, Road, Step, available};
 use crate::proxy::waiter::{Effect, Waiter};
@@ -258,14 +258,14 @@ impl Known {
 
 /// The reply for these keys, if L1 knows all their values together.
 fn known(worker: &Worker, queries: &[Query<'_>], asker: &Asker) -> Option<Known> {
-    let mut answer = Ready::default();
-    encode::array_header(&mut answer.bytes, queries.len());
+    let mut values = Values::new(queries.len(), Version::Resp3);
     let mut stale = 0;
     let is_known = worker.shared.cache.peek_many(queries, asker, Which::This, |_, view| {
         stale += u64::from(view.is_stale);
-        read::write_value(&mut answer, &view.value, Version::Resp3);
+        values.push(&view.value);
     });
-    is_known.then(|| Known {
+    let answer = is_known.then(|| values.finish()).flatten()?;
+    Some(Known {
         reply: answer.into_bytes(),
         keys: queries.len() as u64,
         stale,

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::together::{self, To, Way, What};
-use super::{count_hits, missed, write_view};
+use super::{Values, count_hits, missed};
 use crate::cache::{Asker, LeaseId, Leasing, LinkId, Own, Query, ViewValue, Which, name_hash};
 use crate::command::own;
 use crate::proxy::client::{Client, State};
 use crate::proxy::cluster::redirect::routed;
 use crate::proxy::flight::FillGuard;
-use crate::proxy::outbox::{Outbox, Ready, Source, Touched};
+use crate::proxy::outbox::{Outbox, Source, Touched};
 use crate::proxy::request::{Reason, Request, Step, pin};
 use crate::proxy::waiter::{Effect, FillKind, Waiter};
 use crate::proxy::worker::{Link, Worker};
@@ -40,7 +40,7 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
         takes_stale: false,
     };
     let counters = worker.counters();
-    if show(worker, outbox, &queries, &asker, *version, request) {
+    if show(worker, outbox, &queries, &asker, *version) {
         return Step::DONE;
     }
     let touched = Touched::from_hashes(&hashes);
@@ -157,7 +157,7 @@ pub(super) fn stale_values(
         takes_stale: true,
     };
     let queries = queries(request, &hashes, *db);
-    if show(worker, outbox, &queries, &asker, *version, request) {
+    if show(worker, outbox, &queries, &asker, *version) {
         return Some(Step::DONE);
     }
     drop(state);
@@ -201,31 +201,24 @@ fn queries<'a>(request: &Request<'a>, hashes: &[u64], db: u32) -> Vec<Query<'a>>
 }
 
 /// Answers with all values, if L1 has them of one moment.
-fn show(
-    worker: &Worker,
-    outbox: &mut Outbox,
-    queries: &[Query<'_>],
-    asker: &Asker,
-    version: Version,
-    request: &Request<'_>,
-) -> bool {
+fn show(worker: &Worker, outbox: &mut Outbox, queries: &[Query<'_>], asker: &Asker, version: Version) -> bool {
     let keys = queries.len();
     if keys > MOST_KEYS || asker.own != Own::Clear {
         return false;
     }
-    let mut answer = Ready::default();
-    encode::array_header(&mut answer.bytes, keys);
+    let mut values = Values::new(keys, version);
     let mut stale = 0;
     let is_known = worker.shared.cache.peek_many(queries, asker, Which::This, |_, view| {
         stale += u64::from(view.is_stale);
-        write_view(&mut answer, &view, FillKind::Payload, version, request);
+        values.push(&view.value);
     });
-    if is_known {
-        count_hits(worker, keys as u64, stale);
-        worker.note_queries(queries);
-        outbox.answer_now(|ready| ready.append(answer));
-    }
-    is_known
+    let Some(answer) = is_known.then(|| values.finish()).flatten() else {
+        return false;
+    };
+    count_hits(worker, keys as u64, stale);
+    worker.note_queries(queries);
+    outbox.answer_now(|ready| ready.append(answer));
+    true
 }
 
 /// EXISTS of several keys: how many of the arguments name a key that is there, by whatever L1 knows of each.

@@ -10,13 +10,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::{MOST_KEYS, below, count_hits, send_filling, write_value};
+use super::{MOST_KEYS, Values, below, count_hits, send_filling};
 use crate::cache::l3::Found;
 use crate::cache::{Asker, FoundBelow, Leasing, Own, Query, ViewValue, Wanting, Which};
 use crate::proxy::client::Client;
 use crate::proxy::cluster::gather::Part;
 use crate::proxy::cluster::redirect::{Routed, routed};
-use crate::proxy::outbox::{Ready, Touched};
+use crate::proxy::outbox::Touched;
 use crate::proxy::waiter::{Answer, Effect, Waiter};
 use crate::proxy::worker::{Link, Worker};
 use crate::resp::convert::Rule;
@@ -210,7 +210,7 @@ impl Wanted {
         }
     }
 
-    /// Shows what there is together. `None`: that may not be. Returns how many of them were stale.
+    /// Shows what there is together. `None`: that may not be.
     fn peek(&self, worker: &Worker, now_us: u64, mut each: impl FnMut(&ViewValue<'_>)) -> Option<()> {
         // The upstream may be back.
         if self.asker.takes_stale && worker.stale_link(self.db, self.slot).is_none() {
@@ -244,12 +244,11 @@ impl Wanted {
 
 fn show_values(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) -> bool {
     let version = wanted.version();
-    let mut answer = Ready::default();
-    encode::array_header(&mut answer.bytes, wanted.names.len());
-    let is_shown = wanted.peek(worker, now_us, |value| write_value(&mut answer, value, version));
-    if is_shown.is_none() {
+    let mut values = Values::new(wanted.names.len(), version);
+    let is_shown = wanted.peek(worker, now_us, |value| values.push(value));
+    let Some(answer) = is_shown.and_then(|()| values.finish()) else {
         return false;
-    }
+    };
     match wanted.to.take() {
         Some(To::Client(client, sequence, _)) => {
             let state = &mut *client.state.borrow_mut();

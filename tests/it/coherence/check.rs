@@ -306,6 +306,7 @@ pub fn state(
                     ViewValue::Absent(_) => None,
                     ViewValue::Small(bytes) => Some(bytes.to_vec()),
                     ViewValue::Large(bytes) => Some(bytes.to_vec()),
+                    ViewValue::Packed { .. } => view.value.packed()?.unpack().map(Vec::from),
                 };
                 (!is_over).then_some(bytes)
             });

@@ -752,5 +752,6 @@ fn bytes_of(view: &View<'_>) -> Option<Vec<u8>> {
         ViewValue::Absent(_) => None,
         ViewValue::Small(bytes) => Some(bytes.to_vec()),
         ViewValue::Large(bytes) => Some(bytes.to_vec()),
+        ViewValue::Packed { .. } => view.value.packed()?.unpack().map(Vec::from),
     }
 }

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearcache::cache::l3::{Found, Hand, L3};
+use nearcache::cache::l3::codec::Method;
+use nearcache::cache::l3::{Compression, Found, Hand, L3};
 use nearcache::cache::{self, L1, L1Config, LinkId, Links};
 use nearcache::config::{Config, Endpoint};
 use nearcache::proxy::Follower;
@@ -734,6 +735,11 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>, is
         max_stale_us: scenario.max_stale_ms.map(|ms| ms * 1000),
         consistency: cache::Consistency::Coherent,
         objective: cache::Objective::Requests,
+        // In half of the walks values of a dozen dots and more are.
+        compression: (shards == 2).then_some(Compression {
+            method: Method::Lz4,
+            from_bytes: 12,
+        }),
     };
     let target = Target::fixed(
         Endpoint::Unix(PathBuf::from("/nonexistent")),
