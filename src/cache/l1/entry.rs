@@ -1,9 +1,9 @@
 //! One cached reply in memory: a slot of 48 bytes and one block of bytes.
 //!
 //! The block of a small reply is `kind, name length, variant length, database` (a byte, then three varints), `name`,
-//! `variant`, `value`. A reply of [`LARGE_BYTES`] or more, or one that is compressed, keeps its value in `Bytes` beside such a block, so that many
-//! clients can be sent it without a copy. Times in a slot are milliseconds in 38 bits: after 8.7 years without a restart
-//! nothing is cached any more.
+//! `variant`, `value`. A reply of [`LARGE_BYTES`] or more, or one that is compressed, keeps its value in `Bytes` beside such a
+//! block, so that many clients can be sent it without a copy. Times in a slot are milliseconds in 38 bits: after 8.7 years
+//! without a restart nothing is cached any more.
 
 use bytes::Bytes;
 
