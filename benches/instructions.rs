@@ -316,6 +316,7 @@ impl Cache {
             max_stale_us: None,
             consistency: Consistency::Coherent,
             objective: Objective::Requests,
+            compression: None,
         };
         let cache = Cache {
             l1: L1::new(config, links.clone()),

@@ -136,6 +136,7 @@ impl Bench {
             max_stale_us: None,
             consistency: Consistency::Coherent,
             objective: Objective::Requests,
+            compression: None,
         };
         Bench {
             l1: L1::new(config, links.clone()),

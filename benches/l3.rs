@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
-use nearcache::cache::l3::codec::Method;
+use nearcache::cache::l3::codec::{self, Method};
 use nearcache::cache::l3::keys::{KEY_BYTES, KeyRing, NewSegments};
 use nearcache::cache::l3::storage::Disk;
 use nearcache::cache::l3::{Admission, Compression, Config, KeyEnd, L3, Origin, Recovery, Spill, State, Sync};
@@ -238,6 +238,7 @@ fn write(l3: &L3, options: &Options) {
             name_len: name.len(),
             variant_len: 0,
             value: None,
+            codec: codec::Codec::Plain,
             is_absent: false,
             is_plain: true,
             key_end: KeyEnd::Never,

@@ -231,6 +231,7 @@ impl<'a> Played<'a> {
             max_stale_us: None,
             consistency: Consistency::Coherent,
             objective,
+            compression: None,
         };
         Ok(Played {
             l1: L1::over(config, Arc::clone(&links), l3.map(Arc::new)),

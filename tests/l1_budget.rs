@@ -86,6 +86,7 @@ fn churn(phase: &Phase) {
         max_stale_us: None,
         consistency: Consistency::Coherent,
         objective: Objective::Requests,
+        compression: None,
     };
     let l1 = L1::<u64>::new(config, links.clone());
     let mut rng = fastrand::Rng::with_seed(11);

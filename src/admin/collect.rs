@@ -87,6 +87,19 @@ fn layers(out: &mut Exposition, shared: &Shared, stats: &Stats) {
     out.add(&names::CACHE_ERRORS, IN_L2, total(shared, |c| &c.l2_errors_total));
     out.add(&names::CACHE_EVICTIONS, IN_L1, stats.evictions as f64);
     out.add(&names::CACHE_SIZE, IN_L1, stats.used_bytes as f64);
+    for (codec, count) in [
+        (Codec::Zstd, stats.compressed_zstd),
+        (Codec::Lz4, stats.compressed_lz4),
+        (Codec::Plain, stats.compressed_not),
+    ] {
+        out.add(&names::L1_COMPRESSED, &[(names::CODEC, codec.name())], count as f64);
+    }
+    for (when, bytes) in [
+        ("before", stats.compress_from_bytes),
+        ("after", stats.compress_to_bytes),
+    ] {
+        out.add(&names::L1_COMPRESSION_BYTES, &[(names::OPERATION, when)], bytes as f64);
+    }
     for (layer, operation, done) in [
         (names::L1, names::GET, hits + misses),
         (names::L1, names::SET, stats.inserts as f64),

@@ -2,6 +2,7 @@
 //!
 //! Immutable; when the configuration is read again only the budget of L1 is taken from it.
 
+use super::l3::Compression;
 use super::reader::{Reader, print_bytes, print_length, print_length_or_off};
 use super::{Printed, integer};
 use std::time::Duration;
@@ -38,6 +39,10 @@ pub struct Cache {
     /// Of so many hits one is reported to the upstream (`TOUCH`), so that it does not evict what is read here; 0 (default) =
     /// none.
     pub touch_sample: usize,
+    /// What values are compressed with in L1, up to level 6; default [`Compression::Off`].
+    pub compression: Compression,
+    /// Smaller values are not compressed; default and minimum 1 KiB.
+    pub compress_from_bytes: usize,
     /// Number of shards of L1, a power of two; `None` (default) = chosen from the budget.
     pub shards: Option<usize>,
 }
@@ -97,6 +102,8 @@ impl Default for Cache {
             max_stale: None,
             negative_ttl: Some(Duration::from_secs(60)),
             touch_sample: 0,
+            compression: Compression::default(),
+            compress_from_bytes: 1 << 10,
             shards: None,
         }
     }
@@ -137,6 +144,8 @@ impl Cache {
             max_stale: reader.length_or_off("cache.max_stale", default.max_stale, MILLISECOND),
             negative_ttl: reader.length_or_off("cache.negative_ttl", default.negative_ttl, MILLISECOND),
             touch_sample: reader.number("cache.touch_sample", default.touch_sample, 0, 1_000_000),
+            compression: Compression::read(reader, "cache.compression", MOST_LEVEL),
+            compress_from_bytes: reader.bytes("cache.compress_from", default.compress_from_bytes, 1 << 10),
             shards: read_shards(reader),
         };
         if cache.max_value_bytes > cache.l1_bytes {
@@ -215,6 +224,8 @@ impl Cache {
             ("max_stale", print_length_or_off(self.max_stale)),
             ("negative_ttl", print_length_or_off(self.negative_ttl)),
             ("touch_sample", integer(self.touch_sample)),
+            ("compression", self.compression.print().into()),
+            ("compress_from", print_bytes(self.compress_from_bytes)),
             ("shards", integer(self.shards.unwrap_or(0))),
         ]
     }
@@ -253,4 +264,6 @@ const INVALIDATIONS: [(&str, Invalidation); 5] = [
 ];
 const OBJECTIVES: [(&str, Objective); 2] = [("requests", Objective::Requests), ("bytes", Objective::Bytes)];
 const EVENTUAL_MAX_AGE: Duration = Duration::from_secs(60);
+/// Values are compressed by workers, on which others wait.
+const MOST_LEVEL: i32 = 6;
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -56,7 +56,7 @@ pub enum Compression {
 impl Compression {
     const DEFAULT_LEVEL: i32 = 3;
 
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str, most_level: i32) -> Option<Self> {
         match text.split_once(':') {
             None if text == OFF => Some(Self::Off),
             None if text == "lz4" => Some(Self::Lz4),
@@ -64,13 +64,13 @@ impl Compression {
             Some(("zstd", level)) => level
                 .parse()
                 .ok()
-                .filter(|level| (1..=19).contains(level))
+                .filter(|level| (1..=most_level).contains(level))
                 .map(Self::Zstd),
             _ => None,
         }
     }
 
-    fn print(self) -> String {
+    pub(super) fn print(self) -> String {
         match self {
             Self::Off => OFF.to_owned(),
             Self::Lz4 => "lz4".to_owned(),
@@ -79,14 +79,17 @@ impl Compression {
         }
     }
 
-    fn read(reader: &mut Reader) -> Self {
-        let Some(text) = reader.text("l3.compression") else {
+    /// With levels up to this one.
+    pub(super) fn read(reader: &mut Reader, option: &'static str, most_level: i32) -> Self {
+        let Some(text) = reader.text(option) else {
             return Self::default();
         };
-        Self::parse(&text.to_ascii_lowercase()).unwrap_or_else(|| {
+        Self::parse(&text.to_ascii_lowercase(), most_level).unwrap_or_else(|| {
             reader.problem(
-                "l3.compression",
-                format!("must be one of off, lz4, zstd, or zstd:LEVEL with a level from 1 to 19, found \"{text}\""),
+                option,
+                format!(
+                    "must be one of off, lz4, zstd, or zstd:LEVEL with a level from 1 to {most_level}, found \"{text}\""
+                ),
             );
             Self::default()
         })
@@ -172,7 +175,7 @@ impl L3 {
             write_rate_bytes: reader.bytes_or_off("l3.write_rate", default.write_rate_bytes, 64 << 10),
             recovery: reader.choice("l3.recovery", default.recovery, &RECOVERIES),
             readers: reader.number("l3.readers", default.readers, 1, 64),
-            compression: Compression::read(reader),
+            compression: Compression::read(reader, "l3.compression", 19),
             compress_from_bytes: reader.bytes("l3.compress_from", default.compress_from_bytes, 64),
             keys,
             key_file,

@@ -47,7 +47,7 @@ fn all_problems_are_told_with_their_places() {
         "test.toml:1: listen: must be a text or a list of texts, found a whole number",
         "test.toml:6: cache.l1: \"256\" needs a unit (B, KiB, MiB, GiB, TiB)",
         "test.toml:4: cache.bound: must be at least 100ms, found 5ms",
-        "test.toml:5: cache.bond: unknown option; there are bound, broadcast_prefixes, consistency, enabled, invalidation, l1, l1_objective, max_age, max_stale, \
+        "test.toml:5: cache.bond: unknown option; there are bound, broadcast_prefixes, compress_from, compression, consistency, enabled, invalidation, l1, l1_objective, max_age, max_stale, \
          max_value, negative_ttl, shards, touch_sample",
         "test.toml:2: colour: unknown option; there are admin, listen, workers",
         "test.toml:8: l9.size: unknown section [l9]; there are auth, breaker, cache, clients, l3, log, shutdown, upstream",

@@ -83,6 +83,14 @@ pub const L1_STALE: Number = counter(
     "nearcache_l1_stale_total",
     "Of the hits of l1: those of entries that nobody vouched for any more, while the upstream could not be asked.",
 );
+pub const L1_COMPRESSED: Number = counter(
+    "nearcache_l1_compressed_total",
+    "Values that were to be compressed in L1, by what with; none: that would not have spared an eighth.",
+);
+pub const L1_COMPRESSION_BYTES: Number = counter(
+    "nearcache_l1_compression_bytes_total",
+    "Bytes of the values that were to be compressed in L1, before and after.",
+);
 pub const L3_STALE: Number = counter(
     "nearcache_l3_stale_total",
     "Of the hits of l3: those of entries that nobody vouched for any more, while the upstream could not be asked.",

@@ -15,6 +15,7 @@ use super::request::{Request, Step};
 use super::waiter::Answer;
 use super::worker::Worker;
 use crate::cache::l3::Origin;
+use crate::cache::l3::codec::Codec;
 use crate::cache::{Explained, JOINT, name_hash};
 use crate::command::slot::slot;
 use crate::config::Consistency;
@@ -236,8 +237,12 @@ fn describe(worker: &Worker, entry: &Explained, slot: u16, now_us: u64) -> Strin
     let ttl = entry
         .ttl_us
         .map_or_else(|| "none".to_owned(), |us| format!("{} ms", us / 1000));
+    let compressed = match entry.codec {
+        Codec::Plain => String::new(),
+        codec => format!(" compressed={} of={}", codec.name(), entry.shown_bytes),
+    };
     format!(
-        "{state}; command={command} db={} bytes={} age={} ms ttl={ttl} frequency={} link={}",
+        "{state}; command={command} db={} bytes={}{compressed} age={} ms ttl={ttl} frequency={} link={}",
         entry.db,
         entry.bytes,
         entry.age_us / 1000,

@@ -7,8 +7,11 @@ pub mod hits;
 pub mod joint;
 mod several;
 mod stale;
+pub mod together;
+mod values;
 
 pub use several::{MOST_KEYS, send_filling};
+pub use values::Values;
 
 use std::rc::Rc;
 
@@ -22,7 +25,7 @@ use super::outbox::{Charge, Ready, Source, Touched};
 use super::request::{Reason, Request, Road, Step, forward, pin, send};
 use super::waiter::{Effect, FillKind, Waiter};
 use super::worker::{Link, Trust, Worker};
-use crate::cache::{Asker, Decision, Expiry, Leasing, LinkId, Own, Query, View, ViewValue, name_hash};
+use crate::cache::{Asker, Decision, Expiry, Leasing, LinkId, Own, Packed, Query, View, ViewValue, name_hash};
 use crate::command::{Cache, own};
 use crate::resp::convert::Rule;
 use crate::resp::{Version, encode};
@@ -76,8 +79,8 @@ pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) ->
     };
     let is_answered = match request.spec.cache_of(args) {
         Cache::Get => return either(&Sought::new(args.arg(1), b"", FillKind::Payload)),
-        Cache::Mget => several::stale_values(worker, client, link, request),
-        Cache::Exists if args.len() != 2 => several::existence_known(worker, client, from, request),
+        Cache::Mget => return several::stale_values(worker, client, link, request),
+        Cache::Exists if args.len() != 2 => return several::stale_existence(worker, client, link, request),
         Cache::Ttl | Cache::Pttl => derived(worker, client, from, request),
         Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type if derived(worker, client, from, request) => true,
         Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type | Cache::Reply | Cache::Brief => {
@@ -394,7 +397,10 @@ fn derived(worker: &Worker, client: &Client, (link, trust): (LinkId, Trust), req
         derive(&view, of, request)
     };
     let cache = &worker.shared.cache;
-    let derived = match cache.peek(&query, &asker, |view| derive(view, Of::String)).flatten() {
+    let derived = match cache
+        .peek_kept(&query, &asker, |view| derive(view, Of::String))
+        .flatten()
+    {
         None if matches!(
             request.spec.cache,
             Cache::Exists | Cache::Type | Cache::Ttl | Cache::Pttl
@@ -425,6 +431,8 @@ enum Derived {
     Integer(i64),
     Simple(&'static str),
     Bulk(Vec<u8>),
+    /// Of a value that is still compressed.
+    Part(Packed, i64, i64),
 }
 
 impl Derived {
@@ -433,22 +441,38 @@ impl Derived {
             Derived::Integer(n) => encode::integer(&mut ready.bytes, *n),
             Derived::Simple(text) => encode::simple(&mut ready.bytes, text),
             Derived::Bulk(bytes) => encode::bulk(&mut ready.bytes, bytes),
+            Derived::Part(packed, from, to) => match packed.unpack() {
+                Some(value) => encode::bulk(&mut ready.bytes, range(&value, *from, *to)),
+                None => encode::error(&mut ready.bytes, UNPACKABLE),
+            },
         }
     }
 }
 
 fn derive(view: &View<'_>, of: Of, request: &Request<'_>) -> Option<Derived> {
+    let packed = view.value.packed();
     let payload: Option<&[u8]> = match view.value {
         ViewValue::Absent(_) => None,
         ViewValue::Small(payload) => Some(payload),
         ViewValue::Large(payload) => Some(payload),
+        // That it is there, if nothing more is asked.
+        ViewValue::Packed { .. } => Some(b""),
     };
     match request.spec.cache {
         Cache::Exists => Some(Derived::Integer(i64::from(payload.is_some()))),
-        Cache::Strlen => Some(Derived::Integer(payload.map_or(0, |p| p.len() as i64))),
+        Cache::Strlen => {
+            let length = match &packed {
+                Some(packed) => packed.shown_bytes(),
+                None => payload.map_or(0, <[u8]>::len),
+            };
+            Some(Derived::Integer(length as i64))
+        }
         Cache::Getrange => {
             let bound = |i| integer(request.args.arg(i));
             let (from, to) = (bound(2)?, bound(3)?);
+            if let Some(packed) = packed {
+                return Some(Derived::Part(packed, from, to));
+            }
             Some(Derived::Bulk(range(payload.unwrap_or_default(), from, to).to_vec()))
         }
         Cache::Type if payload.is_none() => Some(Derived::Simple("none")),
@@ -495,13 +519,20 @@ fn write_view(ready: &mut Ready, view: &View<'_>, kind: FillKind, version: Versi
         (ViewValue::Large(frame), FillKind::Reply { .. }) => {
             write_reply(ready, frame, Some(frame), view.is_plain, version, request);
         }
+        (value @ ViewValue::Packed { .. }, FillKind::Reply { .. }) => match unpacked(value) {
+            Some(frame) => write_reply(ready, &frame, Some(&frame), view.is_plain, version, request),
+            None => encode::error(&mut ready.bytes, UNPACKABLE),
+        },
     }
 }
 
-/// A value of `MGET`.
-pub fn write_value(ready: &mut Ready, value: &ViewValue<'_>, version: Version) {
-    write_payload(ready, value, version);
+/// L1 unpacks what it shows; this is for what it shows as it is kept.
+#[cold]
+fn unpacked(value: &ViewValue<'_>) -> Option<Bytes> {
+    value.packed()?.unpack()
 }
+
+const UNPACKABLE: &str = "ERR nearcache: a value in L1 cannot be decompressed";
 
 /// The reply to `GET`.
 #[inline]
@@ -510,6 +541,10 @@ fn write_payload(ready: &mut Ready, value: &ViewValue<'_>, version: Version) {
         ViewValue::Absent(_) => encode::null(&mut ready.bytes, version),
         ViewValue::Small(payload) => encode::bulk(&mut ready.bytes, payload),
         ViewValue::Large(payload) => write_large(ready, payload),
+        value @ ViewValue::Packed { .. } => match unpacked(value) {
+            Some(payload) => write_large(ready, &payload),
+            None => encode::error(&mut ready.bytes, UNPACKABLE),
+        },
     }
 }
 

@@ -68,15 +68,7 @@ fn l3_config(config: &Config) -> l3::Config {
         },
         write_bytes_a_second: settings.write_rate_bytes.map(|bytes| bytes as u64),
         readers: settings.readers,
-        compression: match settings.compression {
-            Compression::Off => None,
-            Compression::Lz4 => Some(Method::Lz4),
-            Compression::Zstd(level) => Some(Method::Zstd(level)),
-        }
-        .map(|method| l3::Compression {
-            method,
-            from_bytes: settings.compress_from_bytes,
-        }),
+        compression: compression(settings.compression, settings.compress_from_bytes),
         keys: key_ring(config),
         hash: name_hash_by,
         identity: identity(&config.upstream),
@@ -191,12 +183,22 @@ pub fn build(config: Config, target: Target, l3: Option<Arc<L3>>) -> Shared {
                 Objective::Requests => cache::Objective::Requests,
                 Objective::Bytes => cache::Objective::Bytes,
             },
+            compression: compression(config.cache.compression, config.cache.compress_from_bytes),
         },
         Arc::clone(&links),
         l3,
     );
     let workers = config.worker_threads();
     Shared::new(config, target, l1, links, workers)
+}
+
+fn compression(configured: Compression, from_bytes: usize) -> Option<l3::Compression> {
+    let method = match configured {
+        Compression::Off => return None,
+        Compression::Lz4 => Method::Lz4,
+        Compression::Zstd(level) => Method::Zstd(level),
+    };
+    Some(l3::Compression { method, from_bytes })
 }
 
 fn micros(length: Duration) -> u64 {

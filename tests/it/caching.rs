@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+mod compressed;
 mod samples;
 mod walk;
 

@@ -6,14 +6,22 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::entry::{Body, END_OF_TIME_MS, Slot, is_joint};
+use super::entry::{Body, END_OF_TIME_MS, Identity, Slot, is_joint};
 use super::expiry::{Lifetime, is_over};
 use super::shard::Shard;
-use super::{Consistency, Expiry, L1, LeaseId, Query, ViewValue};
+use super::{Asker, Consistency, Expiry, L1, LeaseId, Query, ViewValue};
 use crate::cache::l3::{Found, KeyEnd, L3, Mark, Origin, Spill};
+use crate::cache::link::LinkId;
 use crate::cache::name::name_hash;
+
+/// What will do for a read that L1 cannot answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanting {
+    /// What would be a hit.
+    Vouched,
+    /// What may be shown while the upstream cannot be asked.
+    Stale,
+}
 
 impl<F> L1<F> {
     pub fn l3(&self) -> Option<&Arc<L3>> {
@@ -25,48 +33,61 @@ impl<F> L1<F> {
     pub fn look_below(&self, q: &Query<'_>, now_us: u64, done: impl FnOnce(Option<Found>) + Send + 'static) -> bool {
         let Some(l3) = &self.rules.l3 else { return false };
         l3.missed(q.hash);
-        // What nobody may be shown is not worth a read of the medium.
-        let will_do = |origin| match (self.rules.config.consistency, origin) {
+        self.look_for(q, Wanting::Vouched, now_us, done)
+    }
+
+    /// What L1 had to forward, of a read of several keys: counted for what is worth a place below. Whether there may be a copy
+    /// of each below that would do.
+    pub fn are_below<'a>(&self, mut missing: impl Iterator<Item = Query<'a>>, wanting: Wanting) -> bool {
+        let Some(l3) = &self.rules.l3 else { return false };
+        if wanting == Wanting::Stale {
+            return missing.all(|q| l3.may_have(&q, |_| true));
+        }
+        let mut may_all = true;
+        for q in missing {
+            l3.missed(q.hash);
+            may_all = may_all && l3.may_have(&q, |origin| self.will_do(origin));
+        }
+        may_all
+    }
+
+    /// Looks below. False: it is surely not there, and `done` is not called.
+    pub fn look_for(
+        &self,
+        q: &Query<'_>,
+        wanting: Wanting,
+        now_us: u64,
+        done: impl FnOnce(Option<Found>) + Send + 'static,
+    ) -> bool {
+        let Some(l3) = &self.rules.l3 else { return false };
+        match wanting {
+            Wanting::Vouched => l3.lookup(q, now_us, |origin| self.will_do(origin), done),
+            Wanting::Stale => l3.lookup(q, now_us, |_| true, done),
+        }
+    }
+
+    /// What nobody may be shown is not worth a read of the medium.
+    fn will_do(&self, origin: Origin) -> bool {
+        match (self.rules.config.consistency, origin) {
             (Consistency::Eventual, _) => true,
             (Consistency::Coherent, Origin::EarlierLife) => false,
             (Consistency::Coherent, Origin::ThisLife { link, epoch }) => self.rules.links.epoch(link) == epoch,
-        };
-        l3.lookup(q, now_us, will_do, done)
+        }
     }
 
     /// What was found below for a lease. If it may be shown, by the rules of a hit and at this moment, it is inserted as what its
     /// filler brought, the lease ends and its followers are returned. Otherwise nothing has changed, and the read is to be sent.
     pub fn promote(&self, lease: LeaseId, found: &Found, now_us: u64) -> Option<Vec<F>> {
-        let l3 = self.rules.l3.as_ref()?;
-        let lifetime = self.lifetime_of(found, now_us);
-        let body = match found.is_absent {
-            true => Body::Absent(&found.value),
-            // A value of its own, as what was read has more in it; and copied before the lock is taken.
-            false if self.is_kept_by_reference(&found.value) => Body::Large(Bytes::copy_from_slice(&found.value)),
-            false => Body::Small(&found.value),
-        };
+        let body = self.body_of(found);
         let mut shard = self.shard_numbered(lease.shard);
         let standing = shard
             .leases
             .get(lease)
             .filter(|lease| lease.stands(&self.rules.links))?;
-        if l3.mark(found.hash as u32) != found.mark || is_over(lifetime.deadline_ms, now_us) {
-            return None;
-        }
-        let filler = match (self.rules.config.consistency, found.origin) {
-            (Consistency::Coherent, Origin::ThisLife { link, epoch }) => {
-                let vouched = self.rules.links.vouched(link);
-                let is_true = vouched.epoch == epoch
-                    && vouched.fresh_until_us > now_us
-                    && vouched.answered_us > standing.floor_us;
-                is_true.then_some((link, epoch))?
-            }
-            // Nobody has watched it.
-            (Consistency::Coherent, Origin::EarlierLife) => return None,
-            (Consistency::Eventual, Origin::ThisLife { link, epoch }) => (link, epoch),
-            (Consistency::Eventual, Origin::EarlierLife) => (standing.link, standing.epoch),
-        };
+        let by = (standing.link, standing.epoch);
+        let (filler, _) = self.vouched_below(found, standing.floor_us, by, now_us)?;
         let lease = shard.leases.end(lease)?;
+        let lifetime = self.lifetime_of(found, now_us);
         shard.insert(lease.identity(), filler, body, found.is_plain, &lifetime);
         let evicted = self.marked(&mut shard);
         drop(shard);
@@ -74,28 +95,77 @@ impl<F> L1<F> {
         Some(lease.followers)
     }
 
-    /// While the upstream cannot be asked: looks below for what may be shown as stale. False: there is surely nothing.
-    pub fn look_for_stale(
+    /// The filler of what was found below and what it vouches with, if that may be shown at this moment by the rules of a hit.
+    /// `by` stands for the filler where nobody vouches. To be called in a critical section of the name's shard.
+    pub(super) fn vouched_below(
         &self,
-        q: &Query<'_>,
+        found: &Found,
+        floor_us: u64,
+        by: (LinkId, u32),
         now_us: u64,
-        done: impl FnOnce(Option<Found>) + Send + 'static,
-    ) -> bool {
-        self.rules
-            .l3
-            .as_ref()
-            .is_some_and(|l3| l3.lookup(q, now_us, |_| true, done))
+    ) -> Option<((LinkId, u32), u64)> {
+        let is_over = is_over(self.lifetime_of(found, now_us).deadline_ms, now_us);
+        if is_over || !self.is_unvoided(found) {
+            return None;
+        }
+        match (self.rules.config.consistency, found.origin) {
+            (Consistency::Coherent, Origin::ThisLife { link, epoch }) => {
+                let vouched = self.rules.links.vouched(link);
+                let is_true =
+                    vouched.epoch == epoch && vouched.fresh_until_us > now_us && vouched.answered_us > floor_us;
+                is_true.then_some(((link, epoch), vouched.answered_us))
+            }
+            // Nobody has watched it.
+            (Consistency::Coherent, Origin::EarlierLife) => None,
+            (Consistency::Eventual, Origin::ThisLife { link, epoch }) => Some(((link, epoch), 0)),
+            (Consistency::Eventual, Origin::EarlierLife) => Some((by, 0)),
+        }
+    }
+
+    /// Keeps what was found below and has just been shown, unless something has happened to the name or L1 has it again.
+    pub(super) fn keep_found(&self, of: Identity<'_>, found: &Found, a: &Asker) {
+        let body = self.body_of(found);
+        let mut shard = self.shard(of.hash);
+        let by = (a.link, self.rules.links.epoch(a.link));
+        if shard.find(of).is_none()
+            && let Some((filler, _)) = self.vouched_below(found, a.floor_us, by, a.now_us)
+        {
+            let lifetime = self.lifetime_of(found, a.now_us);
+            shard.insert(of, filler, body, found.is_plain, &lifetime);
+        }
+        let evicted = self.marked(&mut shard);
+        drop(shard);
+        self.spill(evicted);
+    }
+
+    /// A value of its own, as what was read has more in it; and made before a lock is taken.
+    fn body_of<'a>(&self, found: &'a Found) -> Body<'a> {
+        match found.is_absent {
+            true => Body::Absent(&found.value),
+            false => self.body_of_bytes(&found.value),
+        }
+    }
+
+    /// Whatever voids a name changes its mark.
+    fn is_unvoided(&self, found: &Found) -> bool {
+        let l3 = self.rules.l3.as_ref();
+        l3.is_some_and(|l3| l3.mark(found.hash as u32) == found.mark)
     }
 
     /// Whether what was found below may be shown as stale, by the rules of a stale hit and at this moment, to somebody who takes such
     /// entries and has seen what is as new as `floor_us`.
     pub fn may_be_stale(&self, found: &Found, floor_us: u64, now_us: u64) -> bool {
-        let (Some(l3), Some(most_us)) = (self.rules.l3.as_ref(), self.rules.config.max_stale_us) else {
+        let _shard = self.shard(found.hash);
+        self.stale_below(found, floor_us, now_us)
+    }
+
+    /// The same within a critical section of the name's shard.
+    pub(super) fn stale_below(&self, found: &Found, floor_us: u64, now_us: u64) -> bool {
+        let Some(most_us) = self.rules.config.max_stale_us else {
             return false;
         };
-        let _shard = self.shard(found.hash);
         let is_over = is_over(self.lifetime_of(found, now_us).deadline_ms, now_us);
-        if is_over || l3.mark(found.hash as u32) != found.mark {
+        if is_over || !self.is_unvoided(found) {
             return false;
         }
         let is_by_age = self.rules.is_by_age();
@@ -124,7 +194,7 @@ impl<F> L1<F> {
         (vouched_us > 0 && until_us > now_us).then(|| until_us - now_us)
     }
 
-    fn lifetime_of(&self, found: &Found, now_us: u64) -> Lifetime {
+    pub(super) fn lifetime_of(&self, found: &Found, now_us: u64) -> Lifetime {
         let config = &self.rules.config;
         let mut deadline_ms = found.expires_us.map_or(END_OF_TIME_MS, |us| us / 1000);
         if found.origin == Origin::EarlierLife {
@@ -211,6 +281,7 @@ fn spill_of(slot: Slot, mark: Mark) -> Spill {
     let head = slot.payload.head();
     let (hash, db) = (name_hash(head.name), head.db);
     let (name_len, variant_len, bytes) = (head.name.len(), head.variant.len(), head.bytes());
+    let codec = slot.payload.codec();
     let (block, value) = slot.payload.into_parts();
     Spill {
         hash,
@@ -220,6 +291,7 @@ fn spill_of(slot: Slot, mark: Mark) -> Spill {
         variant_len,
         block,
         value,
+        codec,
         is_absent,
         is_plain,
         key_end,

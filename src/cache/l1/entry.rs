@@ -1,15 +1,17 @@
 //! One cached reply in memory: a slot of 48 bytes and one block of bytes.
 //!
 //! The block of a small reply is `kind, name length, variant length, database` (a byte, then three varints), `name`,
-//! `variant`, `value`. A reply of [`LARGE_BYTES`] or more keeps its value in `Bytes` beside such a block, so that many
-//! clients can be sent it without a copy. Times in a slot are milliseconds in 38 bits: after 8.7 years without a restart
-//! nothing is cached any more.
+//! `variant`, `value`. A reply of [`LARGE_BYTES`] or more, or one that is compressed, keeps its value in `Bytes` beside such a
+//! block, so that many clients can be sent it without a copy. Times in a slot are milliseconds in 38 bits: after 8.7 years
+//! without a restart nothing is cached any more.
 
 use bytes::Bytes;
 
 use super::budget::malloc_bytes;
 use super::expiry::Lifetime;
+use super::packed::Packed;
 use super::{Expiry, Query, View, ViewValue};
+use crate::cache::l3::codec::Codec;
 use crate::cache::link::LinkId;
 
 /// The end of a list of slots.
@@ -58,7 +60,11 @@ impl Slot {
         let block = self.payload.block();
         let kind = block.first().copied().unwrap_or_default();
         let value = match &self.payload {
-            Payload::Large(large) => ViewValue::Large(&large.value),
+            Payload::Large(large) if kind & PACKED == 0 => ViewValue::Large(&large.value),
+            Payload::Large(large) => ViewValue::Packed {
+                codec: codec_of(kind),
+                bytes: &large.value,
+            },
             Payload::Small(_) if kind & ABSENT != 0 => ViewValue::Absent(value_in(block)),
             Payload::Small(_) => ViewValue::Small(value_in(block)),
         };
@@ -97,13 +103,16 @@ pub(super) enum Body<'a> {
     Absent(&'a [u8]),
     Small(&'a [u8]),
     Large(Bytes),
+    Packed(Packed),
 }
 
 impl Body<'_> {
+    /// Of the value as it is shown.
     pub fn len(&self) -> usize {
         match self {
             Body::Absent(bytes) | Body::Small(bytes) => bytes.len(),
             Body::Large(bytes) => bytes.len(),
+            Body::Packed(packed) => packed.shown_bytes(),
         }
     }
 }
@@ -164,6 +173,10 @@ impl Payload {
             Body::Large(value) => Payload::Large(Box::new(Large {
                 block: block(kind, of, &[]),
                 value,
+            })),
+            Body::Packed(packed) => Payload::Large(Box::new(Large {
+                block: block(kind | kind_of(packed.codec), of, &[]),
+                value: packed.bytes,
             })),
         }
     }
@@ -227,7 +240,11 @@ impl Payload {
         }
     }
 
-    /// Bytes of the value alone.
+    pub fn codec(&self) -> Codec {
+        codec_of(self.block().first().copied().unwrap_or_default())
+    }
+
+    /// Bytes of the value alone, as it is kept.
     pub fn value_bytes(&self) -> usize {
         match self {
             Payload::Small(block) => Head::of(block).rest.len(),
@@ -353,6 +370,26 @@ const EXPIRY: u8 = 0b1100;
 const EXPIRY_NEVER: u8 = 0;
 const EXPIRY_AT: u8 = 0b0100;
 const EXPIRY_UNKNOWN: u8 = 0b1000;
+/// The value, in the large form whatever its size, is compressed.
+const PACKED: u8 = 0b11_0000;
+const PACKED_LZ4: u8 = 0b01_0000;
+const PACKED_ZSTD: u8 = 0b10_0000;
+
+fn kind_of(codec: Codec) -> u8 {
+    match codec {
+        Codec::Plain => 0,
+        Codec::Lz4 => PACKED_LZ4,
+        Codec::Zstd => PACKED_ZSTD,
+    }
+}
+
+fn codec_of(kind: u8) -> Codec {
+    match kind & PACKED {
+        PACKED_LZ4 => Codec::Lz4,
+        PACKED_ZSTD => Codec::Zstd,
+        _ => Codec::Plain,
+    }
+}
 
 /// What the `bytes` crate allocates beside the value once it is shared: pointer, capacity, count.
 const BYTES_SHARED: usize = 24;

@@ -4,6 +4,7 @@ use super::entry::Slot;
 use super::lease::Lease;
 use super::rules::Rules;
 use super::shard::Shard;
+use crate::cache::l3::codec::Codec;
 use crate::cache::link::LinkId;
 
 /// Totals of all shards. Counters count since the start.
@@ -25,6 +26,13 @@ pub struct Stats {
     pub refused_too_large: u64,
     /// Fills that came in after their lease was voided.
     pub refused_voided: u64,
+    /// Values that were compressed, and those that would not have become smaller by an eighth.
+    pub compressed_zstd: u64,
+    pub compressed_lz4: u64,
+    pub compressed_not: u64,
+    /// Bytes of all these before and after.
+    pub compress_from_bytes: u64,
+    pub compress_to_bytes: u64,
 }
 
 impl Stats {
@@ -48,8 +56,11 @@ impl Stats {
 pub struct Explained {
     pub db: u32,
     pub variant: Vec<u8>,
-    /// Of the value; 0 for a lease.
+    /// Of the value, as it is kept; 0 for a lease.
     pub bytes: usize,
+    /// What it is compressed with, and its bytes as it is shown.
+    pub codec: Codec,
+    pub shown_bytes: usize,
     pub link: LinkId,
     /// Of a lease: whether it stands.
     pub is_epoch_current: bool,
@@ -75,6 +86,11 @@ impl Explained {
             db: head.db.into(),
             variant: head.variant.to_vec(),
             bytes: slot.payload.value_bytes(),
+            codec: slot.payload.codec(),
+            shown_bytes: view
+                .value
+                .packed()
+                .map_or(slot.payload.value_bytes(), |packed| packed.shown_bytes()),
             link: view.link,
             is_epoch_current: rules.links.epoch(view.link) == slot.epoch,
             age_us: now_us.saturating_sub(view.inserted_us),
@@ -91,6 +107,8 @@ impl Explained {
             db: lease.db.into(),
             variant: lease.variant().to_vec(),
             bytes: 0,
+            codec: Codec::Plain,
+            shown_bytes: 0,
             link: lease.link,
             is_epoch_current: lease.stands(&rules.links),
             age_us: now_us.saturating_sub(lease.sent_us),

@@ -21,32 +21,40 @@ mod expiry;
 mod explain;
 mod index;
 mod lease;
+mod packed;
 mod rules;
 mod shard;
 mod slab;
+mod together;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::l3::L3;
+use super::l3::codec::Codec;
+use super::l3::{Compression, L3};
 use super::link::{LinkId, Links};
 use super::name::name_hash;
+pub use below::Wanting;
+use budget::Limits;
 pub(super) use budget::malloc_bytes;
-use budget::{Limits, MAX_SHARDS};
+use entry::Identity;
 pub use entry::JOINT;
-use entry::{Body, Identity, LARGE_BYTES};
 pub use explain::{Explained, Stats};
-use rules::{Rules, Snapshot};
-use shard::{End, Hit, Shard};
+pub use packed::Packed;
+use packed::{Later, Packing};
+use rules::Rules;
+use shard::{End, Shard};
+pub use together::FoundBelow;
 
 /// `F` tells the caller who waits for a flight; it is opaque here.
 pub struct L1<F> {
     shards: Box<[CachePadded<Mutex<Shard<F>>>]>,
     rules: Rules,
+    packing: Packing,
     /// Of all shards together, as it was set last.
     budget_bytes: AtomicUsize,
     /// The shard that the sweep is in.
@@ -70,6 +78,8 @@ pub struct Config {
     pub max_stale_us: Option<u64>,
     pub consistency: Consistency,
     pub objective: Objective,
+    /// `None`: values are kept as they are.
+    pub compression: Option<Compression>,
 }
 
 /// What eviction keeps low.
@@ -200,6 +210,8 @@ pub enum ViewValue<'a> {
     Small(&'a [u8]),
     /// 2 KiB or more, to be cloned by reference.
     Large(&'a Bytes),
+    /// Compressed; only [`L1::peek_kept`], [`L1::peek_any`] and those for several show it so.
+    Packed { codec: Codec, bytes: &'a Bytes },
 }
 
 /// What is known of the end of the key itself, for `TTL` and its kin.
@@ -259,6 +271,7 @@ impl<F> L1<F> {
         L1 {
             shards,
             budget_bytes: AtomicUsize::new(config.budget_bytes),
+            packing: Packing::new(config.compression),
             rules: Rules { links, config, l3 },
             sweeping: AtomicUsize::new(0),
         }
@@ -284,7 +297,12 @@ impl<F> L1<F> {
         };
         let mut shard = self.shard(q.hash);
         if let Some(hit) = shard.hit(of, a, &self.rules) {
-            return Decision::Hit(on_hit(shard.touch(hit)));
+            let view = shard.touch(hit);
+            let Some(later) = Later::of(&view) else {
+                return Decision::Hit(on_hit(view));
+            };
+            drop(shard);
+            return later.show(on_hit).map_or(Decision::Forward, Decision::Hit);
         }
         if let Some(lease) = shard.leases.standing(of, &self.rules.links) {
             if !self.rules.may_join(lease, a) {
@@ -303,8 +321,21 @@ impl<F> L1<F> {
         Decision::Leased(shard.leases.take(of, a, self.rules.links.epoch(a.link)))
     }
 
-    /// A hit or nothing. `on_hit` runs under the lock.
+    /// A hit or nothing. `on_hit` runs under the lock, unless the value had to be unpacked first.
     pub fn peek<R>(&self, q: &Query<'_>, a: &Asker, on_hit: impl FnOnce(View<'_>) -> R) -> Option<R> {
+        let of = Identity::of(q)?;
+        let mut shard = self.shard(q.hash);
+        let hit = shard.hit(of, a, &self.rules)?;
+        let view = shard.touch(hit);
+        let Some(later) = Later::of(&view) else {
+            return Some(on_hit(view));
+        };
+        drop(shard);
+        later.show(on_hit)
+    }
+
+    /// The same of the value as it is kept. `on_hit` runs under the lock.
+    pub fn peek_kept<R>(&self, q: &Query<'_>, a: &Asker, on_hit: impl FnOnce(View<'_>) -> R) -> Option<R> {
         let of = Identity::of(q)?;
         let mut shard = self.shard(q.hash);
         let hit = shard.hit(of, a, &self.rules)?;
@@ -318,51 +349,6 @@ impl<F> L1<F> {
         let mut shard = self.shard(q.hash);
         let hit = shard.hit_any(of, a, &self.rules)?;
         Some(on_hit(shard.touch(hit)))
-    }
-
-    /// Several replies that existed together, or nothing. `a.own` is about all keys. `each` is called in the order of `qs`,
-    /// only if all are hits and a snapshot, and under the locks.
-    pub fn peek_many(&self, qs: &[Query<'_>], a: &Asker, which: Which, mut each: impl FnMut(usize, View<'_>)) -> bool {
-        // Held together, so that all entries stand at one moment; locked by number, so that nobody waits in a circle.
-        let mut guards: [Option<MutexGuard<'_, Shard<F>>>; MAX_SHARDS] = [const { None }; MAX_SHARDS];
-        let wanted = qs.iter().fold(0u64, |bits, q| bits | 1 << self.shard_of(q.hash));
-        for number in (0..self.shards.len()).filter(|number| wanted >> number & 1 != 0) {
-            guards[number] = Some(self.shards[number].lock());
-        }
-        let mut few = [Hit::NONE; 64];
-        let mut many = Vec::new();
-        let found = match few.get_mut(..qs.len()) {
-            Some(few) => few,
-            None => {
-                many.resize(qs.len(), Hit::NONE);
-                &mut many[..]
-            }
-        };
-        let mut snapshot = Snapshot::new(&self.rules.links);
-        for (q, place) in qs.iter().zip(found.iter_mut()) {
-            let Some(of) = Identity::of(q) else { return false };
-            let Some(shard) = guards[self.shard_of(q.hash)].as_mut() else {
-                return false;
-            };
-            let hit = match which {
-                Which::This => shard.hit(of, a, &self.rules),
-                Which::Any => shard.hit_any(of, a, &self.rules),
-            };
-            let Some(hit) = hit else {
-                return false;
-            };
-            snapshot.add(shard.slot(hit.at), hit.answered_us);
-            *place = hit;
-        }
-        if self.rules.config.consistency == Consistency::Coherent && !snapshot.holds() {
-            return false;
-        }
-        for (i, (q, &hit)) in qs.iter().zip(found.iter()).enumerate() {
-            if let Some(shard) = guards[self.shard_of(q.hash)].as_mut() {
-                each(i, shard.touch(hit));
-            }
-        }
-        true
     }
 
     /// A lease for one key of a read that is forwarded whole. `None` if one stands, and if an entry of `a.link` itself does:
@@ -400,7 +386,7 @@ impl<F> L1<F> {
     /// `now_us` is a clock reading taken after the reply to the read came off the socket: entries of several links pass for
     /// a snapshot by the times of their inserts.
     pub fn complete(&self, lease: LeaseId, fill: Option<Fill<'_>>, now_us: u64) -> Vec<F> {
-        // A large value is copied before the lock is taken.
+        // A large value is copied, or compressed, before the lock is taken.
         let fill = fill
             .as_ref()
             .map(|fill| (self.body(&fill.value), fill.pttl_ms, fill.most_us, fill.is_plain));
@@ -552,27 +538,19 @@ impl<F> L1<F> {
             ..Stats::default()
         };
         self.shards.iter().for_each(|shard| stats.add(&shard.lock()));
+        let packing = &self.packing;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        stats.compressed_zstd = read(&packing.zstd);
+        stats.compressed_lz4 = read(&packing.lz4);
+        stats.compressed_not = read(&packing.not);
+        stats.compress_from_bytes = read(&packing.from_bytes);
+        stats.compress_to_bytes = read(&packing.to_bytes);
         stats
     }
 
     /// All that is known of a name, for an operator.
     pub fn explain(&self, hash: u64, now_us: u64) -> Vec<Explained> {
         self.shard(hash).explain(hash, now_us, &self.rules)
-    }
-
-    fn body<'a>(&self, value: &'a Value<'_>) -> Body<'a> {
-        match value {
-            Value::Absent(frame) => Body::Absent(frame),
-            Value::Bytes(bytes) if self.is_kept_by_reference(bytes) => Body::Large(Bytes::copy_from_slice(bytes)),
-            Value::Bytes(bytes) => Body::Small(bytes),
-            Value::Shared(bytes) if self.is_kept_by_reference(bytes) => Body::Large(bytes.clone()),
-            Value::Shared(bytes) => Body::Small(bytes),
-        }
-    }
-
-    /// Not what is too large to be kept at all: that is only measured.
-    fn is_kept_by_reference(&self, bytes: &[u8]) -> bool {
-        (LARGE_BYTES..=self.rules.config.max_value_bytes).contains(&bytes.len())
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<F>> {

@@ -142,8 +142,8 @@ pub(super) struct Snapshot {
     filler: Option<(LinkId, u32)>,
     is_mixed: bool,
     is_by_turn: bool,
-    first_answered_us: u64,
-    last_inserted_us: u64,
+    first_answered_us: i64,
+    last_inserted_us: i64,
 }
 
 impl Snapshot {
@@ -152,19 +152,26 @@ impl Snapshot {
             is_by_turn: links.is_by_turn(),
             filler: None,
             is_mixed: false,
-            first_answered_us: u64::MAX,
-            last_inserted_us: 0,
+            first_answered_us: i64::MAX,
+            last_inserted_us: i64::MIN,
         }
     }
 
     pub fn add(&mut self, slot: &Slot, answered_us: u64) {
         let filler = (slot.stamp.link(), slot.epoch);
+        let inserted_us = slot.stamp.inserted_ms() * 1000;
+        self.add_copy(filler, answered_us as i64, inserted_us as i64);
+    }
+
+    /// What [`LinkId::PINNED`] filled is of an earlier process: nobody knows which link it was. Its times may be before the start
+    /// of this one.
+    pub fn add_copy(&mut self, filler: (LinkId, u32), answered_us: i64, inserted_us: i64) {
         match self.filler {
             None => self.filler = Some(filler),
-            Some(first) => self.is_mixed |= self.is_by_turn || first != filler,
+            Some(first) => self.is_mixed |= self.is_by_turn || first != filler || filler.0 == LinkId::PINNED,
         }
         self.first_answered_us = self.first_answered_us.min(answered_us);
-        self.last_inserted_us = self.last_inserted_us.max(slot.stamp.inserted_ms() * 1000);
+        self.last_inserted_us = self.last_inserted_us.max(inserted_us);
     }
 
     pub fn holds(&self) -> bool {

@@ -3,6 +3,7 @@ mod budget;
 mod entries;
 mod events;
 mod model;
+mod packed;
 mod quality;
 mod schedules;
 mod situations;
@@ -32,6 +33,7 @@ fn config() -> Config {
         max_stale_us: None,
         consistency: Consistency::Coherent,
         objective: Objective::Requests,
+        compression: None,
     }
 }
 
@@ -100,6 +102,7 @@ fn text(view: View<'_>) -> String {
         ViewValue::Absent(frame) => return format!("absent {}", String::from_utf8_lossy(frame).trim_end()),
         ViewValue::Small(bytes) => bytes,
         ViewValue::Large(bytes) => bytes,
+        ViewValue::Packed { .. } => return "compressed".to_owned(),
     };
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -1,4 +1,5 @@
-//! Compression of values, one by one: written by the writer's thread, undone by the readers'.
+//! Compression of values, one by one: written by the writer's thread, undone by the readers'. L1 keeps values in the same form,
+//! and what it spills is written as it is.
 //!
 //! A compressed value begins with its length before, a u32 in little-endian order; a value is compressed only if that spares an
 //! eighth of it. What a record says of its codec is all that is needed to read it, so the settings may change at any time.
@@ -52,7 +53,7 @@ pub enum Method {
 const PREFIX_BYTES: usize = 4;
 
 /// Compresses one value after another.
-pub(super) struct Compressor {
+pub(in crate::cache) struct Compressor {
     method: Engine,
     from_bytes: usize,
     output: Vec<u8>,
@@ -79,9 +80,9 @@ impl Compressor {
         }
     }
 
-    /// The record, with its value compressed where that helps; what came of it is counted.
-    pub fn pack<'a>(&'a mut self, record: Record<'a>, counters: &Counters) -> Record<'a> {
-        if !self.takes(record.value) {
+    /// The record, with its value compressed where that helps and it is not yet; what came of it is counted.
+    pub(super) fn pack<'a>(&'a mut self, record: Record<'a>, counters: &Counters) -> Record<'a> {
+        if record.codec != Codec::Plain || !self.takes(record.value) {
             return record;
         }
         let begun = Instant::now();
@@ -112,7 +113,7 @@ impl Compressor {
     }
 
     /// `None`: it does not get smaller by an eighth.
-    fn compress(&mut self, value: &[u8]) -> Option<(Codec, &[u8])> {
+    pub(in crate::cache) fn compress(&mut self, value: &[u8]) -> Option<(Codec, &[u8])> {
         let most = (value.len() - value.len() / 8).checked_sub(PREFIX_BYTES)?;
         let length = u32::try_from(value.len()).ok()?;
         let room = match &self.method {

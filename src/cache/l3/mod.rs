@@ -371,6 +371,14 @@ impl L3 {
         self.reads.lookup(&self.store, q, now_us, will_do, done)
     }
 
+    /// Whether there may be an entry whose origin will do, by memory alone.
+    pub fn may_have(&self, q: &Query<'_>, will_do: impl Fn(Origin) -> bool) -> bool {
+        let Ok(db) = u16::try_from(q.db) else { return false };
+        let identity = format::identity_tag(db, q.variant);
+        let row = self.store.index.part(q.hash).peek(q.hash, identity);
+        row.is_some_and(|row| will_do(row.origin()))
+    }
+
     /// The name changed, or somebody was shown what is not on the disk. To be called in the critical section in which L1 is
     /// told: what is between here and L1, either way, is decided there by its mark. Returns how many entries went.
     pub fn void(&self, hash: u64) -> usize {

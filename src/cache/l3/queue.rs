@@ -6,6 +6,7 @@ use bytes::Bytes;
 use crossbeam::queue::SegQueue;
 
 use super::Mark;
+use super::codec::Codec;
 use super::format::KeyEnd;
 use super::index::Origin;
 
@@ -20,6 +21,8 @@ pub struct Spill {
     pub name_len: usize,
     pub variant_len: usize,
     pub value: Option<Bytes>,
+    /// What the value is compressed with already.
+    pub codec: Codec,
     pub is_absent: bool,
     pub is_plain: bool,
     pub key_end: KeyEnd,

@@ -108,6 +108,7 @@ fn entry(store: &Store, name: &str, value: &[u8]) -> Spill {
         name_len: name.len(),
         variant_len: 0,
         value: None,
+        codec: codec::Codec::Plain,
         is_absent: false,
         is_plain: true,
         key_end: KeyEnd::Never,

@@ -14,8 +14,9 @@ use crate::cache::{Asker, Leasing, Own, Query, Which, name_hash};
 use crate::command::slot::slot;
 use crate::command::{Access, Spec};
 use crate::proxy::client::Client;
-use crate::proxy::outbox::{Ready, Source, Touched};
-use crate::proxy::read::{self, MOST_KEYS};
+use crate::proxy::outbox::{Source, Touched};
+use crate::proxy::read::together::{self, Missing, To, Way, What};
+use crate::proxy::read::{self, MOST_KEYS, Values};
 use crate::proxy::readers;
 use crate::proxy::request::{Request, Road, Step, available};
 use crate::proxy::waiter::{Effect, Waiter};
@@ -73,6 +74,15 @@ fn split(
     places: Vec<(usize, usize)>,
 ) -> Step {
     let args = request.args;
+    let keys = || groups.iter().flat_map(|group| &group.keys).map(|at| args.arg(*at));
+    let touched = Touched::from_hashes(&keys().map(name_hash).collect::<Vec<_>>());
+    let (version, own, floor_us) = {
+        let state = client.state.borrow();
+        if state.outbox.must_wait_for_flight(&touched) {
+            return Step::Wait;
+        }
+        (state.version, state.outbox.own_all(touched.hashes()), state.floor_us)
+    };
     // Nothing is sent before it is known that everything can be.
     let mut from: Vec<From> = Vec::with_capacity(groups.len());
     for group in groups {
@@ -85,7 +95,7 @@ fn split(
         if kind == Kind::Values
             && let Some(values) = stale_values(worker, client, request, group)
         {
-            from.push(From::Stale(values));
+            from.push(values);
             continue;
         }
         match available(worker, client, Road::Main, group.slot) {
@@ -93,17 +103,26 @@ fn split(
             Err(step) => return step,
         }
     }
-    let keys = || groups.iter().flat_map(|group| &group.keys).map(|at| args.arg(*at));
-    let touched = Touched::from_hashes(&keys().map(name_hash).collect::<Vec<_>>());
-    let mut state = client.state.borrow_mut();
-    if state.outbox.must_wait_for_flight(&touched) {
-        return Step::Wait;
+    if kind == Kind::Values {
+        for (group, from) in groups.iter().zip(&mut from) {
+            if let From::Node(link) = from {
+                let asker = Asker {
+                    now_us: request.now_us,
+                    link: link.sink.link,
+                    own,
+                    floor_us,
+                    takes_stale: false,
+                };
+                *from = kept_values(worker, Rc::clone(link), request, group, asker);
+            }
+        }
     }
-    let version = state.version;
-    let own = state.outbox.own_all(touched.hashes());
-    let floor_us = state.floor_us;
-    let sequence = state.outbox.expect(touched, Source::Sent);
-    drop(state);
+    // Later requests must not be sent before one that is looked for on the disk.
+    let source = match from.iter().any(|from| matches!(from, From::Below { .. })) {
+        true => Source::Below,
+        false => Source::Sent,
+    };
+    let sequence = client.state.borrow_mut().outbox.expect(touched, source);
     let counters = worker.counters();
     match request.spec.access {
         Access::Write => counters.writes_total.add(1),
@@ -116,20 +135,23 @@ fn split(
     };
     let gather = Gather::split(client, sequence, version, merge, &request.spec.name, groups.len());
     for (index, (group, from)) in groups.iter().zip(from).enumerate() {
-        let link = match from {
-            From::Node(link) => link,
-            From::Stale(values) => {
-                gather.put(worker, index, values.count(worker), request.now_us);
-                continue;
-            }
-        };
         let part = Part {
             gather: Rc::clone(&gather),
             index,
             is_whole: false,
         };
-        match kind {
-            Kind::Values => {
+        match from {
+            From::Known(values) => gather.put(worker, index, values.count(worker), request.now_us),
+            From::Below { link, asker, missing } => {
+                let way = Way {
+                    slot: group.slot,
+                    link: link.as_ref(),
+                    raw: command(request, group, 1),
+                };
+                let queries = queries(request, group);
+                together::look(worker, To::Part(part), What::Values, (&queries, &asker, missing), way);
+            }
+            From::Node(link) if kind == Kind::Values => {
                 let asker = Asker {
                     now_us: request.now_us,
                     link: link.sink.link,
@@ -139,7 +161,7 @@ fn split(
                 };
                 values(worker, view, &link, request, group, &asker, part);
             }
-            Kind::Counted | Kind::Pairs => plain(worker, &link, request, group, kind, part),
+            From::Node(link) => plain(worker, &link, request, group, kind, part),
         }
     }
     worker.wake_touched();
@@ -149,12 +171,18 @@ fn split(
 /// Whence the part of a group comes.
 enum From {
     Node(Rc<Link>),
-    /// Its node cannot be asked: from what nobody vouches for any more.
-    Stale(Known),
+    /// From L1, where its node cannot be asked from what nobody vouches for any more.
+    Known(Known),
+    /// From there and the disk.
+    Below {
+        link: Option<Rc<Link>>,
+        asker: Asker,
+        missing: Missing,
+    },
 }
 
-/// Of a group whose node is away, if L1 knows all its values together.
-fn stale_values(worker: &Worker, client: &Client, request: &Request<'_>, group: &Group) -> Option<Known> {
+/// Of a group whose node is away, if L1 knows all its values together, or the disk has what L1 lacks.
+fn stale_values(worker: &Worker, client: &Client, request: &Request<'_>, group: &Group) -> Option<From> {
     let link = worker.stale_link(0, group.slot)?;
     let state = client.state.borrow();
     let is_first = state.road == Road::Main || state.outbox.is_all_answered();
@@ -170,7 +198,35 @@ fn stale_values(worker: &Worker, client: &Client, request: &Request<'_>, group: 
     if !is_first || asker.own != Own::Clear || queries.len() > MOST_KEYS {
         return None;
     }
-    known(worker, &queries, &asker)
+    if let Some(values) = known(worker, &queries, &asker) {
+        return Some(From::Known(values));
+    }
+    let missing = together::missing(worker, &queries, &asker, What::Values)?;
+    Some(From::Below {
+        link: None,
+        asker,
+        missing,
+    })
+}
+
+/// The same of a group whose node can be asked, and is if that does not do.
+fn kept_values(worker: &Worker, link: Rc<Link>, request: &Request<'_>, group: &Group, asker: Asker) -> From {
+    let queries = queries(request, group);
+    if !worker.is_caching(&link) || asker.own != Own::Clear || queries.len() > MOST_KEYS {
+        return From::Node(link);
+    }
+    if let Some(values) = known(worker, &queries, &asker) {
+        worker.note_queries(&queries);
+        return From::Known(values);
+    }
+    match together::missing(worker, &queries, &asker, What::Values) {
+        Some(missing) => From::Below {
+            link: Some(link),
+            asker,
+            missing,
+        },
+        None => From::Node(link),
+    }
 }
 
 fn queries<'a>(request: &Request<'a>, group: &Group) -> Vec<Query<'a>> {
@@ -202,14 +258,14 @@ impl Known {
 
 /// The reply for these keys, if L1 knows all their values together.
 fn known(worker: &Worker, queries: &[Query<'_>], asker: &Asker) -> Option<Known> {
-    let mut answer = Ready::default();
-    encode::array_header(&mut answer.bytes, queries.len());
+    let mut values = Values::new(queries.len(), Version::Resp3);
     let mut stale = 0;
     let is_known = worker.shared.cache.peek_many(queries, asker, Which::This, |_, view| {
         stale += u64::from(view.is_stale);
-        read::write_value(&mut answer, &view.value, Version::Resp3);
+        values.push(&view.value);
     });
-    is_known.then(|| Known {
+    let answer = is_known.then(|| values.finish()).flatten()?;
+    Some(Known {
         reply: answer.into_bytes(),
         keys: queries.len() as u64,
         stale,
@@ -233,7 +289,7 @@ fn groups(args: Args<'_>, step: usize) -> (Vec<Group>, Vec<(usize, usize)>) {
     (groups, places)
 }
 
-/// From L1 if it knows all values of the group together, otherwise from the node, which may fill L1.
+/// From the node, which may fill L1.
 fn values(
     worker: &Rc<Worker>,
     view: &View,
@@ -245,16 +301,6 @@ fn values(
 ) {
     let queries = queries(request, group);
     let is_caching = worker.is_caching(link);
-    if is_caching
-        && asker.own == Own::Clear
-        && queries.len() <= MOST_KEYS
-        && let Some(values) = known(worker, &queries, asker)
-    {
-        worker.note_queries(&queries);
-        let values = values.count(worker);
-        part.gather.put(worker, part.index, values, request.now_us);
-        return;
-    }
     if is_caching {
         worker.counters().l1_misses_total.add(queries.len() as u64);
     }
@@ -263,11 +309,8 @@ fn values(
         false => Leasing::Denied,
     };
     let raw = command(request, group, 1);
-    let of_slot = Request {
-        slot: group.slot,
-        ..*request
-    };
-    read::send_filling(worker, link, &of_slot, &raw, (&queries, asker, leasing), |effect| {
+    let to = (link, group.slot, request.now_us);
+    read::send_filling(worker, to, &raw, (&queries, asker, leasing), |effect| {
         let routed = Routed::new(effect, raw.clone(), group.slot, request.now_us);
         nobody(routed.part(part).effect())
     });

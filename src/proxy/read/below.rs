@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Lead, stale};
+use super::{Lead, stale, together};
 use crate::cache::Query;
 use crate::cache::l3::Found;
 use crate::proxy::client::write_frame;
+use crate::proxy::cluster::NO_SLOT;
 use crate::proxy::shared::Message;
 use crate::proxy::waiter::{Answer, FillKind};
 use crate::proxy::worker::{Link, Worker};
@@ -48,6 +49,8 @@ struct Wait {
 enum For {
     Miss(Box<Miss>),
     Stale(Box<stale::Wanted>),
+    /// One of several keys, by its position.
+    Part(Rc<together::Wanted>, usize),
 }
 
 struct Miss {
@@ -96,6 +99,12 @@ pub(super) fn wait_for_stale(worker: &Worker, place: u64, wanted: stale::Wanted,
     put(worker, For::Stale(Box::new(wanted)), now_us);
 }
 
+/// The same for one of several keys, which were asked for at `since_us`.
+pub(super) fn wait_for_part(worker: &Worker, place: u64, wanted: &Rc<together::Wanted>, at: usize, since_us: u64) {
+    debug_assert_eq!(worker.below.borrow().next, place);
+    put(worker, For::Part(Rc::clone(wanted), at), since_us);
+}
+
 fn put(worker: &Worker, for_what: For, now_us: u64) {
     let mut below = worker.below.borrow_mut();
     let place = below.next;
@@ -120,6 +129,7 @@ pub fn give_up(worker: &Rc<Worker>, patience_us: u64, now_us: u64) {
         match wait.for_what {
             For::Miss(miss) => send(worker, *miss, now_us),
             For::Stale(wanted) => stale::answered(worker, *wanted, None, now_us),
+            For::Part(wanted, at) => together::answered(worker, &wanted, at, None, now_us),
         }
     }
     worker.wake_touched();
@@ -134,6 +144,7 @@ pub fn answered(worker: &Rc<Worker>, place: u64, found: Option<&Found>, now_us: 
         (For::Miss(miss), Some(found)) => shown_or_sent(worker, *miss, found, now_us),
         (For::Miss(miss), None) => send(worker, *miss, now_us),
         (For::Stale(wanted), found) => stale::answered(worker, *wanted, found, now_us),
+        (For::Part(wanted, at), found) => together::answered(worker, &wanted, at, found, now_us),
     }
 }
 
@@ -187,6 +198,14 @@ fn send(worker: &Rc<Worker>, mut wait: Miss, now_us: u64) {
     }
     lead.client
         .answer(lead.sequence, Answer::Error(&error), &worker.touched);
+}
+
+/// Where a read of this database and slot goes that was meant for the disk.
+pub(super) fn link_of(worker: &Rc<Worker>, db: u32, slot: u16) -> Result<Rc<Link>, String> {
+    match &worker.cluster {
+        Some(view) if slot != NO_SLOT => worker.connection_at(view.node_for(slot)?.into()),
+        _ => worker.connection(db),
+    }
 }
 
 /// The reply of the upstream, in RESP3, that the entry was made from.

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::{LONGEST_VARIANT_BYTES, count_hits, write_reply};
-use crate::cache::{Asker, Fill, JOINT, LeaseId, LinkId, Own, Query, Value, View, ViewValue, Which, name_hash};
+use crate::cache::{Asker, Fill, JOINT, LeaseId, LinkId, Own, Query, Value, ViewValue, Which, name_hash};
 use crate::command::{Keys, own};
 use crate::proxy::client::{Client, State};
 use crate::proxy::flight::FillGuard;
@@ -200,18 +200,24 @@ fn show(
         return false;
     }
     let mut answer = Ready::default();
-    let (mut number, mut stale) = (None, 0);
+    let (mut first, mut others, mut packed, mut stale) = (None, None, None, 0);
     let mut is_one = true;
     let is_known = worker.shared.cache.peek_many(queries, asker, Which::This, |i, view| {
         stale += u64::from(view.is_stale);
-        let part = Part::of(&view);
-        is_one &= part.is_some() && (i == 0 || part.as_ref().map(|part| part.number) == number);
-        if let Some(part) = part.filter(|_| i == 0) {
-            number = Some(part.number);
-            is_one &= !part.reply.is_empty();
-            write_reply(&mut answer, part.reply, part.shared.as_ref(), false, version, request);
+        if i > 0 {
+            let number = Part::of(&view.value).map(|part| part.number);
+            is_one &= number.is_some() && (i == 1 || number == others);
+            others = number;
+        } else {
+            packed = view.value.packed();
+            first = Part::of(&view.value).and_then(|part| part.write(&mut answer, version, request));
         }
     });
+    // Not under the locks.
+    if let Some(bytes) = packed.filter(|_| is_known).and_then(|packed| packed.unpack()) {
+        first = Part::of(&ViewValue::Large(&bytes)).and_then(|part| part.write(&mut answer, version, request));
+    }
+    is_one &= first.is_some() && (queries.len() == 1 || first == others);
     let is_known = is_known && is_one;
     if is_known {
         count_hits(worker, queries.len() as u64, stale);
@@ -229,10 +235,12 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn of(view: &View<'a>) -> Option<Part<'a>> {
-        let (bytes, shared) = match view.value {
+    /// `None`: it has to be unpacked.
+    fn of(value: &ViewValue<'a>) -> Option<Part<'a>> {
+        let (bytes, shared) = match *value {
             ViewValue::Absent(bytes) | ViewValue::Small(bytes) => (bytes, None),
             ViewValue::Large(bytes) => (&bytes[..], Some(bytes)),
+            ViewValue::Packed { .. } => return None,
         };
         let len = reply::frame_len(bytes).ok().flatten()?;
         let (number, reply) = bytes.split_at_checked(len)?;
@@ -241,6 +249,15 @@ impl<'a> Part<'a> {
             reply,
             shared: shared.map(|bytes| bytes.slice(len..)),
         })
+    }
+
+    /// Writes the reply, and returns its number. `None`: there is no reply.
+    fn write(self, answer: &mut Ready, version: Version, request: &Request<'_>) -> Option<i64> {
+        if self.reply.is_empty() {
+            return None;
+        }
+        write_reply(answer, self.reply, self.shared.as_ref(), false, version, request);
+        Some(self.number)
     }
 }
 

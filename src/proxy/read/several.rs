@@ -1,19 +1,21 @@
-//! Reads of several keys, answered from L1 if their entries existed together at one moment; otherwise the whole request goes
-//! upstream.
+//! Reads of several keys, answered from L1, and the disk ([`together`]), if their entries existed together at one moment;
+//! otherwise the whole request goes upstream.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::{count_hits, missed, write_view};
+use super::together::{self, To, Way, What};
+use super::{Values, count_hits, missed};
 use crate::cache::{Asker, LeaseId, Leasing, LinkId, Own, Query, ViewValue, Which, name_hash};
 use crate::command::own;
 use crate::proxy::client::{Client, State};
+use crate::proxy::cluster::redirect::routed;
 use crate::proxy::flight::FillGuard;
-use crate::proxy::outbox::{Outbox, Ready, Source, Touched};
+use crate::proxy::outbox::{Outbox, Source, Touched};
 use crate::proxy::request::{Reason, Request, Step, pin};
 use crate::proxy::waiter::{Effect, FillKind, Waiter};
-use crate::proxy::worker::{Link, Trust, Worker};
+use crate::proxy::worker::{Link, Worker};
 use crate::resp::convert::Rule;
 use crate::resp::{Version, encode};
 
@@ -38,7 +40,7 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
         takes_stale: false,
     };
     let counters = worker.counters();
-    if show(worker, outbox, &queries, &asker, *version, request) {
+    if show(worker, outbox, &queries, &asker, *version) {
         return Step::DONE;
     }
     let touched = Touched::from_hashes(&hashes);
@@ -49,8 +51,16 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
         drop(state);
         return pin(client, Reason::Bulk);
     }
-    counters.l1_misses_total.add(keys as u64);
     let version = *version;
+    if let Some(missing) = together::missing(worker, &queries, &asker, What::Values) {
+        let sequence = outbox.expect(touched, Source::Below);
+        drop(state);
+        let to = To::Client(Rc::clone(client), sequence, version);
+        let way = way(request, Some(link));
+        together::look(worker, to, What::Values, (&queries, &asker, missing), way);
+        return Step::DONE;
+    }
+    counters.l1_misses_total.add(keys as u64);
     let sequence = outbox.expect(touched, Source::Sent);
     drop(state);
     let leasing = match keys > MOST_KEYS || worker.is_moving(request.slot) {
@@ -59,8 +69,7 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
     };
     send_filling(
         worker,
-        link,
-        request,
+        (link, request.slot, request.now_us),
         request.raw,
         (&queries, &asker, leasing),
         |effect| Waiter {
@@ -74,11 +83,10 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
 }
 
 /// Sends a read of several strings, which is `raw`, and behind it a `PTTL` for each of those that it may fill. `read` makes
-/// what waits for the first reply. The request tells slot and time.
+/// what waits for the first reply. The slot is that of the cluster.
 pub fn send_filling(
     worker: &Rc<Worker>,
-    link: &Link,
-    request: &Request<'_>,
+    (link, slot, now_us): (&Link, u16, u64),
     raw: &[u8],
     (queries, asker, leasing): (&[Query<'_>], &Asker, Leasing),
     read: impl FnOnce(Effect) -> Waiter,
@@ -99,7 +107,7 @@ pub fn send_filling(
     let hashes: Vec<u64> = queries.iter().map(|query| query.hash).collect();
     let touched = Touched::from_hashes(&hashes);
     worker.counters().shared_total.add(1);
-    link.send_with(request.now_us, |out, expect| {
+    link.send_with(now_us, |out, expect| {
         out.extend_from_slice(raw);
         expect(read(Effect::Mget { touched, leases }));
         for (i, guard) in guards {
@@ -110,14 +118,28 @@ pub fn send_filling(
                 to: None,
                 version: Version::Resp3,
                 rule: Rule::General,
-                effect: request.routed(effect, || Bytes::copy_from_slice(&out[start..])),
+                effect: routed(effect, slot, now_us, || Bytes::copy_from_slice(&out[start..])),
             });
         }
     });
 }
 
-/// The same from entries that may be stale, or nothing. True: answered.
-pub(super) fn stale_values(worker: &Worker, client: &Client, link: LinkId, request: &Request<'_>) -> bool {
+fn way<'a>(request: &Request<'_>, link: Option<&'a Rc<Link>>) -> Way<'a> {
+    Way {
+        slot: request.slot,
+        link,
+        raw: Bytes::copy_from_slice(request.raw),
+    }
+}
+
+/// The same from entries that may be stale, and what the disk has for those that L1 lacks. `None`: there is nothing to answer
+/// from.
+pub(super) fn stale_values(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    link: LinkId,
+    request: &Request<'_>,
+) -> Option<Step> {
     let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
     let mut state = client.state.borrow_mut();
     let State {
@@ -134,14 +156,35 @@ pub(super) fn stale_values(worker: &Worker, client: &Client, link: LinkId, reque
         floor_us: *floor_us,
         takes_stale: true,
     };
-    show(
-        worker,
-        outbox,
-        &queries(request, &hashes, *db),
-        &asker,
-        *version,
-        request,
-    )
+    let queries = queries(request, &hashes, *db);
+    if show(worker, outbox, &queries, &asker, *version) {
+        return Some(Step::DONE);
+    }
+    drop(state);
+    look_for_stale(worker, client, request, (&queries, &asker), What::Values)
+}
+
+/// Has the disk asked while the upstream cannot be. `None`: it does not have all that L1 lacks.
+fn look_for_stale(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    request: &Request<'_>,
+    (queries, asker): (&[Query<'_>], &Asker),
+    what: What,
+) -> Option<Step> {
+    worker.shared.cache.l3()?;
+    let hashes: Vec<u64> = queries.iter().map(|query| query.hash).collect();
+    let touched = Touched::from_hashes(&hashes);
+    let mut state = client.state.borrow_mut();
+    if state.outbox.must_wait_for_flight(&touched) {
+        return Some(Step::Wait);
+    }
+    let missing = together::missing(worker, queries, asker, what)?;
+    let sequence = state.outbox.expect(touched, Source::Below);
+    let to = To::Client(Rc::clone(client), sequence, state.version);
+    drop(state);
+    together::look(worker, to, what, (queries, asker, missing), way(request, None));
+    Some(Step::DONE)
 }
 
 fn queries<'a>(request: &Request<'a>, hashes: &[u64], db: u32) -> Vec<Query<'a>> {
@@ -158,73 +201,94 @@ fn queries<'a>(request: &Request<'a>, hashes: &[u64], db: u32) -> Vec<Query<'a>>
 }
 
 /// Answers with all values, if L1 has them of one moment.
-fn show(
-    worker: &Worker,
-    outbox: &mut Outbox,
-    queries: &[Query<'_>],
-    asker: &Asker,
-    version: Version,
-    request: &Request<'_>,
-) -> bool {
+fn show(worker: &Worker, outbox: &mut Outbox, queries: &[Query<'_>], asker: &Asker, version: Version) -> bool {
     let keys = queries.len();
     if keys > MOST_KEYS || asker.own != Own::Clear {
         return false;
     }
-    let mut answer = Ready::default();
-    encode::array_header(&mut answer.bytes, keys);
+    let mut values = Values::new(keys, version);
     let mut stale = 0;
     let is_known = worker.shared.cache.peek_many(queries, asker, Which::This, |_, view| {
         stale += u64::from(view.is_stale);
-        write_view(&mut answer, &view, FillKind::Payload, version, request);
+        values.push(&view.value);
     });
-    if is_known {
-        count_hits(worker, keys as u64, stale);
-        worker.note_queries(queries);
-        outbox.answer_now(|ready| ready.append(answer));
-    }
-    is_known
+    let Some(answer) = is_known.then(|| values.finish()).flatten() else {
+        return false;
+    };
+    count_hits(worker, keys as u64, stale);
+    worker.note_queries(queries);
+    outbox.answer_now(|ready| ready.append(answer));
+    true
 }
 
 /// EXISTS of several keys: how many of the arguments name a key that is there, by whatever L1 knows of each.
 pub(super) fn existence(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
-    if existence_known(worker, client, (link.sink.link, Trust::Vouched), request) {
+    let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
+    let mut state = client.state.borrow_mut();
+    let asker = Asker {
+        now_us: request.now_us,
+        link: link.sink.link,
+        own: state.outbox.own_all(&hashes),
+        floor_us: state.floor_us,
+        takes_stale: false,
+    };
+    let queries = queries(request, &hashes, state.db);
+    if show_existence(worker, &mut state.outbox, &queries, &asker) {
         return Step::DONE;
     }
-    let keys = request.args.len() - 1;
-    missed(worker, client, link, request, keys as u64)
+    let touched = Touched::from_hashes(&hashes);
+    if !state.outbox.must_wait_for_flight(&touched)
+        && let Some(missing) = together::missing(worker, &queries, &asker, What::Count)
+    {
+        let sequence = state.outbox.expect(touched, Source::Below);
+        let to = To::Client(Rc::clone(client), sequence, state.version);
+        drop(state);
+        let way = way(request, Some(link));
+        together::look(worker, to, What::Count, (&queries, &asker, missing), way);
+        return Step::DONE;
+    }
+    drop(state);
+    missed(worker, client, link, request, hashes.len() as u64)
 }
 
-/// The same from L1 or not at all. True: answered.
-pub(super) fn existence_known(
-    worker: &Worker,
-    client: &Client,
-    (link, trust): (LinkId, Trust),
+/// The same from entries that may be stale, and what the disk has. `None`: there is nothing to answer from.
+pub(super) fn stale_existence(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    link: LinkId,
     request: &Request<'_>,
-) -> bool {
+) -> Option<Step> {
     let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
-    if hashes.len() > MOST_KEYS {
-        return false;
-    }
     let mut state = client.state.borrow_mut();
     let asker = Asker {
         now_us: request.now_us,
         link,
         own: state.outbox.own_all(&hashes),
         floor_us: state.floor_us,
-        takes_stale: trust == Trust::Stale,
+        takes_stale: true,
     };
     let queries = queries(request, &hashes, state.db);
+    if show_existence(worker, &mut state.outbox, &queries, &asker) {
+        return Some(Step::DONE);
+    }
+    drop(state);
+    look_for_stale(worker, client, request, (&queries, &asker), What::Count)
+}
+
+/// Answers with the number of those that are there, if L1 knows all of one moment.
+fn show_existence(worker: &Worker, outbox: &mut Outbox, queries: &[Query<'_>], asker: &Asker) -> bool {
+    if queries.len() > MOST_KEYS {
+        return false;
+    }
     let (mut count, mut stale) = (0, 0);
-    let is_known = worker.shared.cache.peek_many(&queries, &asker, Which::Any, |_, view| {
+    let is_known = worker.shared.cache.peek_many(queries, asker, Which::Any, |_, view| {
         count += i64::from(!matches!(view.value, ViewValue::Absent(_)));
         stale += u64::from(view.is_stale);
     });
     if is_known {
-        count_hits(worker, hashes.len() as u64, stale);
-        worker.note_queries(&queries);
-        state
-            .outbox
-            .answer_now(|ready| encode::integer(&mut ready.bytes, count));
+        count_hits(worker, queries.len() as u64, stale);
+        worker.note_queries(queries);
+        outbox.answer_now(|ready| encode::integer(&mut ready.bytes, count));
     }
     is_known
 }

@@ -11,14 +11,13 @@ use bytes::Bytes;
 use super::below;
 use super::{Request, Sought};
 use crate::cache::l3::Found;
-use crate::cache::{Own, Query};
+use crate::cache::{Own, Query, Wanting};
 use crate::proxy::client::Client;
-use crate::proxy::cluster::NO_SLOT;
 use crate::proxy::cluster::redirect::routed;
 use crate::proxy::outbox::{Source, Touched};
 use crate::proxy::request::Step;
 use crate::proxy::waiter::{Answer, Effect, FillKind, Waiter};
-use crate::proxy::worker::{Link, Worker};
+use crate::proxy::worker::Worker;
 use crate::resp::Version;
 use crate::resp::convert::Rule;
 use crate::upstream::connection::SHARED_FRAME_BYTES;
@@ -60,7 +59,11 @@ pub(super) fn look(
         variant: sought.variant,
     };
     let (place, done) = below::place(worker);
-    if !worker.shared.cache.look_for_stale(&query, request.now_us, done) {
+    if !worker
+        .shared
+        .cache
+        .look_for(&query, Wanting::Stale, request.now_us, done)
+    {
         return None;
     }
     let wanted = Wanted {
@@ -102,7 +105,7 @@ pub(super) fn answered(worker: &Rc<Worker>, wanted: Wanted, found: Option<&Found
 
 fn refuse_or_send(worker: &Rc<Worker>, wanted: Wanted, now_us: u64) {
     worker.counters().l3_misses_total.add(1);
-    let error = match link_of(worker, &wanted) {
+    let error = match below::link_of(worker, wanted.db, wanted.slot) {
         Ok(link) => match link.availability() {
             Ok(()) => {
                 worker.counters().shared_total.add(1);
@@ -124,11 +127,4 @@ fn refuse_or_send(worker: &Rc<Worker>, wanted: Wanted, now_us: u64) {
     wanted
         .client
         .answer(wanted.sequence, Answer::Error(&error), &worker.touched);
-}
-
-fn link_of(worker: &Rc<Worker>, wanted: &Wanted) -> Result<Rc<Link>, String> {
-    match &worker.cluster {
-        Some(view) if wanted.slot != NO_SLOT => worker.connection_at(view.node_for(wanted.slot)?.into()),
-        _ => worker.connection(wanted.db),
-    }
 }

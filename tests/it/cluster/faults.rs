@@ -305,6 +305,59 @@ fn an_mget_over_several_nodes_is_answered_from_stale_entries_too() {
 }
 
 #[test]
+fn an_mget_over_several_nodes_is_answered_from_the_disk_too() {
+    let mut cluster = Cluster::start();
+    let dir = tempfile::tempdir().unwrap();
+    let toml = format!(
+        "{}l1 = \"1MiB\"\nshards = 1\n[l3]\npath = \"{}\"\nadmission = \"all\"\n",
+        lenient(),
+        dir.path().display()
+    );
+    let proxy = Proxy::with_config(&cluster.url(), &toml, &["--workers", "1"]);
+    let mut client = proxy.client();
+    let value = |i: usize| format!("{i}:{}", "x".repeat(4000));
+    for i in 0..1000 {
+        client.expect(&["SET", &format!("k{i}"), &value(i)], "+OK");
+    }
+    for i in 0..1000 {
+        assert_eq!(client.bulk(&["GET", &format!("k{i}")]), Some(value(i).into_bytes()));
+    }
+    let l3_hits = || proxy.metric("cache_hits_total", &["cache_layer=\"l3\""]).unwrap();
+    let mut ask = |from: usize| {
+        let names: Vec<String> = (from..from + 6).map(|i| format!("k{i}")).collect();
+        client.cmd(
+            &["MGET"]
+                .into_iter()
+                .chain(names.iter().map(String::as_str))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let right = |from: usize| {
+        let bulks = (from..from + 6).map(|i| format!("$4{:03}\r\n{}\r\n", value(i).len() - 4000, value(i)));
+        format!("*6\r\n{}", bulks.collect::<String>()).into_bytes()
+    };
+    eventually("what was evicted is on the disk", STEP, || {
+        proxy.metric("nearcache_l3_queued_bytes", &[]) == Some(0.0)
+            && proxy.metric("nearcache_l3_entries", &[]) > Some(500.0)
+    });
+    let before = l3_hits();
+    (0..600)
+        .step_by(6)
+        .for_each(|from| assert_eq!(ask(from), right(from), "from {from}"));
+    assert!(l3_hits() > before + 300.0, "{} after {before}", l3_hits());
+    cluster.nodes[1].kill();
+    let stale = || proxy.metric("nearcache_l3_stale_total", &[]).unwrap();
+    let before = stale();
+    let mut from = 0;
+    eventually("stale copies from the disk are among it", STEP, || {
+        from = (from + 6) % 600;
+        let reply = ask(from);
+        assert!(reply == right(from) || reply.starts_with(b"-"), "from {from}");
+        reply == right(from) && stale() > before
+    });
+}
+
+#[test]
 fn a_node_that_was_cut_off_forgets_nothing_by_a_new_connection() {
     let mut cluster = Cluster::start();
     let proxy = Proxy::with_config(&cluster.url(), &lenient(), &["--workers", "1"]);

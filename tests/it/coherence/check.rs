@@ -14,6 +14,8 @@
 //! 11. nor what its client has overwritten by a write of unknown outcome;
 //! 12. nothing is left on the disk, should the process be killed now, that a write has overwritten of which a client was told.
 
+use std::ops::Range;
+
 use nearcache::cache::{Asker, Expiry, JOINT, L1, Own, Query, ViewValue, name_hash};
 use nearcache::proxy::Follower;
 use nearcache::resp::reply;
@@ -38,8 +40,8 @@ pub struct Expected {
     pub is_hit: bool,
     /// It was shown from an entry for which nobody vouched.
     pub is_stale: bool,
-    /// Where its read waits for the disk.
-    pub place: Option<u64>,
+    /// Where its reads wait for the disk.
+    pub places: Range<u64>,
     /// The last reply of its operation.
     pub is_last: bool,
 }
@@ -314,6 +316,7 @@ pub fn state(
                     ViewValue::Absent(_) => None,
                     ViewValue::Small(bytes) => Some(bytes.to_vec()),
                     ViewValue::Large(bytes) => Some(bytes.to_vec()),
+                    ViewValue::Packed { .. } => view.value.packed()?.unpack().map(Vec::from),
                 };
                 (!is_over).then_some(bytes)
             });

@@ -705,6 +705,7 @@ fn shared() -> (Arc<Shared>, Arc<Cluster>) {
         max_stale_us: None,
         consistency: cache::Consistency::Coherent,
         objective: cache::Objective::Requests,
+        compression: None,
     };
     let nowhere = Endpoint::Unix(PathBuf::from("/nonexistent"));
     let target = Target::fixed(nowhere, dial::Access::default(), Duration::from_secs(1), NO_BREAKER);

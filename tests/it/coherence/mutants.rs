@@ -19,8 +19,9 @@ use nearcache::upstream::connection::{Failure, Frame, Sink};
 use super::check::Checked;
 use super::plan::{
     ALL, CORE, CORE_BROADCAST, CORE_L3, FLOOR, FLOOR_L3, FLUSH, FLUSH_L3, JOINT as JOINT_SCENARIO, LOSS,
-    LOSS_WHILE_READ_L3, MGET_MIXED, Op, PINNED, PINNED_L3, SILENCE, SILENCE_BROADCAST, STALE, STALE_L3, STALE_TIME,
-    STALE_TIME_L3, Scenario, TIME_WIDE, TIME_WIDE_L3, TWO_KEYS, TWO_KEYS_BROADCAST,
+    LOSS_WHILE_READ_L3, MGET_FILLERS_L3, MGET_L3, MGET_LOSS_L3, MGET_MIXED, MGET_STALE_L3, MGET_TIME_L3, Op, PINNED,
+    PINNED_L3, SILENCE, SILENCE_BROADCAST, STALE, STALE_L3, STALE_TIME, STALE_TIME_L3, Scenario, TIME_WIDE,
+    TIME_WIDE_L3, TWO_KEYS, TWO_KEYS_BROADCAST,
 };
 use super::rig::Rig;
 use super::server::{Out, What};
@@ -115,6 +116,8 @@ pub enum Mutant {
     FoundAsOwn,
     /// It never expires.
     FoundForEver,
+    /// It is taken for older than it is, and so for one moment with whatever is shown with it.
+    FoundOfAnyMoment,
     /// A client is told of its write before the tombstone of what that has overwritten is written.
     AckBeforeTombstone,
 }
@@ -176,6 +179,18 @@ pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::FoundThoughVoided, &STALE_L3),
     (Mutant::FoundForEver, &STALE_TIME_L3),
     (Mutant::UnknownWriteKeepsStale, &STALE_L3),
+    // Of several keys at once.
+    (Mutant::FoundThoughVoided, &MGET_L3),
+    (Mutant::FoundAsOwn, &MGET_L3),
+    (Mutant::FoundForEver, &MGET_TIME_L3),
+    (Mutant::FoundOfAnyEpoch, &MGET_LOSS_L3),
+    (Mutant::FoundOfAnyMoment, &MGET_FILLERS_L3),
+    (Mutant::FoundThoughVoided, &MGET_STALE_L3),
+    (Mutant::UnknownWriteKeepsStale, &MGET_STALE_L3),
+    (Mutant::NoWaitForFlight, &MGET_L3),
+    (Mutant::NoFloor, &MGET_L3),
+    (Mutant::NoAckVoid, &MGET_L3),
+    (Mutant::IgnorePush, &MGET_L3),
     // Over a tier on the disk the old mistakes are still ones.
     (Mutant::IgnorePush, &CORE_L3),
     (Mutant::NoPassedBy, &CORE_L3),
@@ -283,7 +298,7 @@ impl Rig {
                 .cache()
                 .peek(&query, &Asker { own, ..asker }, |view| match view.value {
                     ViewValue::Absent(bytes) | ViewValue::Small(bytes) => bytes.to_vec(),
-                    ViewValue::Large(bytes) => bytes.to_vec(),
+                    ViewValue::Large(bytes) | ViewValue::Packed { bytes, .. } => bytes.to_vec(),
                 })?;
             let reply = &part[reply::frame_len(&part).ok()??..];
             let parts: Vec<_> = reply::elements(reply)?
@@ -638,6 +653,7 @@ impl Rig {
                 let epoch = links.epoch(own);
                 found.origin = Origin::ThisLife { link: own, epoch };
             }
+            (Some(Mutant::FoundOfAnyMoment), _) => found.filled_us = 0,
             (Some(Mutant::FoundForEver), _) => (found.expires_us, found.key_end) = (None, KeyEnd::Never),
             _ => {}
         }
@@ -774,5 +790,6 @@ fn bytes_of(view: &View<'_>) -> Option<Vec<u8>> {
         ViewValue::Absent(_) => None,
         ViewValue::Small(bytes) => Some(bytes.to_vec()),
         ViewValue::Large(bytes) => Some(bytes.to_vec()),
+        ViewValue::Packed { .. } => view.value.packed()?.unpack().map(Vec::from),
     }
 }

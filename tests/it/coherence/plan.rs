@@ -629,6 +629,104 @@ pub const LOSS_WHILE_READ_L3: Scenario = over_l3(
         )
     },
 );
+pub const MGET_MIXED_L3: Scenario = over_l3("mget-mixed-l3", MGET_MIXED);
+/// Only reads of both keys ask the disk.
+pub const MGET_L3: Scenario = over_l3(
+    "mget-l3",
+    Scenario {
+        step_us: 200,
+        ..scenario(
+            "",
+            &[
+                plan(0, 10, &[(Mget, 0), (Mget, 0), (Mget, 0), (Set, 0), (ReadAll, 0)]),
+                plan(1, 10, &[(Mget, 0), (Mget, 0), (Set, 1), (Bypass, 0)]),
+            ],
+            &[(Mset, 0), (Set, 0)],
+            Budget {
+                foreign: 3,
+                purge: 1,
+                ..NOTHING
+            },
+        )
+    },
+);
+/// Two connections fill one key each, and both keys are read together from the disk.
+pub const MGET_FILLERS_L3: Scenario = over_l3(
+    "mget-fillers-l3",
+    Scenario {
+        step_us: 1000,
+        ..scenario(
+            "",
+            &[
+                plan(0, 3, &[(Get, 0)]),
+                plan(1, 3, &[(Get, 1)]),
+                plan(0, 6, &[(Mget, 0)]),
+            ],
+            &[(Mset, 0)],
+            Budget { foreign: 2, ..NOTHING },
+        )
+    },
+);
+pub const MGET_TIME_L3: Scenario = over_l3(
+    "mget-time-l3",
+    Scenario {
+        bound_ms: 50,
+        ..scenario(
+            "",
+            &[
+                plan(0, 12, &[(Mget, 0), (Mget, 0), (SetTtl, 0)]),
+                plan(1, 10, &[(Mget, 0)]),
+            ],
+            &[(SetTtl, 0)],
+            Budget {
+                foreign: 2,
+                tick: 5,
+                sweep: 1,
+                ..NOTHING
+            },
+        )
+    },
+);
+pub const MGET_LOSS_L3: Scenario = over_l3(
+    "mget-loss-l3",
+    Scenario {
+        kill: &[Whose::Worker(0), Whose::Worker(1)],
+        ..scenario(
+            "",
+            &[
+                plan(0, 10, &[(Mget, 0), (Mget, 0), (Bypass, 0)]),
+                plan(1, 10, &[(Mget, 0), (Mget, 0), (Set, 0)]),
+            ],
+            &[(Mset, 0), (Set, 0)],
+            Budget {
+                foreign: 2,
+                kill: 2,
+                ..NOTHING
+            },
+        )
+    },
+);
+pub const MGET_STALE_L3: Scenario = over_l3(
+    "mget-stale-l3",
+    Scenario {
+        kill: &[Whose::Worker(0), Whose::Worker(1)],
+        may_refuse: true,
+        max_stale_ms: Some(AGES_MS),
+        ..scenario(
+            "",
+            &[
+                plan(0, 14, &[(Mget, 0), (Mget, 0), (Mget, 0), (Set, 0), (Bypass, 0)]),
+                plan(1, 14, &[(Mget, 0), (Mget, 0), (Mget, 0), (Set, 0), (Get, 1)]),
+            ],
+            &[(Mset, 0)],
+            Budget {
+                foreign: 2,
+                kill: 3,
+                ..NOTHING
+            },
+        )
+    },
+);
 pub const STALE_L3: Scenario = over_l3("stale-l3", STALE);
 pub const STALE_FLUSH_L3: Scenario = over_l3("stale-flush-l3", STALE_FLUSH);
 pub const STALE_TIME_L3: Scenario = over_l3("stale-time-l3", STALE_TIME);
@@ -720,6 +818,12 @@ pub const SCENARIOS: &[&Scenario] = &[
     &JOINT_L3,
     &LOSS_L3,
     &LOSS_WHILE_READ_L3,
+    &MGET_L3,
+    &MGET_MIXED_L3,
+    &MGET_FILLERS_L3,
+    &MGET_TIME_L3,
+    &MGET_LOSS_L3,
+    &MGET_STALE_L3,
     &STALE_L3,
     &STALE_FLUSH_L3,
     &STALE_TIME_L3,

@@ -3,12 +3,14 @@
 //! pipe) is done here in the same order; everything that decides or applies something is the product's own code.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearcache::cache::l3::{Found, Hand, L3};
+use nearcache::cache::l3::codec::Method;
+use nearcache::cache::l3::{Compression, Found, Hand, L3};
 use nearcache::cache::{self, L1, L1Config, LinkId, Links};
 use nearcache::config::{Config, Endpoint};
 use nearcache::proxy::Follower;
@@ -212,7 +214,7 @@ impl Rig {
                 decided_us: u64::MAX,
                 is_hit: false,
                 is_stale: false,
-                place: None,
+                places: 0..0,
                 is_last: i == last,
             });
         }
@@ -261,8 +263,9 @@ impl Rig {
             match step {
                 Step::Done { also } => {
                     self.sessions[s].decided(len + also, self.now_us, is_hit, is_stale);
-                    if worker.below.borrow().next_place() > place {
-                        self.sessions[s].waits_in(place);
+                    let places = place..worker.below.borrow().next_place();
+                    if !places.is_empty() {
+                        self.sessions[s].waits_in(places);
                     }
                 }
                 Step::Wait => {
@@ -419,7 +422,7 @@ impl Rig {
                 let now_us = self.now_us;
                 let of_worker = self.sessions.iter_mut().filter(|session| session.worker == w);
                 let waiting = of_worker.flat_map(|session| &mut session.expected);
-                for expected in waiting.filter(|expected| is_stale && expected.place == Some(place)) {
+                for expected in waiting.filter(|expected| is_stale && expected.places.contains(&place)) {
                     (expected.is_stale, expected.decided_us) = (true, now_us);
                 }
             }
@@ -684,10 +687,10 @@ impl Session {
     }
 
     /// The request that was decided last waits for the disk.
-    fn waits_in(&mut self, place: u64) {
+    fn waits_in(&mut self, places: Range<u64>) {
         let decided = self.expected.len() - self.lens.len();
         if let Some(expected) = decided.checked_sub(1).and_then(|i| self.expected.get_mut(i)) {
-            expected.place = Some(place);
+            expected.places = places;
         }
     }
 
@@ -732,6 +735,11 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>, is
         max_stale_us: scenario.max_stale_ms.map(|ms| ms * 1000),
         consistency: cache::Consistency::Coherent,
         objective: cache::Objective::Requests,
+        // In half of the walks values of a dozen dots and more are.
+        compression: (shards == 2).then_some(Compression {
+            method: Method::Lz4,
+            from_bytes: 12,
+        }),
     };
     let target = Target::fixed(
         Endpoint::Unix(PathBuf::from("/nonexistent")),

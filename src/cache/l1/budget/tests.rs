@@ -11,6 +11,7 @@ fn config(budget_bytes: usize, max_value_bytes: usize, shards: Option<usize>) ->
         max_stale_us: None,
         consistency: Consistency::Coherent,
         objective: Objective::Requests,
+        compression: None,
     }
 }
 

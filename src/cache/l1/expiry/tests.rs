@@ -13,6 +13,7 @@ fn config(max_age_us: Option<u64>, negative_ttl_us: Option<u64>) -> Config {
         max_stale_us: None,
         consistency: Consistency::Coherent,
         objective: crate::cache::Objective::Requests,
+        compression: None,
     }
 }
 

@@ -16,6 +16,7 @@ fn rig() -> (Shard<()>, Rules) {
         max_stale_us: None,
         consistency: Consistency::Eventual,
         objective: Objective::Requests,
+        compression: None,
     };
     (
         Shard::new(0, Limits::new(&config, config.budget_bytes, 1)),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::Spill;
-use super::super::codec::Codec;
 use super::super::format::{self, Record};
 use super::{BATCH_BYTES, HASTY_BATCH_BYTES, Unpublished, What, Writer};
 
@@ -95,7 +94,7 @@ impl Writer {
             db: spill.db,
             name: spill.name(),
             variant: spill.variant(),
-            codec: Codec::Plain,
+            codec: spill.codec,
             value: spill.value(),
         };
         if record.expires_ms <= store.unix_ms(now_us) {
