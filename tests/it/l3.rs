@@ -23,7 +23,7 @@ fn proxy(server: &Server, dir: &Path, toml: &str) -> Proxy {
 
 /// Most are so short that a worker reads them itself if they are in the page cache, some are not.
 fn value(i: usize, version: usize) -> String {
-    let length = 1000 + i % 50 + if i % 8 == 7 { 8 << 10 } else { 0 };
+    let length = 1000 + i % 50 + if i % 32 == 7 { 8 << 10 } else { 0 };
     format!("{i}:{version}:{}", "x".repeat(length))
 }
 
