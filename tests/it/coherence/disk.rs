@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use nearcache::cache::l3::codec;
 use nearcache::cache::l3::format::{self, HEADER_BYTES, Header, Kind, Record};
 use nearcache::cache::l3::keys::KeyRing;
 use nearcache::cache::l3::storage::{SegmentFile, Storage};
@@ -68,7 +69,7 @@ impl Memory {
                     Left {
                         name: record.name.to_vec(),
                         variant: record.variant.to_vec(),
-                        value: (!record.is_absent).then(|| record.value.to_vec()),
+                        value: (!record.is_absent).then(|| codec::decompress(record.codec, record.value).unwrap()),
                     },
                 );
                 match record.kind {
