@@ -24,10 +24,11 @@ use crate::upstream::facts::Facts;
 
 /// Replies that wait for the socket beyond which no further requests are taken, as long as the client takes replies.
 pub const HIGH_WATER_BYTES: usize = 256 << 10;
-/// One that has taken none for so long perhaps wants to send all its requests first: then more replies may wait, by so much
-/// each time, up to what a client may leave unread.
+/// One that has taken none for so long perhaps wants to send all its requests first: then more replies may wait, so many
+/// times as many each time, up to this part of the budget of all buffers, of which such clients leave half to the others.
 const STUCK_US: u64 = 100_000;
 const STUCK_GROWTH: usize = 4;
+const STUCK_PART: usize = 8;
 /// Unread errors beyond which a client that has not authenticated is closed.
 const UNAUTHENTICATED_OUTPUT_BYTES: usize = 64 << 10;
 /// Reads in one turn before other clients of the worker get theirs; one that fills the buffer is the last.
@@ -189,12 +190,18 @@ impl Session {
     #[cold]
     fn wait_for_reader(&mut self) -> bool {
         let now_us = self.worker.now_us();
-        let limit = self.worker.shared.config.clients.output_limit_bytes;
+        let shared = &self.worker.shared;
+        let budget = shared.config.clients.buffer_budget_bytes;
+        let most = shared.config.clients.output_limit_bytes.min(budget / STUCK_PART);
+        if self.high_water_bytes >= most {
+            return false;
+        }
         match self.stuck {
             Some((taken, since_us)) if taken == self.taken => {
-                if now_us - since_us >= STUCK_US && self.high_water_bytes < limit {
+                let has_room = shared.buffered_bytes.load(Relaxed) < budget / 2;
+                if has_room && now_us.saturating_sub(since_us) >= STUCK_US {
                     self.stuck = Some((taken, now_us));
-                    self.high_water_bytes = (self.high_water_bytes * STUCK_GROWTH).min(limit);
+                    self.high_water_bytes = (self.high_water_bytes * STUCK_GROWTH).min(most);
                     return true;
                 }
             }
