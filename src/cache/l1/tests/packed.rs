@@ -86,7 +86,11 @@ fn what_is_shown_is_what_came_in_whatever_its_size_and_whether_or_not_it_was_com
         }
         let stats = r.l1.stats();
         assert!(stats.compressed_lz4 + stats.compressed_zstd > 100);
-        assert!(stats.compressed_not > 10, "noise becomes no smaller");
+        // Zstandard codes letters and digits in fewer bits each.
+        assert!(
+            stats.compressed_not > 10 || method != Method::Lz4,
+            "noise becomes no smaller"
+        );
         assert!(stats.compress_to_bytes < stats.compress_from_bytes / 3 * 2);
         assert_eq!(method == Method::Lz4, stats.compressed_zstd == 0);
         r.l1.purge_all();
