@@ -132,6 +132,9 @@ const SPLIT_PAUSE: Duration = Duration::from_millis(10);
 /// How long nodes may send a request to and fro, keys of it may be at two nodes, or all nodes refuse to serve: they do between the death of a primary
 /// and the promotion of its replica, which takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What must not wait, as its client has sent more on its keys behind it, is sent on at once so many times: what follows takes the
+/// same way behind it.
+const MOST_HOPS: u32 = 4;
 const DOWN_PAUSE: Duration = Duration::from_millis(25);
 
 /// Whether a request that was first sent at this time is sent again, or its client is told. Where the cluster has been down
@@ -246,7 +249,6 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
     }
     routed.tries += 1;
     let is_first = routed.tries == 1;
-    let is_delayed = !is_first || matches!(redirect, Redirect::TryAgain | Redirect::Down);
     if is_first {
         routed.has_later = later;
         detour(worker, &waiter);
@@ -254,6 +256,8 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
     let Effect::Routed(routed) = &mut waiter.effect else {
         return;
     };
+    let is_at_once = is_first || routed.has_later && routed.tries <= MOST_HOPS;
+    let is_delayed = !is_at_once || matches!(redirect, Redirect::TryAgain | Redirect::Down);
     let is_due = is_due(worker, view, &redirect, routed.first_us, now_us);
     let age = Duration::from_micros(now_us.saturating_sub(routed.first_us));
     let is_late = age >= worker.shared.config.upstream_timeouts.request;
