@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use super::pipe::{self, Ended};
 use crate::clock;
-use crate::net::Stream;
+use crate::net::{Stream, noted};
 use crate::proxy::client::{Access, Client};
 use crate::proxy::owed;
 use crate::proxy::read::hits::{self, Most};
@@ -47,6 +47,8 @@ pub struct Session {
     requests_left: u32,
     /// The client has sent its last byte.
     pub is_ended: bool,
+    /// The socket wakes this task once it has something to read.
+    is_listening: bool,
 }
 
 enum Event {
@@ -74,12 +76,17 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: Stream) {
         is_stalled: false,
         requests_left: 0,
         is_ended: false,
+        is_listening: false,
     };
     loop {
         match std::future::poll_fn(|cx| session.poll(cx)).await {
             Event::Closed => break,
             Event::Pin(reason) => match Box::pin(pipe::run(&mut session, reason)).await {
-                Ended::Back => session.is_stalled = true,
+                Ended::Back => {
+                    session.is_stalled = true;
+                    // It has read from the socket, too.
+                    session.is_listening = false;
+                }
                 Ended::Closed => break,
             },
         }
@@ -95,37 +102,42 @@ impl Session {
         self.requests_left = REQUESTS_A_TURN;
         let mut is_last_read = false;
         for _ in 0..READS_A_TURN {
-            if self.client.meta.is_killed() || self.flush(cx).is_err() {
-                return Poll::Ready(Event::Closed);
-            }
-            if self.is_stalled {
-                let input = std::mem::take(&mut self.input);
-                if let Some(event) = self.take(input, None) {
-                    return Poll::Ready(event);
-                }
-                let was_full = self.is_full();
-                if self.flush(cx).is_err() {
+            if !self.is_quiet() {
+                if self.client.meta.is_killed() || self.flush(cx).is_err() {
                     return Poll::Ready(Event::Closed);
                 }
-                // The socket took what the requests had to wait for, so nobody will wake this session for it.
-                if self.is_stalled && was_full && !self.is_full() {
-                    continue;
+                if self.is_stalled {
+                    let input = std::mem::take(&mut self.input);
+                    if let Some(event) = self.take(input, None) {
+                        return Poll::Ready(event);
+                    }
+                    let was_full = self.is_full();
+                    if self.flush(cx).is_err() {
+                        return Poll::Ready(Event::Closed);
+                    }
+                    // The socket took what the requests had to wait for, so nobody will wake this session for it.
+                    if self.is_stalled && was_full && !self.is_full() {
+                        continue;
+                    }
                 }
-            }
-            if !self.account() || self.is_finished() {
-                return Poll::Ready(Event::Closed);
-            }
-            if self.client.meta.is_called() && self.may_be_known() {
-                return Poll::Ready(Event::Pin(Reason::Called));
+                if !self.is_quiet() {
+                    if !self.account() || self.is_finished() {
+                        return Poll::Ready(Event::Closed);
+                    }
+                    if self.client.meta.is_called() && self.may_be_known() {
+                        return Poll::Ready(Event::Pin(Reason::Called));
+                    }
+                }
             }
             if is_last_read || self.requests_left == 0 {
                 break;
             }
-            if self.is_stalled || self.is_ended || self.client.state.borrow().is_closing {
+            if self.is_stalled || self.is_ended || self.client.state.borrow().is_closing || !self.may_read(cx) {
                 return Poll::Pending;
             }
             let mut buffer = self.worker.take_read_buffer();
             let read = self.stream.poll_read_into(cx, &mut buffer);
+            self.is_listening = read.is_pending() && noted();
             let event = match read {
                 Poll::Pending => {
                     self.worker.return_read_buffer(buffer);
@@ -150,6 +162,37 @@ impl Session {
         // the sockets of others. A yield comes back behind what they have brought.
         let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
+    }
+
+    /// Whether nothing has to be looked at but the socket: there is nothing to write, to go on with or to book, and nobody
+    /// wants anything of the session.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        let client = &*self.client;
+        if self.is_stalled
+            || self.is_ended
+            || !self.input.is_empty()
+            || client.meta.is_killed()
+            || client.meta.is_called()
+            || !client.has_nothing_booked()
+        {
+            return false;
+        }
+        let state = client.state.borrow();
+        state.outbox.holds_nothing() && !state.is_closing
+    }
+
+    /// Whether the socket has something to read, as far as is known; it wakes this task otherwise.
+    #[inline]
+    fn may_read(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_woken = self.client.is_woken.take();
+        if self.is_listening {
+            // Whom nobody else has woken the socket has.
+            return !is_woken || self.stream.may_be_readable();
+        }
+        let is_pending = self.stream.poll_readable(cx).is_pending();
+        self.is_listening = is_pending && noted();
+        !is_pending
     }
 
     /// Whether a connection of its own can be had between two requests.
@@ -367,9 +410,7 @@ impl Session {
     /// Books what the client holds; false: it holds too much and is closed.
     pub fn account(&self) -> bool {
         let state = self.client.state.borrow();
-        let has_nothing_booked =
-            self.client.accounted_bytes.get() == 0 && self.client.over_soft_limit_since_us.get() == 0;
-        if state.outbox.is_idle() && self.input.is_empty() && has_nothing_booked {
+        if state.outbox.holds_nothing() && self.input.is_empty() && self.client.has_nothing_booked() {
             return true;
         }
         let (held, charged) = state.outbox.held_bytes();

@@ -29,6 +29,8 @@ pub struct Client {
     pub place: Cell<u32>,
     pub state: RefCell<State>,
     waker: RefCell<Option<Waker>>,
+    /// Its session was woken by something else than its socket, as a rule by an answer.
+    pub is_woken: Cell<bool>,
     /// Got an answer in the batch that is being applied; its session is woken at the end of it.
     is_touched: Cell<bool>,
     /// Since when it has left more than the soft limit of its class unread (0: it has not).
@@ -128,6 +130,7 @@ impl Client {
                 listening: None,
             }),
             waker: RefCell::new(None),
+            is_woken: Cell::new(false),
             is_touched: Cell::new(false),
             over_soft_limit_since_us: Cell::new(0),
             accounted_bytes: Cell::new(0),
@@ -146,9 +149,16 @@ impl Client {
     }
 
     pub fn wake(&self) {
+        self.is_woken.set(true);
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Whether no budget or limit knows of bytes that are held for it.
+    #[inline]
+    pub fn has_nothing_booked(&self) -> bool {
+        self.accounted_bytes.get() == 0 && self.over_soft_limit_since_us.get() == 0
     }
 
     pub fn kill(&self) {
