@@ -15,7 +15,7 @@ use crate::net::{Stream, noted};
 use crate::proxy::client::{Access, Client};
 use crate::proxy::owed;
 use crate::proxy::read::hits::{self, Most};
-use crate::proxy::request::{self, Reason, Road, Step};
+use crate::proxy::request::{self, Arrived, Reason, Road, Step};
 use crate::proxy::worker::Worker;
 use crate::resp::encode;
 use crate::resp::limits::{Limits, ProtocolError};
@@ -265,12 +265,14 @@ impl Session {
         let worker = Rc::clone(&self.worker);
         let facts = worker.facts();
         let most = worker.shared.config.clients.max_inflight_requests;
+        let is_cache_used = worker.shared.config.cache.is_used();
         let hits_before = worker.counters().l1_hits_total.value();
         worker.lend_buffer(self.client.state.borrow_mut().outbox.ready());
         let mut consumed = 0;
         let mut requests = 0;
+        let mut straight = None;
         let status = loop {
-            if self.scanner.is_at_start() {
+            if is_cache_used && self.scanner.is_at_start() {
                 let rest = &buf[consumed..];
                 let most = Most {
                     requests: self.requests_left,
@@ -306,12 +308,19 @@ impl Session {
                     };
                     requests += 1;
                     self.requests_left -= 1;
-                    let step = request::handle(&worker, &self.client, &facts, args, raw, rest, started_us);
+                    let arrived = Arrived {
+                        args,
+                        raw,
+                        rest,
+                        now_us: started_us,
+                    };
+                    let step = request::next(&worker, &self.client, &facts, arrived, &mut straight);
                     (len, step)
                 }
                 Ok(Scan::Inline { len, args }) => {
                     requests += 1;
                     self.requests_left -= 1;
+                    straight = None;
                     (len, self.inline(&facts, &args, started_us))
                 }
                 Ok(Scan::Nothing { len }) => (len, Step::DONE),
@@ -348,18 +357,11 @@ impl Session {
 
     fn inline(&mut self, facts: &Facts, args: &[Vec<u8>], now_us: u64) -> Step {
         let (raw, spans) = encode_inline(args);
-        request::handle(
-            &self.worker,
-            &self.client,
-            facts,
-            Args {
-                buf: &raw,
-                spans: &spans,
-            },
-            &raw,
-            &[],
-            now_us,
-        )
+        let args = Args {
+            buf: &raw,
+            spans: &spans,
+        };
+        request::handle(&self.worker, &self.client, facts, Arrived::alone(args, &raw, now_us))
     }
 
     /// A protocol error: told as Redis tells it, then the client is closed.

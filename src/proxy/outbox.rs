@@ -186,7 +186,9 @@ impl Outbox {
 
     /// A request was sent or follows a flight; its answer comes later, by the returned sequence number.
     pub fn expect(&mut self, touched: Touched, source: Source) -> u64 {
-        self.unanswered.add(&touched, source);
+        if touched != Touched::None {
+            self.unanswered.add(&touched, source);
+        }
         self.slots.push_back(Slot {
             touched,
             source,
@@ -209,7 +211,9 @@ impl Outbox {
         if slot.answer.is_some() {
             return;
         }
-        self.unanswered.remove(&slot.touched, slot.source);
+        if slot.touched != Touched::None {
+            self.unanswered.remove(&slot.touched, slot.source);
+        }
         if index == 0 {
             let before = self.ready.len();
             write(&mut self.ready);
