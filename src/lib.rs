@@ -7,16 +7,18 @@
 //! *hit* (the reply is copied into the client's `proxy::outbox` and written with the rest of the batch), *join* (somebody
 //! is reading the key already: wait for him), *lease* (go and read it for everybody) or *forward*. A leader's `GET` and
 //! `PTTL` are queued on the worker's `upstream::connection`, whose task writes them together with other clients'
-//! requests. The same task reads the replies and pushes in stream order and hands them to `proxy::replies`, which inserts
-//! the value if its lease still stands, and answers the leader and everybody who joined.
+//! requests (`upstream::connection::hold` says when). The same task reads the replies and pushes in stream order and hands
+//! them to `proxy::replies`, which inserts the value if its lease still stands, and answers the leader and everybody who
+//! joined.
 //!
 //! A `GET` in the form in which clients send it is tried in `proxy::read::hits` first, which serves one hit behind the other
 //! and leaves everything else to the walk above.
 //!
 //! # The walk of a SET
-//! The same way to `proxy::request`, which notes which keys it touches in the client's outbox and queues it. When the reply
-//! comes, `proxy::replies` drops what L1 holds of the keys and voids the leases of other connections, and only then
-//! answers the client. The server's push, on whichever connection had read the key, does the same for other writers.
+//! The same way to `proxy::request`, which notes which keys it touches in the client's outbox and queues it; what the
+//! requests of a pipeline have in common is looked up once, in `proxy::request::straight`. When the reply comes,
+//! `proxy::replies` drops what L1 holds of the keys and voids the leases of other connections, and only then answers the
+//! client. The server's push, on whichever connection had read the key, does the same for other writers.
 //!
 //! A client whose state lives in its connection (`MULTI`, blocking commands) leaves this walk: its session runs in
 //! `downstream::pipe`, over an upstream connection of its own, followed by `proxy::pinned`. Subscriptions do not need

@@ -39,6 +39,28 @@ impl Stream {
         }
     }
 
+    /// Whether a read may find something, as far as the last events tell. Asks nobody, and nobody is woken for it: whoever is
+    /// told `false` relies on a read, or a [`Stream::poll_readable`], that was [`noted`] and since which none was ready.
+    #[inline]
+    pub fn may_be_readable(&self) -> bool {
+        match self {
+            Stream::Tcp(s) => s.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            Stream::Unix(s) => s.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            // There may be records that were read and not looked at.
+            Stream::Tls(_) => true,
+        }
+    }
+
+    /// Ready once a read may find something. Less than a read that finds nothing, where that is to be expected.
+    #[inline]
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Tcp(s) => s.poll_read_ready(cx).map(drop),
+            Stream::Unix(s) => s.poll_read_ready(cx).map(drop),
+            Stream::Tls(_) => Poll::Ready(()),
+        }
+    }
+
     /// Appends what is there to `buf`, which the caller has given room; 0 is the end of the stream.
     pub fn poll_read_append(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         match self {
@@ -64,8 +86,14 @@ impl Stream {
 
     pub fn poll_write_some(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Stream::Tcp(s) => Pin::new(s).poll_write(cx, buf),
-            Stream::Unix(s) => Pin::new(s).poll_write(cx, buf),
+            Stream::Tcp(s) => match try_write(buf, |buf| s.try_write(buf)) {
+                Some(written) => Poll::Ready(written),
+                None => Pin::new(s).poll_write(cx, buf),
+            },
+            Stream::Unix(s) => match try_write(buf, |buf| s.try_write(buf)) {
+                Some(written) => Poll::Ready(written),
+                None => Pin::new(s).poll_write(cx, buf),
+            },
             Stream::Tls(s) => {
                 let written = Pin::new(&mut s.stream).poll_write(cx, buf);
                 s.has_unsent = true;
@@ -165,6 +193,28 @@ impl Tls {
         Ok(())
     }
 }
+
+/// Whether a poll that was pending just now is noted with the socket, which will wake the task. If not, the runtime has only
+/// wanted the task to give way to others, and will come back to it without looking at the socket.
+#[inline]
+pub fn noted() -> bool {
+    tokio::task::coop::has_budget_remaining()
+}
+
+/// What a socket takes at once as a rule needs nobody who waits for it. `None`: it is to be polled.
+#[inline]
+fn try_write(buf: &[u8], write: impl FnOnce(&[u8]) -> io::Result<usize>) -> Option<io::Result<usize>> {
+    // Of more it may take a part, and polled it knows then that it is full.
+    if buf.len() > MOST_TRIED_BYTES {
+        return None;
+    }
+    match write(buf) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        written => Some(written),
+    }
+}
+
+const MOST_TRIED_BYTES: usize = 16 << 10;
 
 /// What was read, or that sending failed if there is nothing to read: a server that hangs up may have said why before.
 fn unless_pending<T>(read: Poll<io::Result<T>>, sent: io::Result<()>) -> Poll<io::Result<T>> {

@@ -115,6 +115,17 @@ impl Spec {
         self.cache == Cache::Get && self.is_arity_ok(2) && matches!(self.route, Route::Fixed(Path::Shared))
     }
 
+    /// Whether every request of it that has the right number of arguments reads or writes the key in its first one and nothing
+    /// else, and is forwarded as it is, with a reply that takes the general rule.
+    #[inline]
+    pub fn is_straight(&self) -> bool {
+        matches!(self.shape, Shape::One)
+            && matches!(self.route, Route::Fixed(Path::Shared))
+            && matches!(self.replies, Replies::General)
+            && matches!(self.access, Access::Read | Access::Write)
+            && !self.has_subcommands
+    }
+
     /// How the RESP3 reply to this request becomes a RESP2 one. Right for every request whose path is
     /// [`Path::Shared`], except that an `EXEC` needs the rules of what was queued as well.
     pub fn rule(&self, args: Args<'_>) -> Rule {

@@ -25,7 +25,7 @@ use crate::command::{Path, Pin as State, own};
 use crate::proxy::client::Access;
 use crate::proxy::pinned::{Forwarding, Pinned};
 use crate::proxy::pubsub::{self, Gate};
-use crate::proxy::request::{self, Reason, Step};
+use crate::proxy::request::{self, Arrived, Reason, Step};
 use crate::resp::encode;
 use crate::resp::first::encode_inline;
 use crate::resp::limits::{Limits, ProtocolError};
@@ -544,7 +544,7 @@ impl Pipe {
             client.state.borrow_mut().error(error);
             return Some(Forwarding::Answered);
         }
-        match request::handle(worker, client, facts, args, raw, &[], clock::now_us()) {
+        match request::handle(worker, client, facts, Arrived::alone(args, raw, clock::now_us())) {
             Step::Done { .. } => Some(Forwarding::Answered),
             Step::Wait => Some(Forwarding::Wait),
             Step::Pin(_) => None,

@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 
 use super::pipe::{self, Ended};
 use crate::clock;
-use crate::net::Stream;
+use crate::net::{Stream, noted};
 use crate::proxy::client::{Access, Client};
 use crate::proxy::owed;
 use crate::proxy::read::hits::{self, Most};
-use crate::proxy::request::{self, Reason, Road, Step};
+use crate::proxy::request::{self, Arrived, Reason, Road, Step};
 use crate::proxy::worker::Worker;
 use crate::resp::first::encode_inline;
 use crate::resp::limits::{Limits, ProtocolError};
@@ -57,6 +57,8 @@ pub struct Session {
     /// How often the client has taken replies, and how often it had, at which time (µs), when it was found to take none.
     taken: u64,
     stuck: Option<(u64, u64)>,
+    /// The socket wakes this task once it has something to read.
+    is_listening: bool,
 }
 
 enum Event {
@@ -87,12 +89,17 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: Stream) {
         high_water_bytes: HIGH_WATER_BYTES,
         taken: 0,
         stuck: None,
+        is_listening: false,
     };
     loop {
         match std::future::poll_fn(|cx| session.poll(cx)).await {
             Event::Closed => break,
             Event::Pin(reason) => match Box::pin(pipe::run(&mut session, reason)).await {
-                Ended::Back => session.is_stalled = true,
+                Ended::Back => {
+                    session.is_stalled = true;
+                    // It has read from the socket, too.
+                    session.is_listening = false;
+                }
                 Ended::Closed => break,
             },
         }
@@ -108,28 +115,32 @@ impl Session {
         self.requests_left = REQUESTS_A_TURN;
         let mut is_last_read = false;
         for _ in 0..READS_A_TURN {
-            if self.client.meta.is_killed() || self.flush(cx).is_err() {
-                return Poll::Ready(Event::Closed);
-            }
-            if self.is_stalled {
-                let input = std::mem::take(&mut self.input);
-                if let Some(event) = self.take(input, None) {
-                    return Poll::Ready(event);
-                }
-                let was_full = self.is_full();
-                if self.flush(cx).is_err() {
+            if !self.is_quiet() {
+                if self.client.meta.is_killed() || self.flush(cx).is_err() {
                     return Poll::Ready(Event::Closed);
                 }
-                // The socket took what the requests had to wait for, so nobody will wake this session for it.
-                if self.is_stalled && was_full && !self.is_full() {
-                    continue;
+                if self.is_stalled {
+                    let input = std::mem::take(&mut self.input);
+                    if let Some(event) = self.take(input, None) {
+                        return Poll::Ready(event);
+                    }
+                    let was_full = self.is_full();
+                    if self.flush(cx).is_err() {
+                        return Poll::Ready(Event::Closed);
+                    }
+                    // The socket took what the requests had to wait for, so nobody will wake this session for it.
+                    if self.is_stalled && was_full && !self.is_full() {
+                        continue;
+                    }
                 }
-            }
-            if !self.account() || self.is_finished() {
-                return Poll::Ready(Event::Closed);
-            }
-            if self.client.meta.is_called() && self.may_be_known() {
-                return Poll::Ready(Event::Pin(Reason::Called));
+                if !self.is_quiet() {
+                    if !self.account() || self.is_finished() {
+                        return Poll::Ready(Event::Closed);
+                    }
+                    if self.client.meta.is_called() && self.may_be_known() {
+                        return Poll::Ready(Event::Pin(Reason::Called));
+                    }
+                }
             }
             if is_last_read || self.requests_left == 0 {
                 break;
@@ -140,8 +151,12 @@ impl Session {
                 }
                 return Poll::Pending;
             }
+            if !self.may_read(cx) {
+                return Poll::Pending;
+            }
             let mut buffer = self.worker.take_read_buffer();
             let read = self.stream.poll_read_into(cx, &mut buffer);
+            self.is_listening = read.is_pending() && noted();
             let event = match read {
                 Poll::Pending => {
                     self.worker.return_read_buffer(buffer);
@@ -166,6 +181,37 @@ impl Session {
         // the sockets of others. A yield comes back behind what they have brought.
         let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
+    }
+
+    /// Whether nothing has to be looked at but the socket: there is nothing to write, to go on with or to book, and nobody
+    /// wants anything of the session.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        let client = &*self.client;
+        if self.is_stalled
+            || self.is_ended
+            || !self.input.is_empty()
+            || client.meta.is_killed()
+            || client.meta.is_called()
+            || !client.has_nothing_booked()
+        {
+            return false;
+        }
+        let state = client.state.borrow();
+        state.outbox.holds_nothing() && !state.is_closing
+    }
+
+    /// Whether the socket has something to read, as far as is known; it wakes this task otherwise.
+    #[inline]
+    fn may_read(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_woken = self.client.is_woken.take();
+        if self.is_listening {
+            // Whom nobody else has woken the socket has.
+            return !is_woken || self.stream.may_be_readable();
+        }
+        let is_pending = self.stream.poll_readable(cx).is_pending();
+        self.is_listening = is_pending && noted();
+        !is_pending
     }
 
     /// Whether a connection of its own can be had between two requests.
@@ -264,12 +310,14 @@ impl Session {
         let worker = Rc::clone(&self.worker);
         let facts = worker.facts();
         let most = worker.shared.config.clients.max_inflight_requests;
+        let is_cache_used = worker.shared.config.cache.is_used();
         let hits_before = worker.counters().l1_hits_total.value();
         worker.lend_buffer(self.client.state.borrow_mut().outbox.ready());
         let mut consumed = 0;
         let mut requests = 0;
+        let mut straight = None;
         let status = loop {
-            if self.scanner.is_at_start() {
+            if is_cache_used && self.scanner.is_at_start() {
                 let rest = &buf[consumed..];
                 let most = Most {
                     requests: self.requests_left,
@@ -305,12 +353,19 @@ impl Session {
                     };
                     requests += 1;
                     self.requests_left -= 1;
-                    let step = request::handle(&worker, &self.client, &facts, args, raw, rest, started_us);
+                    let arrived = Arrived {
+                        args,
+                        raw,
+                        rest,
+                        now_us: started_us,
+                    };
+                    let step = request::next(&worker, &self.client, &facts, arrived, &mut straight);
                     (len, step)
                 }
                 Ok(Scan::Inline { len, args }) => {
                     requests += 1;
                     self.requests_left -= 1;
+                    straight = None;
                     (len, self.inline(&facts, &args, started_us))
                 }
                 Ok(Scan::Nothing { len }) => (len, Step::DONE),
@@ -347,18 +402,11 @@ impl Session {
 
     fn inline(&mut self, facts: &Facts, args: &[Vec<u8>], now_us: u64) -> Step {
         let (raw, spans) = encode_inline(args);
-        request::handle(
-            &self.worker,
-            &self.client,
-            facts,
-            Args {
-                buf: &raw,
-                spans: &spans,
-            },
-            &raw,
-            &[],
-            now_us,
-        )
+        let args = Args {
+            buf: &raw,
+            spans: &spans,
+        };
+        request::handle(&self.worker, &self.client, facts, Arrived::alone(args, &raw, now_us))
     }
 
     /// A protocol error: told as Redis tells it, then the client is closed.
@@ -411,9 +459,7 @@ impl Session {
     /// Books what the client holds; false: it holds too much and is closed.
     pub fn account(&self) -> bool {
         let state = self.client.state.borrow();
-        let has_nothing_booked =
-            self.client.accounted_bytes.get() == 0 && self.client.over_soft_limit_since_us.get() == 0;
-        if state.outbox.is_idle() && self.input.is_empty() && has_nothing_booked {
+        if state.outbox.holds_nothing() && self.input.is_empty() && self.client.has_nothing_booked() {
             return true;
         }
         let (held, charged) = state.outbox.held_bytes();

@@ -30,6 +30,8 @@ pub struct Client {
     pub place: Cell<u32>,
     pub state: RefCell<State>,
     waker: RefCell<Option<Waker>>,
+    /// Its session was woken by something else than its socket, as a rule by an answer.
+    pub is_woken: Cell<bool>,
     /// Got an answer in the batch that is being applied; its session is woken at the end of it.
     is_touched: Cell<bool>,
     /// Among those that its worker looks at with the next tick.
@@ -135,6 +137,7 @@ impl Client {
                 listening: None,
             }),
             waker: RefCell::new(None),
+            is_woken: Cell::new(false),
             is_touched: Cell::new(false),
             is_looked_at: Cell::new(false),
             over_soft_limit_since_us: Cell::new(0),
@@ -154,9 +157,16 @@ impl Client {
     }
 
     pub fn wake(&self) {
+        self.is_woken.set(true);
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Whether no budget or limit knows of bytes that are held for it.
+    #[inline]
+    pub fn has_nothing_booked(&self) -> bool {
+        self.accounted_bytes.get() == 0 && self.over_soft_limit_since_us.get() == 0
     }
 
     pub fn kill(&self) {

@@ -93,6 +93,8 @@ struct Slot {
 #[derive(Default)]
 pub struct Outbox {
     slots: VecDeque<Slot>,
+    /// Of them, those that are answered.
+    answers_behind: usize,
     /// Sequence number of `slots[0]`.
     head: u64,
     ready: Ready,
@@ -110,9 +112,10 @@ impl Outbox {
         self.slots.is_empty()
     }
 
-    /// Whether nothing is held for the client and nothing awaited.
-    pub fn is_idle(&self) -> bool {
-        self.slots.is_empty() && self.ready.is_empty() && self.messages.is_none()
+    /// Whether no bytes are held for the client.
+    #[inline]
+    pub fn holds_nothing(&self) -> bool {
+        self.ready.is_empty() && self.answers_behind == 0 && self.messages.is_none()
     }
 
     /// How many slots may wait at once: fewer where replies are large, so that one client's answers do not fill the shared
@@ -172,6 +175,7 @@ impl Outbox {
         } else {
             let mut answer = Ready::default();
             write(&mut answer);
+            self.answers_behind += 1;
             self.slots.push_back(Slot {
                 touched: Touched::None,
                 source: Source::Sent,
@@ -182,7 +186,9 @@ impl Outbox {
 
     /// A request was sent or follows a flight; its answer comes later, by the returned sequence number.
     pub fn expect(&mut self, touched: Touched, source: Source) -> u64 {
-        self.unanswered.add(&touched, source);
+        if touched != Touched::None {
+            self.unanswered.add(&touched, source);
+        }
         self.slots.push_back(Slot {
             touched,
             source,
@@ -205,17 +211,22 @@ impl Outbox {
         if slot.answer.is_some() {
             return;
         }
-        self.unanswered.remove(&slot.touched, slot.source);
+        if slot.touched != Touched::None {
+            self.unanswered.remove(&slot.touched, slot.source);
+        }
         if index == 0 {
             let before = self.ready.len();
             write(&mut self.ready);
             self.learn_size(self.ready.len().saturating_sub(before));
             self.slots.pop_front();
             self.head += 1;
-            while let Some(answer) = self.slots.front_mut().and_then(|slot| slot.answer.take()) {
+            while self.answers_behind > 0
+                && let Some(answer) = self.slots.front_mut().and_then(|slot| slot.answer.take())
+            {
                 self.ready.append(*answer);
                 self.slots.pop_front();
                 self.head += 1;
+                self.answers_behind -= 1;
             }
             if self.slots.is_empty() && (self.slots.capacity() > 16 || self.unanswered.many.is_some()) {
                 self.slots = VecDeque::new();
@@ -227,6 +238,7 @@ impl Outbox {
             let bytes = answer.len();
             slot.touched = Touched::None;
             slot.answer = Some(Box::new(answer));
+            self.answers_behind += 1;
             self.learn_size(bytes);
         }
     }
@@ -271,7 +283,9 @@ impl Outbox {
 
     /// Bytes held for the client, ready ones and answers behind a slot that waits: all, and those it is charged for.
     pub fn held_bytes(&self) -> (usize, usize) {
-        let answers = self.slots.iter().filter_map(|slot| slot.answer.as_deref());
+        // Most have none: then there is nothing to look for.
+        let slots = if self.answers_behind > 0 { self.slots.len() } else { 0 };
+        let answers = self.slots.range(..slots).filter_map(|slot| slot.answer.as_deref());
         answers.chain(self.messages.as_deref()).fold(
             (self.ready.len(), self.ready.charged_bytes()),
             |(all, charged), answer| (all + answer.len(), charged + answer.charged_bytes()),

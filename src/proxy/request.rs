@@ -2,6 +2,8 @@
 //! session because it has to wait or needs a connection of its own. Runs in the session's turn on its worker; nothing
 //! in here waits.
 
+pub mod straight;
+
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -21,6 +23,7 @@ use crate::config::Invalidation;
 use crate::resp::convert::Rule;
 use crate::resp::request::Args;
 use crate::upstream::facts::Facts;
+use straight::Straight;
 
 /// What the session does next.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,16 +77,67 @@ pub struct Request<'a> {
     pub slot: u16,
 }
 
-/// Decides one complete request.
-pub fn handle(
+/// One complete request as it came from the client.
+#[derive(Clone, Copy)]
+pub struct Arrived<'a> {
+    pub args: Args<'a>,
+    /// The request as it goes on the wire.
+    pub raw: &'a [u8],
+    /// What the client has sent behind it.
+    pub rest: &'a [u8],
+    /// Read once for a batch.
+    pub now_us: u64,
+}
+
+impl<'a> Arrived<'a> {
+    /// With nothing behind it that could belong to it.
+    pub fn alone(args: Args<'a>, raw: &'a [u8], now_us: u64) -> Arrived<'a> {
+        Arrived {
+            args,
+            raw,
+            rest: &[],
+            now_us,
+        }
+    }
+}
+
+/// Decides one request of a batch. `straight` is kept from one to the next.
+#[inline]
+pub fn next(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
     facts: &Facts,
-    args: Args<'_>,
-    raw: &[u8],
-    rest: &[u8],
-    now_us: u64,
+    arrived: Arrived<'_>,
+    straight: &mut Option<Straight>,
 ) -> Step {
+    let spec = facts.table.find(arrived.args.arg(0));
+    if let Some(spec) = spec.filter(|spec| Straight::may_take(worker, spec, arrived.args)) {
+        if straight.is_none() {
+            *straight = Straight::find(worker, client, arrived.now_us);
+        }
+        if let Some(straight) = straight
+            && straight.send(worker, client, spec, &arrived)
+        {
+            return Step::DONE;
+        }
+    }
+    // It may change what was looked up.
+    *straight = None;
+    decide(worker, client, facts, spec, arrived)
+}
+
+/// Decides one request.
+pub fn handle(worker: &Rc<Worker>, client: &Rc<Client>, facts: &Facts, arrived: Arrived<'_>) -> Step {
+    decide(worker, client, facts, facts.table.find(arrived.args.arg(0)), arrived)
+}
+
+fn decide(worker: &Rc<Worker>, client: &Rc<Client>, facts: &Facts, spec: Option<&Spec>, arrived: Arrived<'_>) -> Step {
+    let Arrived {
+        args,
+        raw,
+        rest,
+        now_us,
+    } = arrived;
     let (is_unauthenticated, has_listened) = {
         let mut state = client.state.borrow_mut();
         if state.access == ClientAccess::Unauthenticated {
@@ -96,7 +150,7 @@ pub fn handle(
         }
         (state.access == ClientAccess::Unauthenticated, state.listening.is_some())
     };
-    let Some(spec) = facts.table.find(args.arg(0)) else {
+    let Some(spec) = spec else {
         if is_unauthenticated {
             client.state.borrow_mut().error(local::unknown_command(args));
             return Step::DONE;

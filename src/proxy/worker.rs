@@ -86,6 +86,8 @@ pub struct Worker {
     /// Clients that are looked at with the next tick: they leave their replies unread.
     unread: RefCell<Vec<Rc<Client>>>,
     spare: RefCell<Vec<Vec<u8>>>,
+    /// The one that came last, with a capacity of 0 if there is none.
+    newest_spare: Cell<Vec<u8>>,
     /// What all sessions read into, one after the other.
     read_buffer: RefCell<Box<[u8]>>,
     pub large_keys: RefCell<LruCache<u64, ()>>,
@@ -144,6 +146,7 @@ impl Worker {
             posted: RefCell::default(),
             unread: RefCell::default(),
             spare: RefCell::default(),
+            newest_spare: Cell::default(),
             read_buffer: RefCell::default(),
             large_keys: RefCell::new(LruCache::new(NonZeroUsize::MIN.saturating_add(LARGE_KEYS - 1))),
             hashes: RefCell::default(),
@@ -445,19 +448,28 @@ impl Worker {
     }
 
     pub fn lend_buffer(&self, ready: &mut Ready) {
-        if ready.bytes.capacity() == 0
-            && let Some(spare) = self.spare.borrow_mut().pop()
-        {
-            ready.bytes = spare;
+        if ready.bytes.capacity() == 0 {
+            ready.bytes = self.newest_spare.take();
+            if ready.bytes.capacity() == 0
+                && let Some(spare) = self.spare.borrow_mut().pop()
+            {
+                ready.bytes = spare;
+            }
         }
     }
 
     /// An empty buffer that its client does not need now.
     pub fn return_buffer(&self, ready: &mut Ready) {
         let bytes = std::mem::take(&mut ready.bytes);
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE_BUFFERS && (1..=SPARE_BYTES).contains(&bytes.capacity()) {
-            spare.push(bytes);
+        if !(1..=SPARE_BYTES).contains(&bytes.capacity()) {
+            return;
+        }
+        let older = self.newest_spare.replace(bytes);
+        if older.capacity() > 0 {
+            let mut spare = self.spare.borrow_mut();
+            if spare.len() < SPARE_BUFFERS {
+                spare.push(older);
+            }
         }
     }
 

@@ -1,15 +1,18 @@
 //! A shared upstream connection: the requests of many clients, pipelined, their replies matched by order.
 //!
 //! One task on the worker's own thread reads, hands every frame to the [`Sink`] in stream order before it looks at
-//! the next one, and writes what sessions have queued since its last turn in one go. Nothing here locks: sessions of
+//! the next one, and writes what sessions have queued since its last turn in one go, or, on a near and busy link, since the
+//! last reply ([`hold`]). Nothing here locks: sessions of
 //! the same worker append to the queue directly. The queue is bounded in bytes ([`FULL_BYTES`]); a session that finds
 //! it full waits until it is told.
 //!
 //! Life: connect (requests queue meanwhile, once after a loss or at the first use), pump, and at a loss everything
 //! unanswered fails with the reason, but for what was not sent yet and for reads that may be sent again. While the upstream stays away, or its breaker is open, requests fail at once.
 
+mod hold;
 mod pump;
 mod queue;
+mod send;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -20,6 +23,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use hold::Hold;
 use queue::{Fate, Piece, Queue};
 
 use super::dial::{DialError, Greeting, Target, TrackingState};
@@ -300,24 +304,6 @@ impl<S: Sink> Connection<S> {
         self.queue.borrow().len()
     }
 
-    /// Queues one request, complete and well-formed. The caller has asked `availability`.
-    pub fn send(&self, request: &[u8], now_us: u64, waiter: S::Waiter) {
-        self.queue.borrow_mut().push_one(now_us, request, waiter);
-        self.wake();
-    }
-
-    /// Queues requests that the closure writes, with one `expect` for each.
-    pub fn send_with(&self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
-        self.queue.borrow_mut().push(now_us, write);
-        self.wake();
-    }
-
-    /// The same for what has waited elsewhere since an earlier time, from which its deadline is counted.
-    pub fn send_begun(&self, now_us: u64, begun_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
-        self.send_with(now_us, write);
-        self.queue.borrow_mut().last_began(begun_us);
-    }
-
     /// Called some times within the staleness bound: asks a quiet link whether it still answers, and gives up one that
     /// has been silent for the read timeout.
     pub fn tick(&self, now_us: u64, probe_after: Duration) {
@@ -330,7 +316,7 @@ impl<S: Sink> Connection<S> {
         let silent = !queue.is_empty() && now_us.saturating_sub(silent_since_us) >= self.timeouts.read_at_tick_us();
         let stuck_since_us = queue.stuck_since_us;
         let stuck =
-            !queue.is_written() && now_us.saturating_sub(stuck_since_us) >= self.timeouts.write.as_micros() as u64;
+            stuck_since_us > 0 && now_us.saturating_sub(stuck_since_us) >= self.timeouts.write.as_micros() as u64;
         let quiet = queue.is_empty() && now_us.saturating_sub(queue.last_sent_us) >= probe_after.as_micros() as u64;
         drop(queue);
         if silent {
@@ -400,15 +386,6 @@ impl<S: Sink> Connection<S> {
     fn doom(&self, why: String, failed_since_us: Option<u64>) {
         *self.doomed.borrow_mut() = Some(Ending { why, failed_since_us });
         self.wake();
-    }
-
-    /// Once for all requests of a turn.
-    fn wake(&self) {
-        if !self.is_woken.replace(true)
-            && let Some(waker) = &*self.waker.borrow()
-        {
-            waker.wake_by_ref();
-        }
     }
 
     /// The connection's task: never ends by itself.
@@ -545,7 +522,8 @@ impl<S: Sink> Connection<S> {
         let now_us = clock::now_us();
         let mut queue = self.queue.borrow_mut();
         queue.silent_since_us = now_us;
-        queue.stuck_since_us = now_us;
+        queue.stuck_since_us = 0;
+        queue.hold = Hold::default();
     }
 
     fn go_down(&self, failure: Failure) {

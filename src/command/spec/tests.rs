@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::{Access, Local, Path, Pin};
 use crate::command::Table;
 use crate::command::sample::Sample;
-use crate::command::{Absent, Cache};
+use crate::command::{Absent, Cache, Keys};
+use crate::resp::convert::Rule;
 
 #[track_caller]
 fn path(line: &str) -> Path {
@@ -215,4 +216,40 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
         4 => proptest::sample::select(WORDS).prop_map(|word| word.as_bytes().to_vec()),
         1 => proptest::collection::vec(any::<u8>(), 0..6),
     ]
+}
+
+#[test]
+fn a_straight_request_is_of_one_key_and_forwarded_as_it_is() {
+    let table = Table::builtin();
+    let is_straight = |name: &str| table.find(name.as_bytes()).expect("a row").is_straight();
+    assert!(["GET", "SET", "INCR", "HSET", "DEL", "LRANGE"].map(is_straight) == [true, true, true, true, false, true]);
+    assert!(
+        ![
+            "MGET", "EVAL", "BLPOP", "PUBLISH", "PING", "CLIENT", "OBJECT", "SORT", "XREAD", "WAIT"
+        ]
+        .map(is_straight)
+        .contains(&true)
+    );
+    for spec in table.rows().filter(|spec| spec.is_straight()) {
+        for rest in [
+            "k",
+            "k 1 2 STORE d",
+            "k WITHSCORES BLOCK 0 STREAMS a b",
+            "k GET BY KEYS 1 x",
+        ] {
+            let sample = Sample::of(&format!("{} {rest}", spec.name));
+            let args = sample.args();
+            let mut keys = Vec::new();
+            assert_eq!(spec.keys(args, &mut |key| keys.push(key)), Keys::Known, "{}", spec.name);
+            assert_eq!(keys, [b"k"], "{}", spec.name);
+            assert_eq!(
+                (spec.path(args), spec.rule(args)),
+                (Path::Shared, Rule::General),
+                "{}",
+                spec.name
+            );
+            let is_special = spec.is_likely_large(args) || spec.runs_code() || spec.counts_listeners();
+            assert!(!is_special && !spec.waits_for_writes(), "{}", spec.name);
+        }
+    }
 }

@@ -27,12 +27,9 @@ pub struct Most {
     pub ready_bytes: usize,
 }
 
-/// Answers the hits at the start of `buf`.
+/// Answers the hits at the start of `buf`. The cache is used.
 pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], now_us: u64, most: Most) -> Answered {
     let mut answered = Answered::default();
-    if !worker.shared.config.cache.is_used() {
-        return answered;
-    }
     let Some(mut request) = usual_get(buf) else {
         return answered;
     };

@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 
 use super::{Connection, Ending, Frame, Input, SHARED_FRAME_BYTES, Sink};
 use crate::clock;
-use crate::net::Stream;
+use crate::net::{Stream, noted};
 use crate::upstream::breaker::LOADING;
 
 const READ_BYTES: usize = 64 << 10;
@@ -20,14 +20,20 @@ impl<S: Sink> Connection<S> {
             bytes: BytesMut::with_capacity(READ_BYTES),
             ..Input::default()
         };
+        // The socket wakes this task once it has something to read.
+        let mut is_listening = false;
         let end = poll_fn(|cx| {
             self.remember(cx);
             self.is_woken.set(false);
             if let Some(ending) = self.doomed.borrow_mut().take() {
                 return Poll::Ready(ending);
             }
-            if let Some(ending) = self.read(cx, &mut stream, &mut input) {
-                return Poll::Ready(ending);
+            // Woken to write, as a rule, it need not be told again that there is nothing to read.
+            if !is_listening || stream.may_be_readable() {
+                is_listening = false;
+                if let Some(ending) = self.read(cx, &mut stream, &mut input, &mut is_listening) {
+                    return Poll::Ready(ending);
+                }
             }
             match self.write(cx, &mut stream) {
                 Some(ending) => Poll::Ready(ending),
@@ -46,10 +52,21 @@ impl<S: Sink> Connection<S> {
         }
     }
 
-    fn read(&self, cx: &mut Context<'_>, stream: &mut Stream, input: &mut Input) -> Option<Ending> {
+    fn read(
+        &self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        input: &mut Input,
+        is_listening: &mut bool,
+    ) -> Option<Ending> {
         for turn in 0.. {
             if turn == READS_A_TURN {
                 cx.waker().wake_by_ref();
+                return None;
+            }
+            // As a rule one read has found everything.
+            if turn > 0 && stream.poll_readable(cx).is_pending() {
+                *is_listening = noted();
                 return None;
             }
             let pending = input.frames.pending_payload();
@@ -60,7 +77,10 @@ impl<S: Sink> Connection<S> {
                 input.bytes.reserve(room);
             }
             match stream.poll_read_append(cx, &mut input.bytes) {
-                Poll::Pending => return None,
+                Poll::Pending => {
+                    *is_listening = noted();
+                    return None;
+                }
                 Poll::Ready(Err(e)) => return Some(Ending::of(e.to_string())),
                 Poll::Ready(Ok(0)) => return Some(Ending::of("the upstream closed the connection")),
                 Poll::Ready(Ok(_)) => {}
@@ -149,6 +169,9 @@ impl<S: Sink> Connection<S> {
         if input.is_empty() && input.capacity() > 4 * READ_BYTES {
             *input = BytesMut::with_capacity(READ_BYTES);
         }
+        if answers > 0 {
+            self.queue.borrow_mut().hold.answered(answered_us, now_us);
+        }
         if answers > loading {
             self.target.breaker().answered(now_us);
         }
@@ -158,15 +181,13 @@ impl<S: Sink> Connection<S> {
 
     fn write(&self, cx: &mut Context<'_>, stream: &mut Stream) -> Option<Ending> {
         let mut queue = self.queue.borrow_mut();
-        while !queue.is_written() {
+        while !queue.is_written() && !queue.is_held() {
             match stream.poll_write_some(cx, queue.unsent()) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(n)) => {
-                    queue.wrote(n);
-                    if !queue.is_written() {
-                        queue.stuck_since_us = clock::now_us();
-                    }
+                Poll::Pending => {
+                    queue.is_stuck(clock::now_us());
+                    break;
                 }
+                Poll::Ready(Ok(n)) => queue.wrote(n),
                 Poll::Ready(Err(e)) => return Some(Ending::of(e.to_string())),
             }
         }

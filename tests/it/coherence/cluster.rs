@@ -17,7 +17,7 @@ use nearcache::command::own;
 use nearcache::config::{Config, Endpoint};
 use nearcache::proxy::Follower;
 use nearcache::proxy::client::{Access, Client, ClientMeta};
-use nearcache::proxy::request::{self, Step};
+use nearcache::proxy::request::{self, Arrived, Step};
 use nearcache::proxy::shared::{FlightAnswer, Message, Shared};
 use nearcache::proxy::worker::{Link, Worker};
 use nearcache::resp::limits::Limits;
@@ -439,15 +439,13 @@ impl Rig {
                 buf: &input[..len],
                 spans: &spans,
             };
-            let step = request::handle(
-                &worker,
-                &client,
-                &self.facts,
+            let arrived = Arrived {
                 args,
-                &input[..len],
-                &input[len..],
-                self.now_us,
-            );
+                raw: &input[..len],
+                rest: &input[len..],
+                now_us: self.now_us,
+            };
+            let step = request::handle(&worker, &client, &self.facts, arrived);
             self.sessions[s].input = input;
             match step {
                 Step::Done { also } => drop(self.sessions[s].input.drain(..len + also)),

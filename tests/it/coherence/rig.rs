@@ -18,7 +18,7 @@ use nearcache::proxy::client::{Access, Client, ClientMeta};
 use nearcache::proxy::owed;
 use nearcache::proxy::pinned::{Forwarding, Frame, Pinned, Relay};
 use nearcache::proxy::read::below;
-use nearcache::proxy::request::{self, Step};
+use nearcache::proxy::request::{self, Arrived, Step};
 use nearcache::proxy::shared::{FlightAnswer, Message, Shared};
 use nearcache::proxy::worker::{Link, Worker};
 use nearcache::resp::Version;
@@ -223,9 +223,13 @@ impl Rig {
     /// The session deals with what it has read, as far as it may.
     pub fn turn(&mut self, s: usize) -> Checked {
         self.sessions[s].is_stalled = false;
+        let mut straight = None;
         loop {
-            if self.sessions[s].pipe.is_some() && !self.pinned_requests(s) {
-                break;
+            if self.sessions[s].pipe.is_some() {
+                straight = None;
+                if !self.pinned_requests(s) {
+                    break;
+                }
             }
             let input = std::mem::take(&mut self.sessions[s].input);
             if input.is_empty() {
@@ -247,10 +251,19 @@ impl Rig {
             let place = worker.below.borrow().next_place();
             let step = match self.mutant_decides(s, args) {
                 Some(step) => step,
-                None => match request::handle(&worker, &client, &self.facts, args, raw, rest, self.now_us) {
-                    Step::Wait => self.mutant_goes_on(s, args, raw),
-                    step => step,
-                },
+                None => {
+                    let now_us = self.now_us;
+                    let arrived = Arrived {
+                        args,
+                        raw,
+                        rest,
+                        now_us,
+                    };
+                    match request::next(&worker, &client, &self.facts, arrived, &mut straight) {
+                        Step::Wait => self.mutant_goes_on(s, args, raw),
+                        step => step,
+                    }
+                }
             };
             let is_hit = worker.counters().l1_hits_total.value() > hits;
             let is_stale = worker.counters().l1_stale_total.value() > stale;

@@ -1,0 +1,46 @@
+//! What sessions of the worker give a connection to send: appended to its queue, and its task woken unless it runs anyway.
+
+use super::{Connection, Sink};
+
+impl<S: Sink> Connection<S> {
+    /// Queues one request, complete and well-formed. The caller has asked `availability`.
+    pub fn send(&self, request: &[u8], now_us: u64, waiter: S::Waiter) {
+        let mut queue = self.queue.borrow_mut();
+        queue.push_one(now_us, request, waiter);
+        let is_held = queue.is_held();
+        drop(queue);
+        self.queued(is_held);
+    }
+
+    /// Queues requests that the closure writes, with one `expect` for each.
+    pub fn send_with(&self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
+        let mut queue = self.queue.borrow_mut();
+        queue.push(now_us, write);
+        let is_held = queue.is_held();
+        drop(queue);
+        self.queued(is_held);
+    }
+
+    #[inline]
+    fn queued(&self, is_held: bool) {
+        // The reply for which it is held runs the task, too.
+        if !is_held {
+            self.wake();
+        }
+    }
+
+    /// The same for what has waited elsewhere since an earlier time, from which its deadline is counted.
+    pub fn send_begun(&self, now_us: u64, begun_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
+        self.send_with(now_us, write);
+        self.queue.borrow_mut().last_began(begun_us);
+    }
+
+    /// Once for all requests of a turn.
+    pub(super) fn wake(&self) {
+        if !self.is_woken.replace(true)
+            && let Some(waker) = &*self.waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
