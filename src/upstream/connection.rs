@@ -1,15 +1,13 @@
 //! A shared upstream connection: the requests of many clients, pipelined, their replies matched by order.
 //!
 //! One task on the worker's own thread reads, hands every frame to the [`Sink`] in stream order before it looks at
-//! the next one, and writes what sessions have queued since its last turn in one go, or, on a near and busy link, since the
-//! last reply ([`hold`]). Nothing here locks: sessions of
+//! the next one, and writes what sessions have queued since its last turn in one go. Nothing here locks: sessions of
 //! the same worker append to the queue directly. The queue is bounded in bytes ([`FULL_BYTES`]); a session that finds
 //! it full waits until it is told.
 //!
 //! Life: connect (requests queue meanwhile, once after a loss or at the first use), pump, and at a loss everything
 //! unanswered fails with the reason, but for what was not sent yet and for reads that may be sent again. While the upstream stays away, or its breaker is open, requests fail at once.
 
-mod hold;
 mod pump;
 mod queue;
 mod send;
@@ -23,7 +21,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use hold::Hold;
 use queue::{Fate, Piece, Queue};
 
 use super::dial::{DialError, Greeting, Target, TrackingState};
@@ -523,7 +520,6 @@ impl<S: Sink> Connection<S> {
         let mut queue = self.queue.borrow_mut();
         queue.silent_since_us = now_us;
         queue.stuck_since_us = 0;
-        queue.hold = Hold::default();
     }
 
     fn go_down(&self, failure: Failure) {

@@ -169,9 +169,6 @@ impl<S: Sink> Connection<S> {
         if input.is_empty() && input.capacity() > 4 * READ_BYTES {
             *input = BytesMut::with_capacity(READ_BYTES);
         }
-        if answers > 0 {
-            self.queue.borrow_mut().hold.answered(answered_us, now_us);
-        }
         if answers > loading {
             self.target.breaker().answered(now_us);
         }
@@ -181,7 +178,7 @@ impl<S: Sink> Connection<S> {
 
     fn write(&self, cx: &mut Context<'_>, stream: &mut Stream) -> Option<Ending> {
         let mut queue = self.queue.borrow_mut();
-        while !queue.is_written() && !queue.is_held() {
+        while !queue.is_written() {
             match stream.poll_write_some(cx, queue.unsent()) {
                 Poll::Pending => {
                     queue.is_stuck(clock::now_us());

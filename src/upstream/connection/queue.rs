@@ -5,7 +5,6 @@
 use std::collections::VecDeque;
 
 use super::FULL_BYTES;
-use super::hold::Hold;
 
 pub(super) struct Queue<W> {
     /// From some answered request on (see [`Queue::trim`]), or from the oldest unanswered one.
@@ -15,8 +14,6 @@ pub(super) struct Queue<W> {
     written: usize,
     /// Since when the socket takes nothing of what is to be written; 0: it does, or was not asked.
     pub stuck_since_us: u64,
-    /// Whether what is not written yet is to wait for a reply.
-    pub hold: Hold,
     waiters: VecDeque<Waiting<W>>,
     /// So many at the front have been told that their deadline has passed.
     expired: usize,
@@ -53,7 +50,6 @@ impl<W> Queue<W> {
             base: 0,
             written: 0,
             stuck_since_us: 0,
-            hold: Hold::default(),
             waiters: VecDeque::new(),
             expired: 0,
             begun_earlier: Vec::new(),
@@ -177,9 +173,6 @@ impl<W> Queue<W> {
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes;
         self.stuck_since_us = 0;
-        if self.is_written() {
-            self.hold.sent(self.waiters.len());
-        }
     }
 
     /// The socket takes no more for now.
@@ -187,12 +180,6 @@ impl<W> Queue<W> {
         if self.stuck_since_us == 0 {
             self.stuck_since_us = now_us;
         }
-    }
-
-    /// Whether what is not written yet goes behind the next reply, see [`Hold`].
-    #[inline]
-    pub fn is_held(&self) -> bool {
-        self.stuck_since_us == 0 && self.hold.is_on(self.out.len() - self.written)
     }
 
     /// Bytes of what is unanswered.

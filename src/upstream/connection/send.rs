@@ -5,28 +5,14 @@ use super::{Connection, Sink};
 impl<S: Sink> Connection<S> {
     /// Queues one request, complete and well-formed. The caller has asked `availability`.
     pub fn send(&self, request: &[u8], now_us: u64, waiter: S::Waiter) {
-        let mut queue = self.queue.borrow_mut();
-        queue.push_one(now_us, request, waiter);
-        let is_held = queue.is_held();
-        drop(queue);
-        self.queued(is_held);
+        self.queue.borrow_mut().push_one(now_us, request, waiter);
+        self.wake();
     }
 
     /// Queues requests that the closure writes, with one `expect` for each.
     pub fn send_with(&self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
-        let mut queue = self.queue.borrow_mut();
-        queue.push(now_us, write);
-        let is_held = queue.is_held();
-        drop(queue);
-        self.queued(is_held);
-    }
-
-    #[inline]
-    fn queued(&self, is_held: bool) {
-        // The reply for which it is held runs the task, too.
-        if !is_held {
-            self.wake();
-        }
+        self.queue.borrow_mut().push(now_us, write);
+        self.wake();
     }
 
     /// The same for what has waited elsewhere since an earlier time, from which its deadline is counted.
