@@ -273,9 +273,11 @@ impl<'a> Played<'a> {
                     let is_below = self
                         .l1
                         .look_below(&query, request.now_us, move |found| drop(tell.send(found)));
-                    if is_below
-                        && disk.borrow_mut().read()
-                        && let Ok(Some(found)) = told.recv()
+                    // What was not answered at once.
+                    if is_below {
+                        disk.borrow_mut().read();
+                    }
+                    if let Ok(Some(found)) = told.try_recv()
                         && self.l1.promote(lease, &found, request.now_us).is_some()
                     {
                         return true;
