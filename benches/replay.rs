@@ -337,7 +337,8 @@ fn l1(trace: &Trace, room: u64, objective: Objective, options: &Options) -> Resu
 const CLOSE: f64 = 0.01;
 const MOST_TRIES: usize = 12;
 
-/// Plays with that budget over an L3.
+/// Plays with that budget over an L3 that holds as much as its room in the end: what a record takes besides key and value, in its
+/// segment's footer too, and what is dead, is found by trying.
 fn over_l3(
     trace: &Trace,
     budget_bytes: usize,
@@ -345,17 +346,43 @@ fn over_l3(
     admission: Admission,
     options: &Options,
 ) -> Result<Tally, String> {
-    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let disk = Disk::new(dir.path()).map_err(|error| error.to_string())?;
-    // As much of keys and values as the room says, and what a record takes besides.
     let room = trace.footprint as f64 * options.below.unwrap_or_default() / 100.0;
     let key_bytes = trace.keys.iter().map(|key| key.len()).sum::<usize>() as f64 / trace.keys.len() as f64;
     let value_bytes = trace.requests.iter().map(|r| r.value_bytes as f64).sum::<f64>() / trace.requests.len() as f64;
-    let record_bytes = key_bytes + value_bytes + 56.0;
-    let size_bytes = match trace.has_sizes {
-        true => room * record_bytes / (key_bytes + value_bytes),
-        false => room * record_bytes,
-    } as u64;
+    let mut size_bytes = match trace.has_sizes {
+        true => room,
+        false => room * (key_bytes + value_bytes + 56.0),
+    };
+    // The room in entries, of the mean size where sizes count.
+    let most = room / if trace.has_sizes { key_bytes + value_bytes } else { 1.0 };
+    let mut nearest = None;
+    for _ in 0..MOST_TRIES_BELOW {
+        let (tally, entries) = play_over_l3(trace, budget_bytes, objective, admission, options, size_bytes as u64)?;
+        let ratio = most / entries as f64;
+        if ratio >= 1.0 || nearest.is_none() {
+            nearest = Some(tally);
+        }
+        if (1.0..1.0 + 2.0 * CLOSE).contains(&ratio) || trace.has_sizes {
+            break;
+        }
+        size_bytes *= ratio * (1.0 - CLOSE);
+    }
+    nearest.ok_or_else(|| "nothing was played".to_owned())
+}
+
+const MOST_TRIES_BELOW: usize = 4;
+
+/// Returns how many entries L3 has in the end, too.
+fn play_over_l3(
+    trace: &Trace,
+    budget_bytes: usize,
+    objective: Objective,
+    admission: Admission,
+    options: &Options,
+    size_bytes: u64,
+) -> Result<(Tally, usize), String> {
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let disk = Disk::new(dir.path()).map_err(|error| error.to_string())?;
     let config = l3::Config {
         size_bytes,
         segment_bytes: (size_bytes / 16).clamp(4 << 10, 64 << 20),
@@ -376,8 +403,11 @@ fn over_l3(
     let opened = L3::open_by_hand(config, Box::new(disk), 1).map_err(|error| error.to_string())?;
     let played = Played::new(trace, budget_bytes, objective, options, Some(opened))?;
     let (mut tally, _) = play_l1(trace, &played);
+    let mut entries = 0;
     if let Some(l3) = played.l1.l3() {
-        let counts = l3.stats().counts;
+        let stats = l3.stats();
+        entries = stats.entries;
+        let counts = stats.counts;
         let evicted = counts.writes + counts.kept + counts.refused_admission + counts.refused_too_large;
         let each = counts.write_bytes as f64 / counts.writes.max(1) as f64;
         tally.written = Some((
@@ -385,7 +415,7 @@ fn over_l3(
             counts.medium_bytes as f64 / (evicted as f64 * each),
         ));
     }
-    Ok(tally)
+    Ok((tally, entries))
 }
 
 /// Returns what was held on average too, counted as the room is.
