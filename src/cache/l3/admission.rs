@@ -48,9 +48,10 @@ impl Sketch {
             words: (0..words).map(|_| AtomicU64::new(0)).collect(),
             admission,
             counted: AtomicUsize::new(0),
-            // `benches/replay`, L1 1 % and L3 10 %, misses in percent and bytes written: as it is 39.0 and 47 MB (scarab-recs), 35.2
-            // and 31 MB (oltp); with a quarter of the words 40.4 and 25, 36.1 and 18; with twice as many 39.3 and 55, 35.3 and 34.
-            period: words * 8,
+            // `benches/replay`, L1 1 % and L3 10 %, misses in percent and bytes written of what L1 evicts: as it is 37.7 and 0.49
+            // (scarab-recs), 34.1 and 0.47 (oltp); with two thirds of it 38.0 and 0.34, 34.2 and 0.31; with four thirds 33.8
+            // and 0.55 (oltp).
+            period: words * 12,
         }
     }
 
