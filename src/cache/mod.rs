@@ -13,7 +13,8 @@ mod name;
 
 pub use l1::{
     Asker, Config as L1Config, Consistency, Decision, Expiry, Explained, Fill, FlightId, FoundBelow, JOINT, L1,
-    LeaseId, Leasing, MAX_REPLIES_A_KEY, Objective, Own, Packed, Query, Stats, Value, View, ViewValue, Wanting, Which,
+    LeaseId, Leasing, MAX_REPLIES_A_KEY, MOST_PACKED_BYTES, Objective, Own, Packed, Query, Stats, Value, View,
+    ViewValue, Wanting, Which,
 };
 pub use link::{LinkId, Links};
 pub use name::{name_hash, name_hash_by, seed_names};

@@ -41,7 +41,7 @@ pub struct Cache {
     pub touch_sample: usize,
     /// What values are compressed with in L1, up to level 6; default [`Compression::Off`].
     pub compression: Compression,
-    /// Smaller values are not compressed; default and minimum 1 KiB.
+    /// Smaller values are not compressed; default and minimum 1 KiB, at most [`MOST_COMPRESSED_BYTES`].
     pub compress_from_bytes: usize,
     /// Number of shards of L1, a power of two; `None` (default) = chosen from the budget.
     pub shards: Option<usize>,
@@ -157,6 +157,18 @@ impl Cache {
                 "must be off where cache.consistency is \"strong\", which shows no copies",
             );
         }
+        if cache.compress_from_bytes > MOST_COMPRESSED_BYTES {
+            reader.problem(
+                "cache.compress_from",
+                "must be at most 64KiB: larger values are not compressed in L1",
+            );
+        }
+        if consistency == Consistency::Strong && cache.compression != Compression::Off {
+            reader.problem(
+                "cache.compression",
+                "must be off where cache.consistency is \"strong\", which keeps nothing",
+            );
+        }
         if consistency == Consistency::Strong && cache.touch_sample > 0 {
             reader.problem(
                 "cache.touch_sample",
@@ -266,4 +278,6 @@ const OBJECTIVES: [(&str, Objective); 2] = [("requests", Objective::Requests), (
 const EVENTUAL_MAX_AGE: Duration = Duration::from_secs(60);
 /// Values are compressed by workers, on which others wait.
 const MOST_LEVEL: i32 = 6;
+/// Nor are larger ones compressed at all.
+pub const MOST_COMPRESSED_BYTES: usize = 64 << 10;
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -29,7 +29,7 @@ mod url;
 
 pub use auth::{Auth, Credentials};
 pub use breaker::Breaker;
-pub use cache::{Cache, Consistency, Invalidation, Objective};
+pub use cache::{Cache, Consistency, Invalidation, MOST_COMPRESSED_BYTES, Objective};
 pub use clients::Clients;
 pub use credentials::Password;
 pub use environment::{Warning, on_loopback};

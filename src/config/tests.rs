@@ -476,6 +476,24 @@ fn only_eventual_hits_need_an_age() {
     );
 }
 
+#[test]
+fn compression_that_could_do_nothing_is_refused() {
+    for (text, problem) in [
+        (
+            "compress_from = \"65537B\"",
+            "cache.compress_from: must be at most 64KiB",
+        ),
+        (
+            "compression = \"lz4\"\nconsistency = \"strong\"",
+            "cache.compression: must be off where cache.consistency is \"strong\"",
+        ),
+    ] {
+        let problems = read(&format!("[cache]\n{text}")).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains(problem), "{problems:?}");
+    }
+    assert!(read("[cache]\ncompression = \"zstd:6\"\ncompress_from = \"64KiB\"").is_ok());
+}
+
 proptest! {
     #[test]
     fn no_file_makes_the_reader_panic(text in "(\\[?[a-z.\"]{1,9}\\]? ?=? ?[0-9a-zA-Z\"\\[\\]{}., -]{0,9}\n){0,6}") {

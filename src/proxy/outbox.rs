@@ -70,7 +70,7 @@ pub enum Source {
     Flight(FlightId),
     /// A flight of another worker: later requests on the key must wait.
     FlightElsewhere(FlightId),
-    /// The disk, while the upstream cannot be asked: they must wait, too.
+    /// The disk, without a flight: several keys, or while the upstream cannot be asked. They must wait, too.
     Below,
 }
 

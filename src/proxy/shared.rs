@@ -95,8 +95,8 @@ pub struct Shared {
     pub started_unix_s: u64,
 }
 
-/// Messages to a worker from other threads. Holds at most one message for each client that connects and one for each
-/// follower that waits, which are both bounded.
+/// Messages to a worker from other threads, and from itself. Holds at most one message for each client that connects, one for
+/// each follower that waits and one for each read that the disk is asked for, which are all bounded.
 #[derive(Default)]
 pub struct Inbox {
     queue: SegQueue<Message>,

@@ -11,7 +11,8 @@ use crate::cache::{self, L1, L1Config, Links, name_hash_by, seed_names};
 use crate::clock;
 use crate::command::Table;
 use crate::config::{
-    Admission, Compression, Config, Consistency, Endpoint, Invalidation, Objective, Place, Recovery, Sync, Upstream,
+    Admission, Compression, Config, Consistency, Endpoint, Invalidation, MOST_COMPRESSED_BYTES, Objective, Place,
+    Recovery, Sync, Upstream,
 };
 use crate::proxy::shared::Shared;
 use crate::upstream::dial::Target;
@@ -191,6 +192,9 @@ pub fn build(config: Config, target: Target, l3: Option<Arc<L3>>) -> Shared {
     let workers = config.worker_threads();
     Shared::new(config, target, l1, links, workers)
 }
+
+/// What the configuration refuses is what L1 would pass over.
+const _: () = assert!(MOST_COMPRESSED_BYTES == cache::MOST_PACKED_BYTES);
 
 fn compression(configured: Compression, from_bytes: usize) -> Option<l3::Compression> {
     let method = match configured {

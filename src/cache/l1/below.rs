@@ -87,7 +87,7 @@ impl<F> L1<F> {
         let by = (standing.link, standing.epoch);
         let (filler, _) = self.vouched_below(found, standing.floor_us, by, now_us)?;
         let lease = shard.leases.end(lease)?;
-        let lifetime = self.lifetime_of(found, now_us);
+        let lifetime = self.lifetime_of(found);
         shard.insert(lease.identity(), filler, body, found.is_plain, &lifetime);
         let evicted = self.marked(&mut shard);
         drop(shard);
@@ -104,7 +104,7 @@ impl<F> L1<F> {
         by: (LinkId, u32),
         now_us: u64,
     ) -> Option<((LinkId, u32), u64)> {
-        let is_over = is_over(self.lifetime_of(found, now_us).deadline_ms, now_us);
+        let is_over = is_over(self.lifetime_of(found).deadline_ms, now_us);
         if is_over || !self.is_unvoided(found) {
             return None;
         }
@@ -130,7 +130,7 @@ impl<F> L1<F> {
         if shard.find(of).is_none()
             && let Some((filler, _)) = self.vouched_below(found, a.floor_us, by, a.now_us)
         {
-            let lifetime = self.lifetime_of(found, a.now_us);
+            let lifetime = self.lifetime_of(found);
             shard.insert(of, filler, body, found.is_plain, &lifetime);
         }
         let evicted = self.marked(&mut shard);
@@ -164,7 +164,7 @@ impl<F> L1<F> {
         let Some(most_us) = self.rules.config.max_stale_us else {
             return false;
         };
-        let is_over = is_over(self.lifetime_of(found, now_us).deadline_ms, now_us);
+        let is_over = is_over(self.lifetime_of(found).deadline_ms, now_us);
         if is_over || !self.is_unvoided(found) {
             return false;
         }
@@ -178,7 +178,10 @@ impl<F> L1<F> {
                 vouched_us > floor_us && now_us.saturating_sub(vouched_us) < most_us
             }
             // Whatever he has seen is newer.
-            Origin::EarlierLife => (floor_us == 0 || is_by_age) && found.unvouched_us < most_us,
+            Origin::EarlierLife => {
+                let waited_us = now_us.saturating_sub(found.asked_us);
+                (floor_us == 0 || is_by_age) && found.unvouched_us.saturating_add(waited_us) < most_us
+            }
         }
     }
 
@@ -194,14 +197,14 @@ impl<F> L1<F> {
         (vouched_us > 0 && until_us > now_us).then(|| until_us - now_us)
     }
 
-    pub(super) fn lifetime_of(&self, found: &Found, now_us: u64) -> Lifetime {
+    pub(super) fn lifetime_of(&self, found: &Found) -> Lifetime {
         let config = &self.rules.config;
         let mut deadline_ms = found.expires_us.map_or(END_OF_TIME_MS, |us| us / 1000);
         if found.origin == Origin::EarlierLife {
             // By what is configured now, not by what was then.
             let absence_us = config.negative_ttl_us.filter(|_| found.is_absent);
             for most_us in config.max_age_us.into_iter().chain(absence_us) {
-                deadline_ms = deadline_ms.min((now_us + most_us).saturating_sub(found.age_us) / 1000);
+                deadline_ms = deadline_ms.min((found.asked_us + most_us).saturating_sub(found.age_us) / 1000);
             }
         }
         Lifetime {

@@ -15,7 +15,7 @@ use crate::cache::l3::codec::{self, Codec, Compression, Compressor, Method};
 use crate::cache::link::LinkId;
 
 /// Larger values are not compressed: about 0.2 ms of a worker's time at 300 MB/s.
-const MOST_PACKED_BYTES: usize = 64 << 10;
+pub const MOST_PACKED_BYTES: usize = 64 << 10;
 
 /// A compressed value.
 #[derive(Clone, Debug)]

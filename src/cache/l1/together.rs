@@ -165,7 +165,7 @@ impl<F> L1<F> {
             },
             is_plain: found.is_plain,
             is_stale: a.takes_stale,
-            expiry: self.lifetime_of(found, a.now_us).expiry,
+            expiry: self.lifetime_of(found).expiry,
             link: match found.origin {
                 Origin::ThisLife { link, .. } => link,
                 Origin::EarlierLife => LinkId::PINNED,

@@ -200,8 +200,10 @@ impl SegmentReport {
             ControlFlow::Continue(())
         });
         self.damage.append(&mut damage);
-        if let Err(error) = walked {
-            return self.damage.push((0, error.to_string()));
+        match walked {
+            Ok(None) => {}
+            Ok(Some(at)) => self.damage.push((at, recovery::GIVEN_UP.to_owned())),
+            Err(error) => return self.damage.push((0, error.to_string())),
         }
         if footer.is_some_and(|(_, in_footer)| in_footer != rows) {
             let reason = "the footer does not name the records that are there".to_owned();

@@ -530,7 +530,7 @@ impl Trailer {
             bytes,
         };
         let end = trailer.rows_at.checked_add(footer_bytes(trailer.rows as usize) as u64);
-        if trailer.rows_at < HEADER_BYTES as u64 || end != Some(file_bytes) {
+        if trailer.rows_at < HEADER_BYTES as u64 || end != Some(file_bytes) || file_bytes > MAX_SEGMENT_BYTES {
             return Err(Damage::Field);
         }
         Ok(trailer)

@@ -474,7 +474,9 @@ impl Store {
             return;
         }
         let length = format::RECORD_HEAD_BYTES + spill.name().len() + spill.variant().len() + spill.value().len();
-        if spill.value().len() > self.config.max_value_bytes || length as u64 > self.config.segment_bytes / 4 {
+        // As long as it is shown, whatever L1 has made of it.
+        let value_bytes = codec::shown_bytes(spill.codec, spill.value()).unwrap_or(usize::MAX);
+        if value_bytes > self.config.max_value_bytes || length as u64 > self.config.segment_bytes / 4 {
             counters.refused_too_large.fetch_add(1, Relaxed);
             return;
         }

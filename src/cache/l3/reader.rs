@@ -29,6 +29,8 @@ pub struct Found {
     pub is_absent: bool,
     pub is_plain: bool,
     pub key_end: KeyEnd,
+    /// When it was asked for: what is told of its age is of then.
+    pub asked_us: u64,
     /// How long ago it was filled.
     pub age_us: u64,
     /// When that was; 0: before this process.
@@ -435,6 +437,7 @@ impl Store {
             is_absent: record.is_absent,
             is_plain: record.is_plain,
             key_end: record.key_end,
+            asked_us: now_us,
             age_us: now_ms.saturating_sub(record.filled_ms).saturating_mul(1000),
             unvouched_us: now_ms.saturating_sub(vouched_ms).saturating_mul(1000),
             filled_us: to_us(record.filled_ms),

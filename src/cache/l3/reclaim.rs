@@ -153,6 +153,8 @@ impl Writer {
             _ => {
                 self.store.drop_rows(segment);
                 self.store.segments.remove(segment);
+                // As long as its file is open, its room is not given back.
+                self.unsealed.retain(|(ended, _)| !std::ptr::eq(&**ended, segment));
                 true
             }
         }

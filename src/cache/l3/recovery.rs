@@ -21,8 +21,8 @@ use super::owed::{Debts, MARKER};
 use super::segments::{Segment, Segments};
 use super::storage::{SegmentFile, Storage, read_up_to};
 use super::{Config, Counters, Marks, OpenError, Origin, Queue, Recovery, Sketch, Store, Voided};
+pub(super) use scanning::{GIVEN_UP, footer, scan, walk};
 use scanning::{Scan, trailer};
-pub(super) use scanning::{footer, scan, walk};
 
 mod scanning;
 
@@ -203,7 +203,6 @@ pub(super) fn run(store: &Store, mut leftovers: Leftovers, now_us: u64, mut betw
     }
     let last = leftovers.found.keys().next_back().copied();
     let now_ms = store.unix_ms(now_us);
-    store.index.expect(leftovers.found.values().map(Leftover::rows).sum());
     if leftovers.are_incomplete {
         let what = match store.config.recovery {
             // Nor is any removed: whoever wants that says so.
@@ -221,6 +220,12 @@ pub(super) fn run(store: &Store, mut leftovers: Leftovers, now_us: u64, mut betw
         };
         let reason = format!("it is missing, so what was voided last may be in no segment: {what}");
         note(store, MARKER, 0, reason);
+    } else {
+        let rows = leftovers.found.values().map(|leftover| {
+            between();
+            leftover.rows()
+        });
+        store.index.expect(rows.sum());
     }
     for (sequence, leftover) in leftovers.found {
         between();
@@ -327,6 +332,9 @@ fn recover(
             (false, _) => "the segment and older ones are not used: tombstones may be lost",
         };
         note(store, &name, offset, format!("{damage}: {what}"));
+        if let Some(offset) = scan.given_up.filter(|_| !is_whole) {
+            note(store, &name, offset, GIVEN_UP.to_owned());
+        }
         if recovery == Recovery::Strict {
             return Recovering::Stops;
         }

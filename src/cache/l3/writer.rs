@@ -85,7 +85,9 @@ pub(super) struct Writer {
     pub next_sequence: u64,
     /// Segments that an error ended, and where their records end, to be sealed when the medium works again: at a restart what
     /// is older than a segment without a footer is not believed.
-    unsealed: Vec<(Arc<Segment>, u64)>,
+    pub unsealed: Vec<(Arc<Segment>, u64)>,
+    /// Nothing was refused since something was written.
+    is_taken: bool,
     /// When that is tried again.
     seal_at_us: u64,
     /// Names whose records must not come back, besides those that are queued.
@@ -147,6 +149,7 @@ impl Writer {
             active: None,
             next_sequence,
             unsealed: Vec::new(),
+            is_taken: false,
             seal_at_us: 0,
             tombstones: Vec::new(),
             is_all_due: false,
@@ -188,13 +191,14 @@ impl Writer {
                 false
             }
         };
+        let has_sealed = self.seal_unsealed(now_us);
         self.sync_if_due(now_us);
         self.store.write_vouched(now_us);
         if now_us >= self.freed_us.saturating_add(FREE_EVERY_US) {
             self.freed_us = now_us;
             self.free_dead(now_us);
         }
-        is_busy
+        is_busy || has_sealed
     }
 
     /// No footer is tried again before that.
@@ -215,6 +219,7 @@ impl Writer {
     pub fn close(&mut self) {
         if self.active.is_some() {
             self.flush(0);
+            while self.seal_unsealed(0) {}
             self.seal(0);
         }
         if self.has_owed() {
@@ -277,19 +282,26 @@ impl Writer {
         for record in batch {
             self.publish(&record);
         }
-        while now_us >= self.seal_at_us
-            && let Some((ended, end)) = self.unsealed.pop()
-        {
-            if !self.seal_ended(&ended, end) {
-                self.unsealed.push((ended, end));
-                self.seal_at_us = now_us.saturating_add(LAST_RETRY_US);
-            }
-            // Each is read, which takes its time; the others wait for the next write.
-            if self.store.debts.is_awaited() {
-                break;
-            }
-        }
+        self.is_taken = true;
         true
+    }
+
+    /// Once the medium takes something again: a footer for one of those that it ended. It is read for that, which takes its time;
+    /// so not before those are told who wait for what was written. False: there is none, or not yet.
+    fn seal_unsealed(&mut self, now_us: u64) -> bool {
+        if !self.is_taken || now_us < self.seal_at_us {
+            return false;
+        }
+        let Some((ended, end)) = self.unsealed.pop() else {
+            return false;
+        };
+        let is_sealed = self.seal_ended(&ended, end);
+        if !is_sealed {
+            // The next try is for another one.
+            self.unsealed.insert(0, (ended, end));
+            self.seal_at_us = now_us.saturating_add(LAST_RETRY_US);
+        }
+        is_sealed
     }
 
     /// A record of the buffer was not written, or not for sure.
@@ -482,6 +494,7 @@ impl Writer {
     fn failed(&mut self, what: &str, name: &str, error: &io::Error, now_us: u64) {
         self.store.counters.write_errors.fetch_add(1, Relaxed);
         self.store.alarm(format!("{name} could not be {what}: {error}"));
+        self.is_taken = false;
         if let Some(active) = self.active.take() {
             active.segment.is_active.store(false, Relaxed);
             self.store.counters.retired_segments.fetch_add(1, Relaxed);

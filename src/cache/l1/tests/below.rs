@@ -304,6 +304,34 @@ fn an_earlier_life_serves_only_what_is_believed_by_age() {
 }
 
 #[test]
+fn an_entry_of_an_earlier_life_is_not_younger_for_having_been_waited_for() {
+    let mut t = Tiers::new(config());
+    let a = t.rig.a;
+    t.fill(a, get("k"), value("v"));
+    t.squeeze();
+    let eventual = Config {
+        consistency: Consistency::Eventual,
+        max_age_us: Some(50_000_000),
+        max_stale_us: Some(60_000_000),
+        ..config()
+    };
+    let mut t = Tiers::on(t.medium.killed(), eventual);
+    t.now_us = 49_000_000;
+    let lease = t.rig.lease(get("k"), on(a, t.now_us));
+    let told = t.look(&get("k")).unwrap();
+    assert!(t.hand.read());
+    let found = told.recv().unwrap().unwrap();
+    assert!(t.rig.l1.may_be_stale(&found, 0, t.now_us));
+    // The disk took its time.
+    t.now_us += 900_000;
+    assert!(t.rig.l1.promote(lease, &found, t.now_us).is_some());
+    assert_eq!(t.rig.l1.peek(&get("k"), &on(a, t.now_us), text), Some("v".to_owned()));
+    t.now_us += 200_000;
+    assert_eq!(t.rig.l1.peek(&get("k"), &on(a, t.now_us), text), None);
+    assert!(!t.rig.l1.may_be_stale(&found, 0, t.now_us));
+}
+
+#[test]
 fn entries_of_an_epoch_that_is_over_are_not_spilled() {
     let mut t = Tiers::new(config());
     let a = t.rig.a;

@@ -70,6 +70,15 @@ fn what_is_written_is_read() {
 }
 
 #[test]
+fn a_footer_in_a_file_that_no_writer_makes_so_long_is_none() {
+    // It says for how much memory is set aside.
+    let rows_at = MAX_SEGMENT_BYTES;
+    let footer = encode_footer(&[], rows_at, &plain()).unwrap();
+    let decoded = Trailer::decode(&footer, &plain(), rows_at + footer.len() as u64);
+    assert_eq!(decoded, Err(Damage::Field));
+}
+
+#[test]
 fn the_bytes_of_a_record_are_those_of_the_specification() {
     let mut bytes = Vec::new();
     Record::tombstone(0x0102_0304_0506_0708)

@@ -34,6 +34,8 @@ pub(in crate::cache::l3) struct Scan {
     pub end: u64,
     /// The first offset with something else than a record.
     pub damage: Option<(u64, Damage)>,
+    /// Where nothing more was looked for, though there may be.
+    pub given_up: Option<u64>,
 }
 
 impl Scan {
@@ -63,8 +65,9 @@ pub(in crate::cache::l3) fn scan(
         rows: Vec::new(),
         end: HEADER_BYTES as u64,
         damage: None,
+        given_up: None,
     };
-    walk(file, envelope, bytes, |at, found| {
+    scan.given_up = walk(file, envelope, bytes, |at, found| {
         match found {
             Ok(record) => {
                 scan.rows.push(record.row(envelope, at as u32));
@@ -85,22 +88,29 @@ pub(in crate::cache::l3) fn scan(
 /// What is read in search of the next sound record behind damage, as a multiple of the segment: in what is encrypted any bytes
 /// may be the length of a record, up to the checksum of what would be that long. This is a second or two.
 const MOST_SEARCHED: usize = 256;
+/// What is told of the place at which it ends.
+pub(in crate::cache::l3) const GIVEN_UP: &str =
+    "there is too much like a record that is none: what is behind it is not looked for";
 
 /// Tells of each sound record at its offset, and of the first offset of each stretch of something else, until `tell` has enough.
-/// `bytes` is where the records end at the latest.
+/// `bytes` is where the records end at the latest. Returns where the search was given up, if it was.
 pub(in crate::cache::l3) fn walk(
     file: &dyn SegmentFile,
     envelope: &Envelope,
     bytes: u64,
     mut tell: impl FnMut(u64, Result<&Record<'_>, Damage>) -> ControlFlow<()>,
-) -> std::io::Result<()> {
+) -> std::io::Result<Option<u64>> {
     // A segment is small enough to be read at once; a file that is far too large is none.
     let mut all = vec![0; bytes.min(2 * format::MAX_SEGMENT_BYTES) as usize];
     let read = read_up_to(file, &mut all, 0)?;
     all.truncate(read);
     let mut searched_bytes = 0;
-    let (mut at, mut is_damaged) = (HEADER_BYTES, false);
-    while at < all.len() && searched_bytes <= MOST_SEARCHED * read {
+    let (mut at, mut is_damaged, mut given_up) = (HEADER_BYTES, false, None);
+    while at < all.len() {
+        if searched_bytes > MOST_SEARCHED * read {
+            given_up = Some(at as u64);
+            break;
+        }
         let rest = &mut all[at..];
         if is_damaged && !Record::may_begin(rest, envelope) {
             at += ALIGN;
@@ -130,5 +140,5 @@ pub(in crate::cache::l3) fn walk(
     if envelope.key_id().is_some() {
         all.zeroize();
     }
-    Ok(())
+    Ok(given_up)
 }

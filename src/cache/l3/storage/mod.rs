@@ -61,6 +61,8 @@ pub fn read_up_to(file: &dyn SegmentFile, into: &mut [u8], offset: u64) -> io::R
 /// A directory.
 pub struct Disk {
     path: PathBuf,
+    /// Somebody else's, who may have no right to what this process makes, and wants his files as they are.
+    is_looked_at: bool,
 }
 
 const LOCK_NAME: &str = "lock";
@@ -85,19 +87,29 @@ impl Disk {
                 "L3: others than the owner can put files into the directory, and take them away: chmod 700 it"
             );
         }
-        Ok(Disk { path: path.to_owned() })
+        Ok(Disk {
+            path: path.to_owned(),
+            is_looked_at: false,
+        })
     }
 
-    /// A directory that must be there.
+    /// A directory that must be there, to be looked at: no file is made, opened for writing or closed to others.
     pub fn existing(path: &Path) -> io::Result<Disk> {
         fs::read_dir(path)?;
-        Ok(Disk { path: path.to_owned() })
+        Ok(Disk {
+            path: path.to_owned(),
+            is_looked_at: true,
+        })
     }
 }
 
 impl Storage for Disk {
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
-        let file = options().create(true).truncate(false).open(self.path.join(LOCK_NAME))?;
+        let is_made = !self.is_looked_at;
+        let file = options()
+            .create(is_made)
+            .truncate(false)
+            .open(self.path.join(LOCK_NAME))?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -121,6 +133,9 @@ impl Storage for Disk {
 
     fn open(&self, name: &str) -> io::Result<Box<dyn SegmentFile>> {
         let path = self.path.join(name);
+        if self.is_looked_at {
+            return Ok(Box::new(File::open(&path)?));
+        }
         match options().open(&path) {
             // Reading is all that most segments need; on a read-only file system the tail simply stays.
             Err(error)

@@ -219,6 +219,7 @@ fn damage_that_is_full_of_plausible_lengths_is_not_searched_again_and_again() {
         }
         image.put(&name, bytes);
         let begun = std::time::Instant::now();
+        let keys = config.keys.clone();
         let (store, _) = open(config, &image, now_us);
         // Of all of them it would be 32 GiB.
         assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
@@ -227,6 +228,53 @@ fn damage_that_is_full_of_plausible_lengths_is_not_searched_again_and_again() {
         let is_plain = store.config.keys.writing().is_none();
         // In what is encrypted the search is given up.
         assert_eq!(value(&store, "name2", now_us).is_some(), is_plain);
+        // And that is told.
+        let is_told = store
+            .repairs
+            .lock()
+            .iter()
+            .any(|repair| repair.reason == recovery::GIVEN_UP);
+        assert_eq!(is_told, !is_plain);
+        let report = check::check(&image.killed(), &keys, 0, check::Export::Nothing, &mut Vec::new()).unwrap();
+        let damage = &report.segments[0].damage;
+        assert_eq!(damage.iter().any(|(_, what)| what == recovery::GIVEN_UP), !is_plain);
+    }
+}
+
+#[test]
+fn records_within_a_value_are_none_even_where_everything_that_is_sound_is_kept() {
+    for like in [config(), packed(Method::Lz4)] {
+        let config = Config {
+            segment_bytes: 1 << 20,
+            size_bytes: 16 << 20,
+            max_value_bytes: 100 << 10,
+            recovery: Recovery::Salvage,
+            compression: None,
+            ..like
+        };
+        // What a client may have got hold of: a file of the same names, with records at the same offsets.
+        let other = Simulated::default();
+        let (store, next) = open(config.clone(), &other, 1);
+        let (mut theirs, mut now_us) = (writer(&store, next), 1_000_000);
+        (0..50).for_each(|i| put(&store, &format!("name{i}"), b"not what was written"));
+        settle(&mut theirs, &mut now_us);
+        let records = other.content(&format::file_name(1));
+        let medium = Simulated::default();
+        let (store, next) = open(config.clone(), &medium, 1);
+        let mut writer = writer(&store, next);
+        put(&store, "name100", &records);
+        put(&store, "name101", b"v");
+        settle(&mut writer, &mut now_us);
+        for at in [0, 8, 40, 48] {
+            let image = medium.killed();
+            let name = format::file_name(1);
+            let mut bytes = image.content(&name);
+            bytes[HEADER_BYTES + at] ^= 1;
+            image.put(&name, bytes);
+            let (store, _) = open(config.clone(), &image, now_us);
+            assert_eq!(value(&store, "name101", now_us).as_deref(), Some(&b"v"[..]));
+            assert_eq!(store.stats().entries, 1);
+        }
     }
 }
 

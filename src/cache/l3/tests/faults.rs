@@ -158,6 +158,44 @@ fn however_many_segments_an_error_ended_all_are_believed_at_the_next_start() {
     }
 }
 
+/// A store whose first segment an error has ended, and what is in that is left to be sealed.
+fn ended() -> (Simulated, Arc<Store>, Writer, u64) {
+    let medium = Simulated::default();
+    let (store, next) = open(config(), &medium, 1);
+    let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+    put(&store, "name0", &[b'v'; 200]);
+    settle(&mut writer, &mut now_us);
+    put(&store, "name500", b"v");
+    medium.fail(medium.calls(), u64::MAX, Fault::InputOutput);
+    writer.turn(now_us);
+    medium.heal();
+    assert_eq!(writer.unsealed.len(), 1);
+    (medium, store, writer, now_us + 31_000_000)
+}
+
+#[test]
+fn who_waits_for_a_tombstone_does_not_wait_until_segments_are_read_and_sealed() {
+    let (_medium, store, mut writer, now_us) = ended();
+    let segment = Arc::clone(&store.segments.all()[0]);
+    void(&store, "name0");
+    writer.write_owed(now_us);
+    assert!(store.debts.of(hash(store.seed, b"name0")).is_nothing());
+    assert!(!segment.is_sealed.load(Relaxed));
+    writer.turn(now_us);
+    assert!(segment.is_sealed.load(Relaxed));
+}
+
+#[test]
+fn a_segment_that_is_given_back_is_not_kept_open_to_be_sealed() {
+    let (_medium, store, mut writer, mut now_us) = ended();
+    writer.seal_late(u64::MAX);
+    void(&store, "name0");
+    settle(&mut writer, &mut now_us);
+    writer.turn(now_us + 30_000);
+    assert!(store.segments.all().iter().all(|segment| segment.header.sequence > 1));
+    assert!(writer.unsealed.is_empty());
+}
+
 #[test]
 fn a_segment_that_cannot_be_read_is_retired() {
     let medium = Simulated::default();

@@ -153,6 +153,31 @@ fn voids_while_the_store_recovers_count() {
 }
 
 #[test]
+fn tombstones_do_not_wait_until_all_segments_were_looked_at() {
+    let medium = Simulated::default();
+    let (store, next) = open(config(), &medium, 1);
+    let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+    for i in 0..400 {
+        put(&store, &format!("name{i}"), &[b'v'; 300]);
+        settle(&mut writer, &mut now_us);
+    }
+    let medium = medium.killed();
+    assert!(medium.segments().len() > 30);
+    let (store, leftovers) = try_open(config(), &medium).unwrap();
+    let (mut last, mut most) = (medium.calls(), 0);
+    recovery::run(&store, leftovers, now_us, || {
+        let calls = medium.calls();
+        most = most.max(calls - last);
+        last = calls;
+    });
+    assert_eq!(store.stats().entries, 400);
+    assert!(
+        most <= 16,
+        "{most} calls of the medium, during which nobody looks what is due"
+    );
+}
+
+#[test]
 fn a_spill_that_a_void_overtook_is_not_published_in_this_life_or_the_next() {
     for is_all in [false, true] {
         let medium = Simulated::default();
@@ -311,7 +336,18 @@ fn large_values_are_refused() {
     let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
     put(&store, "a", &[1; 801]);
     put(&store, "b", &[1; 800]);
+    // L1 has made it short.
+    let mut compressor = codec::Compressor::new(Some(Compression {
+        method: Method::Lz4,
+        from_bytes: 1,
+    }));
+    let (codec, short) = compressor.compress(&[1; 801]).unwrap();
+    store.spill(Spill {
+        codec,
+        ..entry(&store, "c", short)
+    });
     settle(&mut writer, &mut now_us);
+    assert_eq!(value(&store, "c", now_us), None);
     assert_eq!(
         (
             value(&store, "a", now_us).is_some(),
@@ -319,7 +355,7 @@ fn large_values_are_refused() {
         ),
         (false, true)
     );
-    assert_eq!(store.stats().counts.refused_too_large, 1);
+    assert_eq!(store.stats().counts.refused_too_large, 2);
 }
 
 #[test]

@@ -382,6 +382,29 @@ fn a_directory_that_vanishes_or_cannot_be_written_costs_only_itself() {
 }
 
 #[test]
+fn who_only_looks_at_files_leaves_them_as_they_are() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let look = || {
+        let disk = Disk::existing(dir.path()).unwrap();
+        check::check(&disk, &KeyRing::default(), 0, check::Export::Nothing, &mut Vec::new())
+    };
+    let l3 = open_disk(disk_config(), dir.path()).unwrap();
+    put(&l3.store, "a", b"the value");
+    wait_for("it is written", || l3.stats().entries == 1);
+    assert!(look().unwrap_err().contains("in use"));
+    drop(l3);
+    let segment = dir.path().join(format::file_name(1));
+    std::fs::set_permissions(&segment, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::fs::remove_file(dir.path().join("lock")).unwrap();
+    let report = look().unwrap();
+    assert_eq!((report.alive, report.is_sound()), (1, true));
+    assert_eq!(segment.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    // It would be of whoever has looked.
+    assert!(!dir.path().join("lock").exists());
+}
+
+#[test]
 fn a_directory_that_cannot_be_made_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
