@@ -11,6 +11,7 @@ use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
 
+use super::cluster::detours::Detours;
 use super::outbox::{Charge, Outbox, Ready};
 use super::pubsub::Listening;
 use super::request::Road;
@@ -99,6 +100,8 @@ pub struct State {
     pub road: Road,
     /// Under which topology of a cluster its unanswered requests were sent.
     pub path: u64,
+    /// Where those are of them that were sent again to other nodes.
+    pub detours: Detours,
     /// What the disk must have before anything more is written to it.
     pub owed: Owed,
     /// Close once everything ready is written.
@@ -132,6 +135,7 @@ impl Client {
                 floor_us: 0,
                 road: Road::Main,
                 path: 0,
+                detours: Detours::default(),
                 owed: Owed::NOTHING,
                 is_closing: false,
                 listening: None,

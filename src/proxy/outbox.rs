@@ -162,10 +162,11 @@ impl Outbox {
             }
     }
 
-    /// Whether a request behind this one is unanswered and touches one of these keys.
-    pub fn has_later(&self, sequence: u64, touched: &Touched) -> bool {
-        let from = sequence.saturating_add(1).saturating_sub(self.head) as usize;
-        self.slots.iter().skip(from).any(|slot| slot.touched.meets(touched))
+    /// Requests behind this one that are unanswered and touch one of these keys.
+    pub fn later(&self, sequence: u64, touched: &Touched) -> impl Iterator<Item = u64> {
+        let from = sequence.saturating_add(1).max(self.head);
+        let later = (from..).zip(self.slots.iter().skip((from - self.head) as usize));
+        later.filter_map(|(sequence, slot)| slot.touched.meets(touched).then_some(sequence))
     }
 
     /// Where an answer that is there at once can be written: straight to the ready bytes, or into a slot of its own.

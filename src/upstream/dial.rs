@@ -421,7 +421,7 @@ impl Target {
     pub async fn open_for_clients(&self, greeting: Greeting) -> Result<(Stream, Greeted), DialError> {
         let (stream, mut greeted) = self.open(greeting).await?;
         if let Some(refusal) = greeted.refusal.take() {
-            greeted.carrier = self.spoken.carry(self.connect_timeout).await;
+            greeted.carrier = self.spoken.carry(&refusal, self.connect_timeout).await;
             if greeted.carrier.is_none() {
                 return Err(DialError::InResp2(refusal));
             }

@@ -37,6 +37,8 @@ struct State {
     has_resp3: bool,
     clients: usize,
     carriers: usize,
+    /// Connections that wait until they may carry requests.
+    waiting: usize,
     /// Connections in RESP2 that ever carried requests.
     carried: u64,
 }
@@ -48,6 +50,9 @@ pub struct Speaker(Arc<Spoken>);
 /// A connection in RESP2 that carries clients' requests, for as long as this lives.
 #[derive(Debug)]
 pub struct Carrier(Arc<Spoken>);
+
+/// A connection in RESP2 that waits until it may carry clients' requests.
+struct Waiting<'a>(&'a Spoken);
 
 /// What the task that prepares the changes has to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -106,8 +111,10 @@ impl Spoken {
         Some(Speaker(Arc::clone(self)))
     }
 
-    /// A connection in RESP2 is to carry clients' requests: waits until it may. `None`: it may not, within this time.
-    pub(super) async fn carry(self: &Arc<Self>, within: Duration) -> Option<Carrier> {
+    /// A connection that was refused RESP3 in this way is to carry clients' requests: waits until it may. `None`: it may not,
+    /// within this time.
+    pub(super) async fn carry(self: &Arc<Self>, refusal: &str, within: Duration) -> Option<Carrier> {
+        let _waiting = self.wait(refusal);
         let mut has_begun = self.has_begun.subscribe();
         let begun = async {
             loop {
@@ -115,7 +122,6 @@ impl Spoken {
                     return None;
                 }
                 let mut state = self.state.lock();
-                // It may have ended again.
                 if *self.has_begun.borrow() {
                     state.carriers += 1;
                     state.carried += 1;
@@ -124,6 +130,19 @@ impl Spoken {
             }
         };
         tokio::time::timeout(within, begun).await.ok().flatten()
+    }
+
+    /// What has begun does not end before the connection carries something, or waits no longer; what has ended since it was
+    /// refused begins again. Otherwise other nodes that speak RESP3 could end it again and again.
+    fn wait(&self, refusal: &str) -> Waiting<'_> {
+        let mut state = self.state.lock();
+        state.waiting += 1;
+        if state.why.is_none() {
+            state.why = Some(refusal.to_owned());
+            self.is_resp2.store(true, SeqCst);
+            self.is_news.notify_one();
+        }
+        Waiting(self)
     }
 
     /// Waits until there may be a change to prepare.
@@ -140,7 +159,7 @@ impl Spoken {
                 why,
             });
         }
-        (state.has_resp3 && state.carriers == 0).then_some(Change::End(state.carried))
+        state.may_end().then_some(Change::End(state.carried))
     }
 
     /// Connections in RESP2 may carry requests now, unless there is still a client in RESP3.
@@ -156,13 +175,26 @@ impl Spoken {
     /// Clients may speak RESP3 now, if nothing was carried in RESP2 since that number was told.
     pub fn end(&self, carried: u64) -> bool {
         let mut state = self.state.lock();
-        let may_end = state.has_resp3 && state.carriers == 0 && state.carried == carried;
+        let may_end = state.may_end() && state.carried == carried;
         if may_end {
             state.why = None;
             self.has_begun.send_replace(false);
             self.is_resp2.store(false, SeqCst);
         }
         may_end
+    }
+}
+
+impl State {
+    fn may_end(&self) -> bool {
+        self.has_resp3 && self.carriers == 0 && self.waiting == 0
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().waiting -= 1;
+        self.0.is_news.notify_one();
     }
 }
 

@@ -110,6 +110,12 @@ fn several_keys_of_a_broadcast_are_served_together() {
         read(&mut client);
         server.calls("mget") == before
     });
+    // One reply about both is not kept then, so nothing is asked for its sake.
+    let before = server.calls("pttl");
+    for _ in 0..3 {
+        client.expect(&["SUNION", "none", "nothing"], "*0");
+    }
+    assert_eq!((server.calls("sunion"), server.calls("pttl") - before), (3, 0));
     let begun = Instant::now();
     let before = server.calls("get");
     let mut hits = 0;

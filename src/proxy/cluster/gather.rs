@@ -219,7 +219,7 @@ impl Whole {
         let last = gather.sequence + self.commands as u64 + 1;
         let is_delayed = !is_first || matches!(redirect, Redirect::TryAgain | Redirect::Down);
         let mut state = gather.client.state.borrow_mut();
-        if is_delayed && state.outbox.has_later(last, &touched) {
+        if is_delayed && state.outbox.later(last, &touched).next().is_some() {
             return false;
         }
         state.path = super::DETOUR;

@@ -7,6 +7,7 @@
 //! under an earlier topology, or are sent again to another node, waits with the next one until all are answered.
 
 mod answers;
+pub mod detours;
 mod fan_out;
 pub mod gather;
 pub mod merge;
@@ -159,6 +160,7 @@ impl View {
                 return false;
             }
             state.path = version;
+            state.detours.forget();
         }
         true
     }

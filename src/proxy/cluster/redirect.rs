@@ -2,9 +2,9 @@
 //! `ASK`, `TRYAGAIN` or `CLUSTERDOWN` is never shown to the client while the request may still be sent again.
 //!
 //! What keeps the client's order: replies of a node come in the order of the requests, so what is sent again at once keeps
-//! its order too, and the client sends nothing new meanwhile ([`super::View::may_go_on`]). What is sent again after a pause
-//! could be overtaken by a later request of the client that was under way already and is executed: then it is given up
-//! instead.
+//! its order too, and the client sends nothing new meanwhile ([`super::View::may_go_on`]). What is sent again after a pause, or
+//! for another time, could be overtaken by a later request of the client that was under way already and is executed: then it
+//! is given up instead, unless all of these have come behind it ([`super::detours`]).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use crate::clock;
 use crate::command::own;
 use crate::command::slot::name_in;
 use crate::config::Endpoint;
+use crate::proxy::client::Client;
 use crate::proxy::flight::Follower;
 use crate::proxy::outbox::Touched;
 use crate::proxy::replies::{Again, LinkSink, count};
@@ -39,8 +40,10 @@ pub struct Routed {
     pub sent_us: u64,
     first_us: u64,
     tries: u32,
-    /// The client had sent more on these keys when it was first sent elsewhere.
-    has_later: bool,
+    /// To which it was sent last; `None`: to the first one.
+    node: Option<NodeId>,
+    /// So many requests on these keys the client had sent behind it when it was first sent elsewhere.
+    later: usize,
     /// Whose part it is, if it is one.
     pub part: Option<Part>,
     road: Road,
@@ -55,7 +58,8 @@ impl Routed {
             sent_us: now_us,
             first_us: now_us,
             tries: 0,
-            has_later: false,
+            node: None,
+            later: 0,
             part: None,
             road: Road::Main,
         }
@@ -132,8 +136,8 @@ const SPLIT_PAUSE: Duration = Duration::from_millis(10);
 /// How long nodes may send a request to and fro, keys of it may be at two nodes, or all nodes refuse to serve: they do between the death of a primary
 /// and the promotion of its replica, which takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What must not wait, as its client has sent more on its keys behind it, is sent on at once so many times: what follows takes the
-/// same way behind it.
+/// What must not wait, as its client has sent more on its keys behind it, is sent on at once so many times, if what follows has
+/// taken the same way.
 const MOST_HOPS: u32 = 4;
 const DOWN_PAUSE: Duration = Duration::from_millis(25);
 
@@ -238,7 +242,7 @@ pub fn note(view: &View, slot: u16, redirect: &Redirect) {
 
 /// Sends a request again where it belongs, at once or after a pause, or gives it up.
 pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Redirect, error: &[u8], now_us: u64) {
-    let later = has_later(&waiter);
+    let (later, are_behind) = later(&waiter);
     let Effect::Routed(routed) = &mut waiter.effect else {
         return;
     };
@@ -250,20 +254,23 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
     routed.tries += 1;
     let is_first = routed.tries == 1;
     if is_first {
-        routed.has_later = later;
+        routed.later = later;
         detour(worker, &waiter);
     }
     let Effect::Routed(routed) = &mut waiter.effect else {
         return;
     };
-    let is_at_once = is_first || routed.has_later && routed.tries <= MOST_HOPS;
+    let has_later = routed.later > 0;
+    // One that is not unanswered any more was executed, elsewhere.
+    let is_in_order = later == routed.later && are_behind;
+    let is_at_once = is_first || has_later && is_in_order && routed.tries <= MOST_HOPS;
     let is_delayed = !is_at_once || matches!(redirect, Redirect::TryAgain | Redirect::Down);
     let is_due = is_due(worker, view, &redirect, routed.first_us, now_us);
     let age = Duration::from_micros(now_us.saturating_sub(routed.first_us));
     let is_late = age >= worker.shared.config.upstream_timeouts.request;
     let node_of = |endpoint: &Option<Endpoint>| endpoint.as_ref().and_then(|endpoint| view.cluster.node_at(endpoint));
     let next = match &redirect {
-        _ if is_delayed && routed.has_later => None,
+        _ if is_delayed && has_later => None,
         Redirect::Moved(endpoint) => node_of(endpoint)
             .filter(|_| is_due || is_first && !is_late)
             .map(|node| (Some(node), false, MOVE_PAUSE * (1 << routed.tries.min(5)) / 4)),
@@ -290,6 +297,7 @@ pub fn follow(worker: &Rc<Worker>, view: &View, mut waiter: Waiter, redirect: Re
         return;
     }
     worker.counters().redirects_delayed_total.add(1);
+    note_detour(worker, &waiter, None);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         tokio::time::sleep(pause).await;
@@ -314,9 +322,11 @@ fn send_again(worker: &Rc<Worker>, view: &View, node: NodeId, is_asking: bool, m
         return worker.refuse(waiter, &error);
     }
     worker.counters().redirects_total.add(1);
+    note_detour(worker, &waiter, Some(node));
     let Effect::Routed(routed) = &mut waiter.effect else {
         return;
     };
+    routed.node = Some(node);
     routed.sent_us = now_us;
     let (raw, first_us) = (routed.raw.clone(), routed.first_us);
     link.send_begun(now_us, first_us, |out, expect| {
@@ -334,17 +344,41 @@ fn send_again(worker: &Rc<Worker>, view: &View, node: NodeId, is_asking: bool, m
     });
 }
 
-/// Whether the client, or one that follows, has sent more on these keys since.
-fn has_later(waiter: &Waiter) -> bool {
-    let Effect::Routed(routed) = &waiter.effect else {
-        return false;
+/// How many unanswered requests on these keys the client has sent behind it, and whether all of them have come behind it to the
+/// node to which it was sent last.
+fn later(waiter: &Waiter) -> (usize, bool) {
+    let (Effect::Routed(routed), Some((client, sequence))) = (&waiter.effect, waiter.client()) else {
+        return (0, true);
     };
     let touched = match &routed.effect {
         Effect::Read(touched) | Effect::Write(touched) | Effect::Followed { touched, .. } => touched,
-        _ => return false,
+        _ => return (0, true),
     };
-    let client = waiter.client();
-    client.is_some_and(|(client, sequence)| client.state.borrow().outbox.has_later(sequence, touched))
+    let state = client.state.borrow();
+    let is_behind = |later| {
+        let node = routed.node;
+        node.is_some_and(|node| state.detours.is_behind(later, routed.slot, node))
+    };
+    let later = state.outbox.later(sequence, touched);
+    later.fold((0, true), |(count, are_behind), later| {
+        (count + 1, are_behind && is_behind(later))
+    })
+}
+
+/// It is sent to this node, or waits.
+fn note_detour(worker: &Worker, waiter: &Waiter, node: Option<NodeId>) {
+    let Effect::Routed(routed) = &waiter.effect else { return };
+    let note = |client: &Client, sequence| client.state.borrow_mut().detours.note(sequence, routed.slot, node);
+    if let Some((client, sequence)) = waiter.client() {
+        note(client, sequence);
+    }
+    if let Effect::Followed { followers, .. } = &routed.effect {
+        for follower in followers {
+            if let Some(client) = worker.client_of(follower) {
+                note(&client, follower.sequence);
+            }
+        }
+    }
 }
 
 /// Whoever waits for this sends nothing new meanwhile.

@@ -7,6 +7,9 @@
 //!
 //! The PTTLs go in front of the read, not behind it as elsewhere: a key that is gone behind it may have been there for it, and
 //! have expired since.
+//!
+//! Where pushes come by turn, nothing is kept: the read may be newer than the PTTLs without a push between them, and so voids
+//! their leases as any reply does.
 
 use std::rc::Rc;
 
@@ -29,7 +32,7 @@ const MOST_KEYS: usize = 64;
 
 /// `None`: it is not a read whose reply depends on the keys that it names alone, or one of too many.
 pub(super) fn read(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Option<Step> {
-    let joint = Joint::of(request)?;
+    let joint = Joint::of(request).filter(|_| !worker.shared.links.is_by_turn())?;
     let mut state = client.state.borrow_mut();
     let State {
         outbox,

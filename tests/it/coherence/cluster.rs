@@ -72,6 +72,119 @@ fn the_known_mistakes_about_a_moving_slot_are_found() {
     }
 }
 
+/// Two writes of a key, one behind the other. The first is sent away, the second finds the slot there again.
+#[test]
+fn what_is_sent_to_and_fro_is_not_executed_behind_a_later_request() {
+    with_rig(|rig| {
+        let [_, second] = rig.two_writes();
+        rig.serve(0, 0);
+        rig.nodes[0].hold = Hold::Owner;
+        rig.serve(0, 0);
+        rig.arrive(0, 0);
+        rig.serve(1, 0);
+        // Whether the reply to the second is there already, or not.
+        if rig.is_first() {
+            rig.arrive(0, 0);
+            rig.arrive(1, 0);
+        } else {
+            rig.arrive(1, 0);
+            rig.arrive(0, 0);
+        }
+        while wire::split_request(&rig.nodes[0].conns[0].input).is_some() {
+            rig.serve(0, 0);
+            rig.arrive(0, 0);
+        }
+        let last = rig.nodes[0].data[0].expect("it was written");
+        assert_eq!(rig.versions[0][last], second);
+        let told = rig.shown(0);
+        assert!(
+            told.starts_with("-TRYAGAIN ") && told.ends_with("\r\n+OK\r\n"),
+            "{told}"
+        );
+    });
+}
+
+/// The same, and both are sent away and back: they keep their order, so nothing need be given up.
+#[test]
+fn what_comes_back_with_all_that_follows_it_goes_on() {
+    with_rig(|rig| {
+        let [first, _] = rig.two_writes();
+        rig.serve(0, 0);
+        rig.serve(0, 0);
+        rig.arrive(0, 0);
+        rig.arrive(0, 0);
+        rig.serve(1, 0);
+        rig.serve(1, 0);
+        rig.nodes[0].hold = Hold::Owner;
+        rig.arrive(1, 0);
+        rig.serve(0, 0);
+        rig.arrive(0, 0);
+        let last = rig.nodes[0].data[0].expect("it was written");
+        assert_eq!(rig.versions[0][last], first);
+        assert_eq!(rig.shown(0), "+OK\r\n");
+        // The second has nothing behind it, and waits a little.
+        rig.arrive(1, 0);
+        assert!(rig.nodes[0].conns[0].input.is_empty());
+        assert_eq!(rig.shown(0), "");
+    });
+}
+
+fn with_rig(test: impl Fn(&mut Rig)) {
+    for seed in 0..2 {
+        let runtime = Builder::new_current_thread()
+            .build_local(LocalOptions::default())
+            .expect("a runtime");
+        runtime.block_on(async {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut rig = Rig::new(None, &mut random);
+            rig.foreign = seed as usize;
+            test(&mut rig);
+            for (link, _) in rig.links.iter().flatten() {
+                while let Some(waiter) = link.next_waiter() {
+                    drop(waiter);
+                }
+            }
+        });
+    }
+}
+
+impl Rig {
+    fn is_first(&self) -> bool {
+        self.foreign == 0
+    }
+
+    /// A session writes a key twice, which the node will not serve: each names the other.
+    fn two_writes(&mut self) -> [Token; 2] {
+        self.nodes[0].hold = Hold::Other;
+        let tokens = [10, 11];
+        for token in tokens {
+            let request = wire::command(&[b"SET", KEYS[0], &wire::value(token)]);
+            self.sessions[0].input.extend(request);
+        }
+        self.turn(0).expect("nothing is answered yet");
+        self.carry();
+        tokens
+    }
+
+    fn arrive(&mut self, n: usize, w: usize) {
+        self.now_us += 1;
+        let (frame, _) = self.nodes[n].conns[w].output.pop_front().expect("there is one");
+        let (link, input) = &mut self.links[n][w];
+        input.bytes.extend_from_slice(&frame);
+        link.arrived(input, self.now_us).expect("it is a reply");
+        self.carry();
+    }
+
+    /// What a session has been shown since.
+    fn shown(&self, s: usize) -> String {
+        let mut state = self.sessions[s].client.state.borrow_mut();
+        let ready = state.outbox.ready();
+        let shown = ready.plain().expect("it is short").to_vec();
+        ready.advance(shown.len());
+        String::from_utf8(shown).expect("text")
+    }
+}
+
 #[derive(Debug, Default)]
 struct Walked {
     steps: u64,
