@@ -171,6 +171,20 @@ fn requests_that_wait_for_a_reply_are_not_lost_with_the_connection() {
 }
 
 #[test]
+fn a_reply_too_many_is_none_to_requests_that_wait() {
+    with_server(100 * SECOND, async |connection, server| {
+        under_way(connection, &server).await;
+        (5..8).for_each(|one| connection.send(b"held ", clock::now_us(), one));
+        assert_eq!(server.try_write(&b"+OK\r\n".repeat(5)).unwrap(), 25);
+        while connection.is_up() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(connection.take_unsent(), b"held ".repeat(3));
+        assert_eq!((connection.unanswered(), connection.sink.failed.borrow().len()), (3, 0));
+    });
+}
+
+#[test]
 fn a_batch_as_large_as_a_server_reads_at_once_goes_without_a_reply() {
     with_server(100 * SECOND, async |connection, server| {
         under_way(connection, &server).await;
