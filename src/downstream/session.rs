@@ -52,7 +52,7 @@ pub struct Session {
     requests_left: u32,
     /// The client has sent its last byte.
     pub is_ended: bool,
-    /// Replies that may wait for the socket.
+    /// Replies that may wait for the socket, if there is room for more than [`HIGH_WATER_BYTES`].
     high_water_bytes: usize,
     /// How often the client has taken replies, and how often it had, at which time (µs), when it was found to take none.
     taken: u64,
@@ -124,12 +124,12 @@ impl Session {
                     if let Some(event) = self.take(input, None) {
                         return Poll::Ready(event);
                     }
-                    let was_full = self.is_full();
+                    let unread_bytes = self.unread_bytes();
                     if self.flush(cx).is_err() {
                         return Poll::Ready(Event::Closed);
                     }
                     // The socket took what the requests had to wait for, so nobody will wake this session for it.
-                    if self.is_stalled && was_full && !self.is_full() {
+                    if self.is_stalled && unread_bytes >= HIGH_WATER_BYTES && self.unread_bytes() < unread_bytes {
                         continue;
                     }
                 }
@@ -146,7 +146,7 @@ impl Session {
                 break;
             }
             if self.is_stalled || self.is_ended || self.client.state.borrow().is_closing {
-                if self.is_stalled && self.is_full() && self.wait_for_reader() {
+                if self.is_stalled && self.unread_bytes() >= HIGH_WATER_BYTES && self.wait_for_reader() {
                     continue;
                 }
                 return Poll::Pending;
@@ -226,26 +226,42 @@ impl Session {
             && !matches!(state.road, Road::Held { .. })
     }
 
-    /// Whether replies have to be written before further requests are taken.
-    fn is_full(&self) -> bool {
-        self.client.state.borrow_mut().outbox.ready().len() >= self.high_water_bytes
+    /// Replies that wait for the socket.
+    fn unread_bytes(&self) -> usize {
+        self.client.state.borrow_mut().outbox.ready().len()
     }
 
-    /// The client leaves its replies unread. Whether it has done so for long, and more of them may wait now; if not, it is
-    /// looked at again later.
+    /// From so many unread replies on no further requests are taken now. What was granted to many in one moment ends with the
+    /// room for it.
+    fn high_water_bytes(&self) -> usize {
+        match self.high_water_bytes {
+            granted if granted > HIGH_WATER_BYTES && !self.has_room() => HIGH_WATER_BYTES,
+            granted => granted,
+        }
+    }
+
+    /// Whether half of the budget of all buffers is free.
+    fn has_room(&self) -> bool {
+        let shared = &self.worker.shared;
+        shared.buffered_bytes.load(Relaxed) < shared.config.clients.buffer_budget_bytes / 2
+    }
+
+    /// The client leaves its replies unread. Whether it has done so for long, and more of them may wait now; if not, and if it
+    /// may come to that, it is looked at again later.
     #[cold]
     fn wait_for_reader(&mut self) -> bool {
         let now_us = self.worker.now_us();
-        let shared = &self.worker.shared;
-        let budget = shared.config.clients.buffer_budget_bytes;
-        let most = shared.config.clients.output_limit_bytes.min(budget / STUCK_PART);
-        if self.high_water_bytes >= most {
+        let limits = &self.worker.shared.config.clients;
+        // What is under way behind them must not make it a client that is closed.
+        let most = (limits.output_limit_bytes / 2).min(limits.buffer_budget_bytes / STUCK_PART);
+        let is_used_up = self.unread_bytes() >= self.high_water_bytes;
+        if is_used_up && self.high_water_bytes >= most {
             return false;
         }
         match self.stuck {
             Some((taken, since_us)) if taken == self.taken => {
-                let has_room = shared.buffered_bytes.load(Relaxed) < budget / 2;
-                if has_room && now_us.saturating_sub(since_us) >= STUCK_US {
+                let is_long = now_us.saturating_sub(since_us) >= STUCK_US;
+                if is_used_up && is_long && self.has_room() {
                     self.stuck = Some((taken, now_us));
                     self.high_water_bytes = (self.high_water_bytes * STUCK_GROWTH).min(most);
                     return true;
@@ -312,6 +328,7 @@ impl Session {
         let most = worker.shared.config.clients.max_inflight_requests;
         let is_cache_used = worker.shared.config.cache.is_used();
         let hits_before = worker.counters().l1_hits_total.value();
+        let high_water_bytes = self.high_water_bytes();
         worker.lend_buffer(self.client.state.borrow_mut().outbox.ready());
         let mut consumed = 0;
         let mut requests = 0;
@@ -321,7 +338,7 @@ impl Session {
                 let rest = &buf[consumed..];
                 let most = Most {
                     requests: self.requests_left,
-                    ready_bytes: self.high_water_bytes,
+                    ready_bytes: high_water_bytes,
                 };
                 let hits = hits::answer(&worker, &self.client, &facts, rest, started_us, most);
                 consumed += hits.bytes;
@@ -338,7 +355,7 @@ impl Session {
                 }
                 if self.requests_left == 0
                     || state.outbox.waiting() >= state.outbox.window(most)
-                    || state.outbox.ready().len() >= self.high_water_bytes
+                    || state.outbox.ready().len() >= high_water_bytes
                 {
                     break Status::Stalled;
                 }

@@ -275,7 +275,17 @@ impl Pinned {
                 }
             }
             Path::Pin(Pin::Client) if args.arg(1).eq_ignore_ascii_case(b"reply") => {
-                self.reply_setting(args);
+                let is_resp2 = client.state.borrow().version == Version::Resp2;
+                let may_listen =
+                    |waiting: &Waiting| matches!(waiting.kind, Kind::Subscribe(..) | Kind::Unsubscribe(..));
+                if is_resp2 && !self.is_opaque && self.waiting.iter().any(may_listen) {
+                    return Forwarding::Wait;
+                }
+                match is_resp2 && self.subscriptions.is_any() {
+                    // The server refuses it to whoever listens.
+                    true => self.expect(waiting),
+                    false => self.reply_setting(args),
+                }
                 return Forwarding::Forward;
             }
             _ => {}

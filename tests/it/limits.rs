@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -390,14 +391,66 @@ fn many_clients_write_and_read_large_values_at_once() {
     }
 }
 
+/// A proxy at a Unix socket, of which the kernel holds little for clients that do not read.
+fn with_little_between(server: &Server, toml: &str) -> (Proxy, tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listen = format!("unix:{}", path.display());
+    let proxy = Proxy::with_config(&server.url(), toml, &["--listen", &listen, "--listen", "127.0.0.1:0"]);
+    (proxy, dir, path)
+}
+
+#[test]
+fn many_clients_that_read_no_replies_together_leave_half_of_the_budget() {
+    const MIB: f64 = 1048576.0;
+    let server = Server::start();
+    let (proxy, _dir, path) = with_little_between(&server, "[clients]\nbuffer_budget = \"16MiB\"\n");
+    let mut other = proxy.client();
+    other.expect(&["SET", "k", &"v".repeat(100)], "+OK");
+    other.cmd(&["GET", "k"]);
+    let requests = "GET k\r\n".repeat(20_000);
+    let _deaf: Vec<UnixStream> = (0..20)
+        .map(|_| {
+            let mut client = UnixStream::connect(&path).expect("accepted");
+            client.set_nonblocking(true).expect("a socket can be told not to block");
+            let sent = client.write(requests.as_bytes()).expect("some of it is taken");
+            assert!(sent > requests.len() / 2, "{sent}");
+            client
+        })
+        .collect();
+    let buffered = || proxy.metric("nearcache_buffered_bytes", &[]).unwrap_or(0.0);
+    eventually("they have what they may have", STEP, || buffered() >= 6.0 * MIB);
+    // Each of them is looked at more often meanwhile than it takes to let them have all they could.
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        assert!(buffered() < 12.0 * MIB, "{} bytes", buffered());
+        is_served(&mut other);
+    }
+    assert_eq!(proxy.metric("nearcache_clients_refused_total", &[]).unwrap_or(0.0), 0.0);
+}
+
+#[test]
+fn a_client_that_reads_late_is_not_closed_for_what_was_taken_meanwhile() {
+    let server = Server::start();
+    let (proxy, _dir, path) = with_little_between(&server, "[clients]\noutput_limit = \"1MiB\"\n");
+    proxy.client().expect(&["SET", "k", &"v".repeat(1000)], "+OK");
+    let mut client = Client::unix(&path).unwrap();
+    let expected = client.cmd(&["GET", "k"]);
+    client.raw("GET k\r\n".repeat(10_000).as_bytes());
+    eventually("more is taken than from others", STEP, || {
+        proxy.metric("nearcache_buffered_bytes", &[]).unwrap_or(0.0) > 400_000.0
+            || proxy.metric("nearcache_clients_refused_total", &[]).unwrap_or(0.0) > 0.0
+    });
+    for i in 0..10_000 {
+        assert!(client.frame() == expected, "reply {i}");
+    }
+}
+
 /// At the server nothing is in the way of this either: what it cannot send waits.
 #[test]
 fn a_client_may_send_all_its_requests_before_it_reads_a_reply() {
     let server = Server::start();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s");
-    let listen = format!("unix:{}", path.display());
-    let proxy = Proxy::start(&server, &["--listen", &listen, "--listen", "127.0.0.1:0"]);
+    let (proxy, _dir, path) = with_little_between(&server, "");
     proxy.client().expect(&["SET", "k", &"v".repeat(1000)], "+OK");
     let (requests, reply) = (40_000, 1009);
     // Hits, and what the server answers.

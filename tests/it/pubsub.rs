@@ -435,3 +435,24 @@ fn a_large_request_waits_for_the_confirmations_before_it() {
         assert_eq!(show(&client.frame()), r"$4\r\ndone\r\n");
     }
 }
+
+#[test]
+fn replies_that_a_listener_may_not_switch_off_are_awaited() {
+    let (server, behind) = (Server::start(), Server::start());
+    let proxy = Proxy::start(&behind, &[]);
+    let commands = [
+        &["MULTI"][..],
+        &["EXEC", "x"],
+        &["SUBSCRIBE", "c"],
+        &["CLIENT", "REPLY", "SKIP"],
+        &["SET", "k", "1"],
+        &["UNSUBSCRIBE"],
+        &["QUIT"],
+    ];
+    let all: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
+    let [direct, through] = [server.client(), proxy.client()].map(|mut client| {
+        client.raw(&all);
+        show(&client.until_closed())
+    });
+    assert_eq!(through, direct);
+}

@@ -108,16 +108,24 @@ impl<W> Queue<W> {
         }
     }
 
-    /// When the oldest unanswered request was queued, and who waits for it.
+    /// When the oldest unanswered request was queued, and who waits for it. `None`: nothing of it has been sent.
     #[inline]
     pub fn pop(&mut self) -> Option<(u64, W)> {
-        let waiting = self.waiters.pop_front()?;
+        let sent_until = self.sent_until();
+        let waiting = self.waiters.pop_front_if(|oldest| oldest.start < sent_until)?;
         self.expired = self.expired.saturating_sub(1);
         Some((waiting.queued_us, waiting.waiter))
     }
 
+    /// Who waits for the next reply, if it was asked for.
     pub fn oldest(&self) -> Option<&W> {
-        self.waiters.front().map(|waiting| &waiting.waiter)
+        let oldest = self.waiters.front()?;
+        (oldest.start < self.sent_until()).then_some(&oldest.waiter)
+    }
+
+    #[inline]
+    fn sent_until(&self) -> u64 {
+        self.base + self.written as u64
     }
 
     pub fn oldest_us(&self) -> Option<u64> {
@@ -201,7 +209,8 @@ impl<W> Queue<W> {
 
     /// Gives up bytes of answered requests, once they are the larger part.
     pub fn trim(&mut self) {
-        let answered = self.out.len() - self.held_bytes();
+        // A server that refuses a request need not have taken all of it.
+        let answered = (self.out.len() - self.held_bytes()).min(self.written);
         if self.waiters.is_empty() && self.is_written() {
             self.forget_written();
         } else if answered > TRIM_BYTES && answered > self.out.len() / 2 {
@@ -233,7 +242,7 @@ impl<W> Queue<W> {
 
     /// The connection is lost: takes out everything, piece by piece, oldest first.
     pub fn pieces(&mut self) -> Vec<Piece<W>> {
-        let sent_until = self.base + self.written as u64;
+        let sent_until = self.sent_until();
         let (base, end) = (self.base, self.base + self.out.len() as u64);
         let out = std::mem::take(&mut self.out);
         let mut pieces: Vec<Piece<W>> = Vec::new();

@@ -113,6 +113,35 @@ fn answered_bytes_are_given_up_while_others_wait() {
 }
 
 #[test]
+fn nobody_is_answered_before_he_has_asked() {
+    let mut queue = queue();
+    push(&mut queue, 1, &[1]);
+    push(&mut queue, 2, &[2]);
+    assert_eq!(queue.pop(), None);
+    queue.wrote(2);
+    assert_eq!(queue.pop(), Some((1, 1)));
+    assert_eq!(queue.pop(), None);
+    assert_eq!(fates(&mut queue), [(vec![2], "2\n".to_owned(), Fate::Unsent)]);
+}
+
+#[test]
+fn what_is_refused_before_all_of_it_is_written_is_written_all_the_same() {
+    let mut queue = queue();
+    let big = 4 * TRIM_BYTES;
+    queue.push(1, |out, expect| {
+        out.resize(big, b'x');
+        expect(1);
+    });
+    push(&mut queue, 1, &[2]);
+    queue.wrote(big - 3);
+    assert_eq!(queue.pop(), Some((1, 1)));
+    queue.trim();
+    assert_eq!(queue.unsent(), b"xxx2\n");
+    queue.wrote(5);
+    assert_eq!(queue.pop(), Some((1, 2)));
+}
+
+#[test]
 fn unanswered_bytes_are_bounded() {
     let mut queue = queue();
     queue.push(1, |out, expect| {
@@ -141,6 +170,7 @@ fn each_is_told_once_that_it_is_late() {
     assert_eq!(late(&mut queue, 21), [1, 2]);
     assert!(queue.is_overdue());
     assert_eq!(late(&mut queue, 21), [0; 0]);
+    queue.wrote(2);
     assert_eq!(queue.pop(), Some((10, 1)));
     assert_eq!(late(&mut queue, 31), [3]);
     assert_eq!(queue.clear().collect::<Vec<_>>(), [2, 3]);
