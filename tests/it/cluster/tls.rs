@@ -115,7 +115,9 @@ fn works(cluster: &Cluster, proxy: &Proxy) {
     client.expect(&["APPEND", &key, "!"], ":7");
     cluster.end_move(slot, 0, 1);
     client.expect(&["GET", &key], "$7\r\nmoving!");
+    cluster.agree_on(&[slot], 1);
     cluster.move_slot(slot, 1, 0);
+    cluster.agree_on(&[slot], 0);
     client.expect(&["GET", &key], "$7\r\nmoving!");
     client.expect(&["DEL", &key], ":1");
 }

@@ -223,25 +223,26 @@ impl Cluster {
 
     /// Has a Valkey move these slots by itself, and waits until it has.
     pub fn migrate(&self, slots: &[u16], from: usize, to: usize) {
-        let slots: Vec<String> = slots.iter().map(u16::to_string).collect();
-        let ranges = slots.iter().flat_map(|slot| [slot.as_str(), slot.as_str()]);
+        let texts: Vec<String> = slots.iter().map(u16::to_string).collect();
+        let ranges = texts.iter().flat_map(|slot| [slot.as_str(), slot.as_str()]);
         let mut request = vec!["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"];
         request.extend(ranges);
         request.extend(["NODE", &self.ids[to]]);
         let mut source = self.client(from);
         // One at a time; and a node may not have heard of the one before.
         eventually("the move begins", STEP, || source.text(&request) == "+OK\r\n");
+        self.agree_on(slots, to);
+    }
+
+    /// Waits until all primaries name this one as the owner of these slots. Two that took a slot over from each other, one right
+    /// after the other, may name each other for seconds.
+    pub fn agree_on(&self, slots: &[u16], owner: usize) {
         eventually("the slots have moved", STEP * 2, || {
             let mut nodes = (0..self.primaries).map(|node| self.client(node));
             nodes.all(|mut node| {
-                let owner = node.text(&["CLUSTER", "NODES"]);
-                let line = owner
-                    .lines()
-                    .find(|line| line.starts_with(&self.ids[to]))
-                    .unwrap_or_default();
-                slots
-                    .iter()
-                    .all(|slot| has_slot(line, slot.parse().expect("a slot is a number")))
+                let all = node.text(&["CLUSTER", "NODES"]);
+                let line = all.lines().find(|line| line.starts_with(&self.ids[owner]));
+                slots.iter().all(|slot| has_slot(line.unwrap_or_default(), *slot))
             })
         });
     }
