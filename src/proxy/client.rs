@@ -16,7 +16,9 @@ use super::outbox::{Charge, Outbox, Ready};
 use super::pubsub::Listening;
 use super::request::Road;
 use super::waiter::Answer;
+use super::worker::Trust;
 use crate::cache::l3::Owed;
+use crate::cache::{Asker, LinkId, Own};
 use crate::clock;
 use crate::command::Spec;
 use crate::resp::Version;
@@ -202,6 +204,18 @@ impl Client {
 }
 
 impl State {
+    /// As whom L1 is asked for this client, whose own requests on the keys are so.
+    #[inline]
+    pub fn asker(&self, own: Own, now_us: u64, link: LinkId, trust: Trust) -> Asker {
+        Asker {
+            now_us,
+            link,
+            own,
+            floor_us: self.floor_us,
+            takes_stale: trust == Trust::Stale,
+        }
+    }
+
     /// From now on replies are of this version. False: the upstream has no such.
     #[must_use]
     pub fn speak(&mut self, version: Version, upstream: &Arc<Spoken>) -> bool {

@@ -25,7 +25,7 @@ use super::outbox::{Charge, Ready, Source, Touched};
 use super::request::{Reason, Request, Road, Step, forward, pin, send};
 use super::waiter::{Effect, FillKind, Waiter};
 use super::worker::{Link, Trust, Worker};
-use crate::cache::{Asker, Decision, Expiry, Leasing, LinkId, Own, Packed, Query, View, ViewValue, name_hash};
+use crate::cache::{Decision, Expiry, Leasing, LinkId, Own, Packed, Query, View, ViewValue, name_hash};
 use crate::command::{Cache, own};
 use crate::resp::convert::Rule;
 use crate::resp::{Version, encode};
@@ -101,25 +101,15 @@ pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) ->
 /// A hit or nothing.
 fn peek(worker: &Worker, client: &Client, link: LinkId, request: &Request<'_>, sought: &Sought<'_>) -> bool {
     let mut state = client.state.borrow_mut();
+    let asker = state.asker(state.outbox.own(sought.hash), request.now_us, link, Trust::Stale);
     let State {
-        outbox,
-        version,
-        db,
-        floor_us,
-        ..
+        outbox, version, db, ..
     } = &mut *state;
     let query = Query {
         hash: sought.hash,
         db: *db,
         name: sought.name,
         variant: sought.variant,
-    };
-    let asker = Asker {
-        now_us: request.now_us,
-        link,
-        own: outbox.own(sought.hash),
-        floor_us: *floor_us,
-        takes_stale: true,
     };
     let hit = worker.shared.cache.peek(&query, &asker, |view| {
         outbox.answer_now(|ready| write_view(ready, &view, sought.kind, *version, request));
@@ -221,26 +211,15 @@ fn single(
     } = sought;
     let is_large = worker.is_known_large(&Touched::One(hash));
     let mut state = client.state.borrow_mut();
+    let asker = state.asker(state.outbox.own(hash), request.now_us, link.sink.link, Trust::Vouched);
     let State {
-        outbox,
-        version,
-        db,
-        floor_us,
-        ..
+        outbox, version, db, ..
     } = &mut *state;
     let query = Query {
         hash,
         db: *db,
         name,
         variant,
-    };
-    let asker = Asker {
-        now_us: request.now_us,
-        link: link.sink.link,
-        own: outbox.own(hash),
-        floor_us: *floor_us,
-        // Those were looked at before.
-        takes_stale: false,
     };
     let must_wait = outbox.must_wait_for_flight(&Touched::One(hash));
     let leasing = if must_wait || is_large || worker.is_moving(request.slot) || !worker.is_watched(name) {
@@ -371,25 +350,16 @@ fn derived(worker: &Worker, client: &Client, (link, trust): (LinkId, Trust), req
     let name = request.args.arg(1);
     let hash = name_hash(name);
     let mut state = client.state.borrow_mut();
-    let State {
-        outbox, db, floor_us, ..
-    } = &mut *state;
-    let own = outbox.own(hash);
-    if own != Own::Clear {
+    let asker = state.asker(state.outbox.own(hash), request.now_us, link, trust);
+    if asker.own != Own::Clear {
         return false;
     }
+    let State { outbox, db, .. } = &mut *state;
     let query = Query {
         hash,
         db: *db,
         name,
         variant: b"",
-    };
-    let asker = Asker {
-        now_us: request.now_us,
-        link,
-        own,
-        floor_us: *floor_us,
-        takes_stale: trust == Trust::Stale,
     };
     let mut is_stale = false;
     let mut derive = |view: View<'_>, of| {

@@ -156,13 +156,7 @@ impl Reads {
         };
         let place = row.place();
         if let Some((segment, opened)) = store.read_at_once(place) {
-            let wanted = Wanted {
-                hash: q.hash,
-                db,
-                name: q.name,
-                variant: q.variant,
-                mark,
-            };
+            let wanted = Wanted::of(q, db, mark);
             done(store.judge(&row, &segment, Ok(&opened), &wanted, now_us));
             return true;
         }
@@ -241,6 +235,18 @@ struct Wanted<'a> {
     name: &'a [u8],
     variant: &'a [u8],
     mark: Mark,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(q: &Query<'a>, db: u16, mark: Mark) -> Wanted<'a> {
+        Wanted {
+            hash: q.hash,
+            db,
+            name: q.name,
+            variant: q.variant,
+            mark,
+        }
+    }
 }
 
 /// A record as it was before it was written, once for all who wait for it.
@@ -324,13 +330,7 @@ impl Store {
                 (segment, opened)
             }
         };
-        let wanted = Wanted {
-            hash: q.hash,
-            db,
-            name: q.name,
-            variant: q.variant,
-            mark,
-        };
+        let wanted = Wanted::of(q, db, mark);
         self.judge(&row, &segment, opened.as_ref(), &wanted, now_us)
     }
 

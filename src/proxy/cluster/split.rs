@@ -20,7 +20,7 @@ use crate::proxy::read::{self, MOST_KEYS, Values};
 use crate::proxy::readers;
 use crate::proxy::request::{Request, Road, Step, available};
 use crate::proxy::waiter::{Effect, Waiter};
-use crate::proxy::worker::{Link, Worker};
+use crate::proxy::worker::{Link, Trust, Worker};
 use crate::resp::convert::Rule;
 use crate::resp::request::Args;
 use crate::resp::{Version, encode};
@@ -103,17 +103,17 @@ fn split(
             Err(step) => return step,
         }
     }
+    let asker = |link: &Link| Asker {
+        now_us: request.now_us,
+        link: link.sink.link,
+        own,
+        floor_us,
+        takes_stale: false,
+    };
     if kind == Kind::Values {
         for (group, from) in groups.iter().zip(&mut from) {
             if let From::Node(link) = from {
-                let asker = Asker {
-                    now_us: request.now_us,
-                    link: link.sink.link,
-                    own,
-                    floor_us,
-                    takes_stale: false,
-                };
-                *from = kept_values(worker, Rc::clone(link), request, group, asker);
+                *from = kept_values(worker, Rc::clone(link), request, group, asker(link));
             }
         }
     }
@@ -152,14 +152,7 @@ fn split(
                 together::look(worker, To::Part(part), What::Values, (&queries, &asker, missing), way);
             }
             From::Node(link) if kind == Kind::Values => {
-                let asker = Asker {
-                    now_us: request.now_us,
-                    link: link.sink.link,
-                    own,
-                    floor_us,
-                    takes_stale: false,
-                };
-                values(worker, view, &link, request, group, &asker, part);
+                values(worker, view, &link, request, group, &asker(&link), part);
             }
             From::Node(link) => plain(worker, &link, request, group, kind, part),
         }
@@ -188,13 +181,7 @@ fn stale_values(worker: &Worker, client: &Client, request: &Request<'_>, group: 
     let is_first = state.road == Road::Main || state.outbox.is_all_answered();
     let queries = queries(request, group);
     let hashes: Vec<u64> = queries.iter().map(|query| query.hash).collect();
-    let asker = Asker {
-        now_us: request.now_us,
-        link,
-        own: state.outbox.own_all(&hashes),
-        floor_us: state.floor_us,
-        takes_stale: true,
-    };
+    let asker = state.asker(state.outbox.own_all(&hashes), request.now_us, link, Trust::Stale);
     if !is_first || asker.own != Own::Clear || queries.len() > MOST_KEYS {
         return None;
     }

@@ -23,7 +23,7 @@ use crate::proxy::flight::FillGuard;
 use crate::proxy::outbox::{Outbox, Ready, Source, Touched};
 use crate::proxy::request::{Reason, Request, Step, pin, send};
 use crate::proxy::waiter::{Effect, Waiter};
-use crate::proxy::worker::{Link, Worker};
+use crate::proxy::worker::{Link, Trust, Worker};
 use crate::resp::convert::Rule;
 use crate::resp::{Version, encode, reply};
 
@@ -34,21 +34,16 @@ const MOST_KEYS: usize = 64;
 pub(super) fn read(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Option<Step> {
     let joint = Joint::of(request).filter(|_| !worker.shared.links.is_by_turn())?;
     let mut state = client.state.borrow_mut();
+    let asker = state.asker(
+        state.outbox.own_all(&joint.hashes),
+        request.now_us,
+        link.sink.link,
+        Trust::Vouched,
+    );
     let State {
-        outbox,
-        version,
-        db,
-        floor_us,
-        ..
+        outbox, version, db, ..
     } = &mut *state;
     let queries = joint.queries(*db);
-    let asker = Asker {
-        now_us: request.now_us,
-        link: link.sink.link,
-        own: outbox.own_all(&joint.hashes),
-        floor_us: *floor_us,
-        takes_stale: false,
-    };
     if show(worker, outbox, &queries, &asker, *version, request) {
         return Some(Step::DONE);
     }
@@ -101,20 +96,10 @@ pub(super) fn read(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, re
 pub(super) fn stale(worker: &Worker, client: &Client, link: LinkId, request: &Request<'_>) -> bool {
     let Some(joint) = Joint::of(request) else { return false };
     let mut state = client.state.borrow_mut();
+    let asker = state.asker(state.outbox.own_all(&joint.hashes), request.now_us, link, Trust::Stale);
     let State {
-        outbox,
-        version,
-        db,
-        floor_us,
-        ..
+        outbox, version, db, ..
     } = &mut *state;
-    let asker = Asker {
-        now_us: request.now_us,
-        link,
-        own: outbox.own_all(&joint.hashes),
-        floor_us: *floor_us,
-        takes_stale: true,
-    };
     show(worker, outbox, &joint.queries(*db), &asker, *version, request)
 }
 

@@ -15,7 +15,7 @@ use crate::proxy::flight::FillGuard;
 use crate::proxy::outbox::{Outbox, Source, Touched};
 use crate::proxy::request::{Reason, Request, Step, pin};
 use crate::proxy::waiter::{Effect, FillKind, Waiter};
-use crate::proxy::worker::{Link, Worker};
+use crate::proxy::worker::{Link, Trust, Worker};
 use crate::resp::convert::Rule;
 use crate::resp::{Version, encode};
 
@@ -24,21 +24,16 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
     let keys = request.args.len() - 1;
     let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
     let mut state = client.state.borrow_mut();
+    let asker = state.asker(
+        state.outbox.own_all(&hashes),
+        request.now_us,
+        link.sink.link,
+        Trust::Vouched,
+    );
     let State {
-        outbox,
-        version,
-        db,
-        floor_us,
-        ..
+        outbox, version, db, ..
     } = &mut *state;
     let queries = queries(request, &hashes, *db);
-    let asker = Asker {
-        now_us: request.now_us,
-        link: link.sink.link,
-        own: outbox.own_all(&hashes),
-        floor_us: *floor_us,
-        takes_stale: false,
-    };
     let counters = worker.counters();
     if show(worker, outbox, &queries, &asker, *version) {
         return Step::DONE;
@@ -142,20 +137,10 @@ pub(super) fn stale_values(
 ) -> Option<Step> {
     let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
     let mut state = client.state.borrow_mut();
+    let asker = state.asker(state.outbox.own_all(&hashes), request.now_us, link, Trust::Stale);
     let State {
-        outbox,
-        version,
-        db,
-        floor_us,
-        ..
+        outbox, version, db, ..
     } = &mut *state;
-    let asker = Asker {
-        now_us: request.now_us,
-        link,
-        own: outbox.own_all(&hashes),
-        floor_us: *floor_us,
-        takes_stale: true,
-    };
     let queries = queries(request, &hashes, *db);
     if show(worker, outbox, &queries, &asker, *version) {
         return Some(Step::DONE);
@@ -225,13 +210,12 @@ fn show(worker: &Worker, outbox: &mut Outbox, queries: &[Query<'_>], asker: &Ask
 pub(super) fn existence(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Step {
     let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
     let mut state = client.state.borrow_mut();
-    let asker = Asker {
-        now_us: request.now_us,
-        link: link.sink.link,
-        own: state.outbox.own_all(&hashes),
-        floor_us: state.floor_us,
-        takes_stale: false,
-    };
+    let asker = state.asker(
+        state.outbox.own_all(&hashes),
+        request.now_us,
+        link.sink.link,
+        Trust::Vouched,
+    );
     let queries = queries(request, &hashes, state.db);
     if show_existence(worker, &mut state.outbox, &queries, &asker) {
         return Step::DONE;
@@ -260,13 +244,7 @@ pub(super) fn stale_existence(
 ) -> Option<Step> {
     let hashes: Vec<u64> = request.args.iter().skip(1).map(name_hash).collect();
     let mut state = client.state.borrow_mut();
-    let asker = Asker {
-        now_us: request.now_us,
-        link,
-        own: state.outbox.own_all(&hashes),
-        floor_us: state.floor_us,
-        takes_stale: true,
-    };
+    let asker = state.asker(state.outbox.own_all(&hashes), request.now_us, link, Trust::Stale);
     let queries = queries(request, &hashes, state.db);
     if show_existence(worker, &mut state.outbox, &queries, &asker) {
         return Some(Step::DONE);
