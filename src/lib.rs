@@ -7,9 +7,8 @@
 //! *hit* (the reply is copied into the client's `proxy::outbox` and written with the rest of the batch), *join* (somebody
 //! is reading the key already: wait for him), *lease* (go and read it for everybody) or *forward*. A leader's `GET` and
 //! `PTTL` are queued on the worker's `upstream::connection`, whose task writes them together with other clients'
-//! requests (`upstream::connection::hold` says when). The same task reads the replies and pushes in stream order and hands
-//! them to `proxy::replies`, which inserts the value if its lease still stands, and answers the leader and everybody who
-//! joined.
+//! requests, reads the replies and pushes in stream order and hands them to `proxy::replies`, which inserts the value if its
+//! lease still stands, and answers the leader and everybody who joined.
 //!
 //! A `GET` in the form in which clients send it is tried in `proxy::read::hits` first, which serves one hit behind the other
 //! and leaves everything else to the walk above.

@@ -54,9 +54,8 @@ pub struct Session {
     pub is_ended: bool,
     /// Replies that may wait for the socket, if there is room for more than [`HIGH_WATER_BYTES`].
     high_water_bytes: usize,
-    /// How often the client has taken replies, and how often it had, at which time (µs), when it was found to take none.
-    taken: u64,
-    stuck: Option<(u64, u64)>,
+    /// When the client was found to take no replies, or was last granted more for it (µs); `None`: it has taken some since.
+    stuck_since_us: Option<u64>,
     /// The socket wakes this task once it has something to read.
     is_listening: bool,
 }
@@ -87,8 +86,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: Stream) {
         requests_left: 0,
         is_ended: false,
         high_water_bytes: HIGH_WATER_BYTES,
-        taken: 0,
-        stuck: None,
+        stuck_since_us: None,
         is_listening: false,
     };
     loop {
@@ -258,16 +256,11 @@ impl Session {
         if is_used_up && self.high_water_bytes >= most {
             return false;
         }
-        match self.stuck {
-            Some((taken, since_us)) if taken == self.taken => {
-                let is_long = now_us.saturating_sub(since_us) >= STUCK_US;
-                if is_used_up && is_long && self.has_room() {
-                    self.stuck = Some((taken, now_us));
-                    self.high_water_bytes = (self.high_water_bytes * STUCK_GROWTH).min(most);
-                    return true;
-                }
-            }
-            _ => self.stuck = Some((self.taken, now_us)),
+        let since_us = *self.stuck_since_us.get_or_insert(now_us);
+        if is_used_up && now_us.saturating_sub(since_us) >= STUCK_US && self.has_room() {
+            self.stuck_since_us = Some(now_us);
+            self.high_water_bytes = (self.high_water_bytes * STUCK_GROWTH).min(most);
+            return true;
         }
         self.worker.look_later(&self.client);
         false
@@ -462,7 +455,7 @@ impl Session {
                 Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => {
                     ready.advance(n);
-                    self.taken += 1;
+                    self.stuck_since_us = None;
                     self.worker.counters().bytes_out_total.add(n as u64);
                 }
                 Poll::Ready(Err(e)) => return Err(e),

@@ -34,6 +34,8 @@ pub struct Target {
     access: Arc<RwLock<Arc<Access>>>,
     /// Passwords that clients have given the server, and when (µs), the latest last; tried when it refuses that of `access`.
     heard: Arc<Mutex<Vec<(Secret, u64)>>>,
+    /// Held by whoever tries them.
+    search: Arc<tokio::sync::Mutex<()>>,
     /// Told of every failure to reach the node: whoever names it may know better by now.
     doubts: Arc<Notify>,
     /// Of the node that it is now.
@@ -241,6 +243,7 @@ impl Target {
             route,
             access: Arc::new(RwLock::new(Arc::new(access))),
             heard: Arc::default(),
+            search: Arc::default(),
             doubts: Arc::default(),
             breaker: Arc::new(Breaker::new(breaker)),
             is_locked: Arc::default(),
@@ -394,9 +397,10 @@ impl Target {
             return Err(DialError::Cut(cut));
         }
         let (begun_us, generation) = (clock::now_us(), self.generation());
+        let tried = self.access();
         let mut opened = self.dial(&greeting).await;
         if opened.as_ref().is_err_and(DialError::is_of_password)
-            && let Some(connected) = self.dial_with_heard(&greeting).await
+            && let Some(connected) = self.dial_with_heard(&tried, &greeting).await
         {
             opened = Ok(connected);
         }
@@ -434,13 +438,22 @@ impl Target {
         self.dial_as(None, greeting).await
     }
 
-    /// The server wants another password: perhaps one that a client has given it, the latest first. One that was just sent
-    /// may be executed meanwhile.
-    async fn dial_with_heard(&self, greeting: &Greeting) -> Option<(Stream, Greeted)> {
+    /// The server wants another password than that of `tried`: perhaps one that a client has given it, the latest first. One
+    /// that was just sent may be executed meanwhile; what is refused later than that never was.
+    ///
+    /// One search at a time: all connections are refused at once, and who has waited finds what the first has found.
+    async fn dial_with_heard(&self, tried: &Access, greeting: &Greeting) -> Option<(Stream, Greeted)> {
+        let deadline = Instant::now() + self.connect_timeout;
+        let _search = tokio::time::timeout_at(deadline, self.search.lock()).await.ok()?;
+        let mut pause = NEWS_PAUSE;
         loop {
             let before = self.access();
+            if before.password != tried.password {
+                return self.dial(greeting).await.ok();
+            }
             let heard: Vec<(Secret, u64)> = self.heard.lock().iter().rev().cloned().collect();
-            for (password, _) in &heard {
+            for (password, heard_us) in &heard {
+                let is_news = clock::now_us().saturating_sub(*heard_us) <= NEWS_US;
                 let access = before.with_password(password)?;
                 match self.dial_as(Some(&access), greeting).await {
                     Ok(opened) => {
@@ -448,17 +461,22 @@ impl Target {
                             "the upstream has a password that a client has given it: new connections show it"
                         );
                         self.renew_access(&before, access);
+                        self.heard.lock().retain(|later| !heard.contains(later));
                         return Some(opened);
                     }
-                    Err(error) if error.is_of_password() => {}
+                    Err(error) if error.is_of_password() => {
+                        let is_kept = |known: &(Secret, u64)| is_news || known.0 != *password || known.1 != *heard_us;
+                        self.heard.lock().retain(is_kept);
+                    }
                     Err(_) => return None,
                 }
             }
             let (_, heard_us) = heard.first()?;
-            if clock::now_us().saturating_sub(*heard_us) > NEWS_US {
+            if clock::now_us().saturating_sub(*heard_us) > NEWS_US || Instant::now() >= deadline {
                 return None;
             }
-            tokio::time::sleep(NEWS_PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
     }
 

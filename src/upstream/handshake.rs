@@ -259,9 +259,7 @@ async fn role_otherwise(stream: &mut Stream, frames: &mut FrameReader) -> Result
     if reply::is_error(&info) {
         return Err(DialError::Refused {
             request: "ROLE",
-            error: String::from_utf8_lossy(role.get(1..).unwrap_or_default())
-                .trim()
-                .to_owned(),
+            error: reply::error_text(&role),
         });
     }
     let text = String::from_utf8_lossy(reply::text(&info).unwrap_or_default()).into_owned();

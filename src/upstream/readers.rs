@@ -385,8 +385,7 @@ impl Reader {
             }
         };
         if reply::is_error(&frame) {
-            let error = String::from_utf8_lossy(frame.get(1..).unwrap_or_default());
-            return Err(format!("INFO replication is refused: {}", error.trim()));
+            return Err(format!("INFO replication is refused: {}", reply::error_text(&frame)));
         }
         Ok(String::from_utf8_lossy(reply::text(&frame).unwrap_or_default()).into_owned())
     }

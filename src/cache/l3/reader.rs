@@ -347,8 +347,10 @@ impl Store {
         match segment.file.read_at_once(&mut bytes, place.offset()) {
             Ok(read) => bytes.truncate(read),
             Err(error) => {
-                if error.kind() == std::io::ErrorKind::Unsupported {
-                    self.has_memory.store(false, Relaxed);
+                if error.kind() == std::io::ErrorKind::Unsupported && self.has_memory.swap(false, Relaxed) {
+                    tracing::info!(
+                        "L3: this file system cannot tell what it has in memory, so every read goes to a thread of its own"
+                    );
                 }
                 return None;
             }

@@ -6,7 +6,7 @@
 
 use crate::upstream::cluster::NodeId;
 
-/// Of one client, and forgotten when it goes on.
+/// Of one client, and forgotten when it goes on. In order: each of a thousand requests in flight may ask for all behind it.
 #[derive(Debug, Default)]
 pub struct Detours(Vec<Detour>);
 
@@ -20,18 +20,22 @@ struct Detour {
 
 impl Detours {
     pub fn note(&mut self, sequence: u64, slot: u16, node: Option<NodeId>) {
-        let mut known = self.0.iter_mut();
-        match known.find(|known| (known.sequence, known.slot) == (sequence, slot)) {
-            Some(known) => known.node = node,
-            None => self.0.push(Detour { sequence, slot, node }),
+        match self.find(sequence, slot) {
+            Ok(at) => self.0[at].node = node,
+            Err(at) => self.0.insert(at, Detour { sequence, slot, node }),
         }
     }
 
     /// Whether this one has come behind another that was sent to this node.
     pub fn is_behind(&self, sequence: u64, slot: u16, node: NodeId) -> bool {
-        let mut known = self.0.iter();
-        let known = known.find(|known| (known.sequence, known.slot) == (sequence, slot));
-        known.is_some_and(|known| known.node.is_none_or(|at| at == node))
+        let known = self.find(sequence, slot);
+        known.is_ok_and(|known| self.0[known].node.is_none_or(|at| at == node))
+    }
+
+    /// Its place, or the one that it would have.
+    fn find(&self, sequence: u64, slot: u16) -> Result<usize, usize> {
+        self.0
+            .binary_search_by_key(&(sequence, slot), |known| (known.sequence, known.slot))
     }
 
     pub fn forget(&mut self) {

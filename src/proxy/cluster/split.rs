@@ -76,12 +76,12 @@ fn split(
     let args = request.args;
     let keys = || groups.iter().flat_map(|group| &group.keys).map(|at| args.arg(*at));
     let touched = Touched::from_hashes(&keys().map(name_hash).collect::<Vec<_>>());
-    let (version, own, floor_us) = {
+    let (version, own) = {
         let state = client.state.borrow();
         if state.outbox.must_wait_for_flight(&touched) {
             return Step::Wait;
         }
-        (state.version, state.outbox.own_all(touched.hashes()), state.floor_us)
+        (state.version, state.outbox.own_all(touched.hashes()))
     };
     // Nothing is sent before it is known that everything can be.
     let mut from: Vec<From> = Vec::with_capacity(groups.len());
@@ -103,12 +103,9 @@ fn split(
             Err(step) => return step,
         }
     }
-    let asker = |link: &Link| Asker {
-        now_us: request.now_us,
-        link: link.sink.link,
-        own,
-        floor_us,
-        takes_stale: false,
+    let asker = |link: &Link| {
+        let state = client.state.borrow();
+        state.asker(own, request.now_us, link.sink.link, Trust::Vouched)
     };
     if kind == Kind::Values {
         for (group, from) in groups.iter().zip(&mut from) {

@@ -5,6 +5,7 @@
 //! Later requests of these clients on the key wait meanwhile: they could be sent before the read. A disk that does not answer
 //! is not waited for.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct Waiting {
     /// By number, which is by age.
     waits: BTreeMap<u64, Wait>,
     next: u64,
+    /// What all reads of several keys have been given until their last part is there.
+    pub(super) found_bytes: Rc<Cell<usize>>,
 }
 
 impl Waiting {

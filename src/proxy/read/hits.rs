@@ -43,8 +43,6 @@ pub fn answer(worker: &Rc<Worker>, client: &Client, facts: &Facts, buf: &[u8], n
         road,
         is_closing,
         listening,
-        path: _,
-        owed: _,
         ..
     } = &mut *state;
     // What stands between such a client and a hit, if anything does, is for the long way to say.

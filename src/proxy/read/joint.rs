@@ -28,7 +28,7 @@ use crate::resp::convert::Rule;
 use crate::resp::{Version, encode, reply};
 
 /// Reads of more keys are not kept: each costs an entry.
-const MOST_KEYS: usize = 64;
+const MOST_PARTS: usize = 64;
 
 /// `None`: it is not a read whose reply depends on the keys that it names alone, or one of too many.
 pub(super) fn read(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request: &Request<'_>) -> Option<Step> {
@@ -122,7 +122,7 @@ impl<'a> Joint<'a> {
         }
         let mut names: Vec<&[u8]> = Vec::new();
         let keys = request.spec.keys(args, &mut |name| names.push(name));
-        if keys != Keys::Known || names.is_empty() || names.len() > MOST_KEYS {
+        if keys != Keys::Known || names.is_empty() || names.len() > MOST_PARTS {
             return None;
         }
         let mut count = 0;

@@ -89,12 +89,22 @@ pub struct Wanted {
     found: RefCell<Vec<Option<Found>>>,
     left: Cell<usize>,
     found_bytes: Cell<usize>,
+    /// Of all such reads of the worker.
+    all_bytes: Rc<Cell<usize>>,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.let_go();
+    }
 }
 
 /// Keys of one request that are looked for at a time.
 const AT_A_TIME: usize = 32;
 /// What is held of one request until the last is there.
 const MOST_FOUND_BYTES: usize = 16 << 20;
+/// And of all of a worker's: nobody else knows of these bytes before they are an answer.
+const MOST_FOUND_BYTES_IN_ALL: usize = 64 << 20;
 
 /// Where a read goes, and where it came from.
 pub struct Way<'a> {
@@ -126,6 +136,7 @@ pub fn look(
         found: RefCell::new(vec![None; queries.len()]),
         left: Cell::new(left),
         found_bytes: Cell::new(0),
+        all_bytes: Rc::clone(&worker.below.borrow().found_bytes),
     });
     go_on(worker, &wanted, AT_A_TIME, asker.now_us);
 }
@@ -153,11 +164,14 @@ pub(super) fn answered(worker: &Rc<Worker>, wanted: &Rc<Wanted>, at: usize, foun
     if wanted.to.borrow().is_none() {
         return;
     }
-    let held = wanted.found_bytes.get() + found.map_or(0, |found| found.value.len());
-    let Some(found) = found.filter(|_| held <= MOST_FOUND_BYTES) else {
+    let more = found.map_or(0, |found| found.value.len());
+    let (held, all) = (wanted.found_bytes.get() + more, wanted.all_bytes.get() + more);
+    let has_room = held <= MOST_FOUND_BYTES && all <= MOST_FOUND_BYTES_IN_ALL;
+    let Some(found) = found.filter(|_| has_room) else {
         return send(worker, wanted, now_us);
     };
     wanted.found_bytes.set(held);
+    wanted.all_bytes.set(all);
     if let Some(place) = wanted.found.borrow_mut().get_mut(at) {
         *place = Some(found.clone());
     }
@@ -183,6 +197,12 @@ impl Wanted {
             name,
             variant: b"",
         }
+    }
+
+    /// What was found is not needed any more.
+    fn let_go(&self) {
+        self.found.take();
+        self.all_bytes.set(self.all_bytes.get() - self.found_bytes.take());
     }
 
     fn queries(&self) -> Vec<Query<'_>> {
@@ -283,7 +303,7 @@ fn show_count(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) -> bool {
 fn send(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) {
     let asker = wanted.asker_now(now_us);
     let Some(to) = wanted.to.take() else { return };
-    wanted.found.take();
+    wanted.let_go();
     let counters = worker.counters();
     counters.l1_misses_total.add(wanted.names.len() as u64);
     counters.l3_misses_total.add(wanted.missing.len() as u64);

@@ -181,7 +181,7 @@ impl<S: Sink> Connection<S> {
         while !queue.is_written() {
             match stream.poll_write_some(cx, queue.unsent()) {
                 Poll::Pending => {
-                    queue.is_stuck(clock::now_us());
+                    queue.note_stuck(clock::now_us());
                     break;
                 }
                 Poll::Ready(Ok(n)) => queue.wrote(n),

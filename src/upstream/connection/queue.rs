@@ -17,8 +17,7 @@ pub(super) struct Queue<W> {
     waiters: VecDeque<Waiting<W>>,
     /// So many at the front have been told that their deadline has passed.
     expired: usize,
-    /// What is late before its turn.
-    /// In the order of the waiters.
+    /// What is late before its turn; in the order of the waiters, as each entry is of the last one when it is made.
     begun_earlier: Vec<Begun>,
     pub last_sent_us: u64,
     /// When bytes last arrived, or the first unanswered request was queued, whichever is later.
@@ -184,7 +183,7 @@ impl<W> Queue<W> {
     }
 
     /// The socket takes no more for now.
-    pub fn is_stuck(&mut self, now_us: u64) {
+    pub fn note_stuck(&mut self, now_us: u64) {
         if self.stuck_since_us == 0 {
             self.stuck_since_us = now_us;
         }

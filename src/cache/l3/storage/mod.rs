@@ -105,11 +105,11 @@ impl Disk {
 
 impl Storage for Disk {
     fn lock(&self) -> io::Result<Box<dyn Send + Sync>> {
-        let is_made = !self.is_looked_at;
-        let file = options()
-            .create(is_made)
-            .truncate(false)
-            .open(self.path.join(LOCK_NAME))?;
+        let path = self.path.join(LOCK_NAME);
+        let file = match self.is_looked_at {
+            true => fs::File::open(path)?,
+            false => options().create(true).truncate(false).open(path)?,
+        };
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
