@@ -188,6 +188,7 @@ impl DialError {
 const MOST_HEARD: usize = 8;
 /// For so long one that was sent may not have been executed.
 const NEWS_US: u64 = 500_000;
+const FORGET_US: u64 = 600_000_000;
 const NEWS_PAUSE: Duration = Duration::from_millis(5);
 
 /// Whether the server says by this error (without its mark) that it serves nobody now.
@@ -325,11 +326,13 @@ impl Target {
     /// A password that a client gives the server, which may take it or not, and now or later.
     pub fn hear(&self, password: &Secret) {
         let mut heard = self.heard.lock();
-        heard.retain(|(other, _)| other != password);
+        let now_us = clock::now_us();
+        // Of older ones it has been found out by now which the server has taken.
+        heard.retain(|(other, heard_us)| other != password && now_us.saturating_sub(*heard_us) <= FORGET_US);
         if heard.len() == MOST_HEARD {
             heard.remove(0);
         }
-        heard.push((password.clone(), clock::now_us()));
+        heard.push((password.clone(), now_us));
     }
 
     pub fn breaker(&self) -> &Breaker {
@@ -400,7 +403,7 @@ impl Target {
         let tried = self.access();
         let mut opened = self.dial(&greeting).await;
         if opened.as_ref().is_err_and(DialError::is_of_password)
-            && let Some(connected) = self.dial_with_heard(&tried, &greeting).await
+            && let Some(connected) = self.dial_with_heard(tried, &greeting).await
         {
             opened = Ok(connected);
         }
@@ -442,14 +445,20 @@ impl Target {
     /// that was just sent may be executed meanwhile; what is refused later than that never was.
     ///
     /// One search at a time: all connections are refused at once, and who has waited finds what the first has found.
-    async fn dial_with_heard(&self, tried: &Access, greeting: &Greeting) -> Option<(Stream, Greeted)> {
+    async fn dial_with_heard(&self, mut tried: Arc<Access>, greeting: &Greeting) -> Option<(Stream, Greeted)> {
         let deadline = Instant::now() + self.connect_timeout;
         let _search = tokio::time::timeout_at(deadline, self.search.lock()).await.ok()?;
         let mut pause = NEWS_PAUSE;
         loop {
             let before = self.access();
             if before.password != tried.password {
-                return self.dial(greeting).await.ok();
+                tried = before;
+                match self.dial(greeting).await {
+                    Ok(opened) => return Some(opened),
+                    // It has been given yet another one.
+                    Err(error) if error.is_of_password() && Instant::now() < deadline => continue,
+                    Err(_) => return None,
+                }
             }
             let heard: Vec<(Secret, u64)> = self.heard.lock().iter().rev().cloned().collect();
             for (password, heard_us) in &heard {
@@ -461,7 +470,6 @@ impl Target {
                             "the upstream has a password that a client has given it: new connections show it"
                         );
                         self.renew_access(&before, access);
-                        self.heard.lock().retain(|later| !heard.contains(later));
                         return Some(opened);
                     }
                     Err(error) if error.is_of_password() => {
