@@ -109,7 +109,7 @@ struct Flags {
     /// Serve the admin API and metrics here, or off [default: 127.0.0.1:9091]
     #[arg(long, value_name = "ADDR|off")]
     admin: Option<String>,
-    /// Worker threads; 0 takes one for each core [default: 0]
+    /// Worker threads; 0 takes one for each core but one [default: 0]
     #[arg(long, value_name = "N")]
     workers: Option<String>,
     /// Memory for cached entries [default: 256MiB]

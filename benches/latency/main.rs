@@ -60,7 +60,7 @@ pub struct Options {
     /// trip, half of them in each direction.
     #[arg(long, value_parser = positive, conflicts_with = "nearcache")]
     relay_delay_ms: Option<f64>,
-    /// Worker threads of nearcache; 0 is one for each core.
+    /// Worker threads of nearcache; 0 is as many as it takes by default.
     #[arg(long, default_value_t = 0)]
     workers: usize,
     /// Address of a redis-server or valkey-server to measure; its keys `key:…` are overwritten.

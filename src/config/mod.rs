@@ -47,7 +47,6 @@ pub use upstream::{Endpoint, Place, Sentinels, Upstream, UpstreamTimeouts};
 use reader::Reader;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 
 /// The valid configuration, whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +55,7 @@ pub struct Config {
     pub listen: Vec<ListenAddr>,
     /// Where the admin API is served; `None` = off.
     pub admin: Option<SocketAddr>,
-    /// Worker threads, one runtime each; 0 = one for each core. See [`Config::worker_threads`].
+    /// Worker threads, one runtime each; 0 = one for each core but one. See [`Config::worker_threads`].
     pub workers: usize,
     /// The Redis behind the proxy.
     pub upstream: Upstream,
@@ -115,11 +114,15 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
-    /// The number of worker threads really wanted: `workers`, or one for each core.
+    /// The number of worker threads really wanted: `workers`, or one for each core but one, at least one.
+    ///
+    /// The proxy shares its node with clients, often with the server: a worker on the last core takes it from those that it
+    /// waits for. Measured on two cores beside redis-benchmark and redis-server, one worker answers hits at 1.04, 1.11 and
+    /// 1.39 times the rate of two (pipelines of 1, 16, 64) and forwards at 1.15 and 1.08 times, with half the p95.
     #[must_use]
     pub fn worker_threads(&self) -> usize {
         match self.workers {
-            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
             some => some,
         }
     }
