@@ -234,16 +234,18 @@ impl Cluster {
         self.agree_on(slots, to);
     }
 
-    /// Waits until all primaries name this one as the owner of these slots. Two that took a slot over from each other, one right
-    /// after the other, may name each other for seconds.
+    /// Waits until all primaries name this one as the owner of these slots, at one epoch: a node that takes a slot over before
+    /// it has heard of the last owner's new epoch does not raise its own above that, and the others never believe it.
     pub fn agree_on(&self, slots: &[u16], owner: usize) {
+        let epoch_at = |node: usize| {
+            let all = self.client(node).text(&["CLUSTER", "NODES"]);
+            let line = all.lines().find(|line| line.starts_with(&self.ids[owner]))?;
+            let has_all = slots.iter().all(|slot| has_slot(line, *slot));
+            has_all.then(|| line.split(' ').nth(6).map(str::to_owned))?
+        };
         eventually("the slots have moved", STEP * 2, || {
-            let mut nodes = (0..self.primaries).map(|node| self.client(node));
-            nodes.all(|mut node| {
-                let all = node.text(&["CLUSTER", "NODES"]);
-                let line = all.lines().find(|line| line.starts_with(&self.ids[owner]));
-                slots.iter().all(|slot| has_slot(line.unwrap_or_default(), *slot))
-            })
+            let first = epoch_at(0);
+            first.is_some() && (1..self.primaries).all(|node| epoch_at(node) == first)
         });
     }
 
