@@ -272,7 +272,7 @@ impl<'a> Played<'a> {
                     let (tell, told) = channel();
                     let is_below = self
                         .l1
-                        .look_below(&query, request.now_us, move |found| drop(tell.send(found)));
+                        .look_below(&query, request.now_us, || None, move |found| drop(tell.send(found)));
                     // What was not answered at once.
                     if is_below {
                         disk.borrow_mut().read();
