@@ -23,6 +23,7 @@ use super::below::{self, Miss};
 use crate::cache::LeaseId;
 use crate::cache::l3::Found;
 use crate::command::own;
+use crate::config::Consistency;
 use crate::proxy::flight::FillGuard;
 use crate::proxy::replies::{Again, LinkSink};
 use crate::proxy::waiter::{Effect, FillKind, Waiter};
@@ -50,15 +51,28 @@ pub(super) fn least_bytes(worker: &Worker, link: &Link) -> Option<usize> {
     (is_told && worker.facts().has_digest).then_some(least)
 }
 
-/// Why nothing is revalidated over this connection, for people; `None`: it is.
-pub fn obstacle(worker: &Worker, link: &Link) -> Option<&'static str> {
-    if worker.shared.config.l3.revalidate_from_bytes.is_none() {
-        return Some("off (l3.revalidate_from)");
+/// From which size on strings of this database and slot are asked for by their digest, for people.
+///
+/// # Errors
+/// Why they are not.
+pub fn explain(worker: &Rc<Worker>, db: u32, slot: u16) -> Result<String, &'static str> {
+    let Some(least) = worker.shared.config.l3.revalidate_from_bytes else {
+        return Err("off (l3.revalidate_from)");
+    };
+    if worker.shared.config.cache.consistency != Consistency::Coherent {
+        return Err("off (only entries of coherent consistency need it)");
     }
-    if !worker.facts().has_digest {
-        return Some("off (the upstream has no DIGEST)");
+    let facts = worker.facts();
+    if !facts.is_known {
+        return Err("not known yet (the upstream has not been asked for its commands)");
     }
-    (link.sink.digests.get() == Digests::Refused).then_some("off (the upstream has refused DIGEST)")
+    if !facts.has_digest {
+        return Err("off (the upstream has no DIGEST)");
+    }
+    match below::link_of(worker, db, slot) {
+        Ok(link) if link.sink.digests.get() == Digests::Refused => Err("off (the upstream has refused DIGEST)"),
+        _ => Ok(format!("of strings from {least} bytes on")),
+    }
 }
 
 /// Whether to ask about what was found and may not be shown as it is.
