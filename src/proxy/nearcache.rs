@@ -168,7 +168,10 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
         let below = l3.explain(hash);
         facts.push(("l3.entries".to_owned(), below.len().to_string()));
         let asked = revalidation::explain(worker, db, slot);
-        facts.push(("l3.revalidation".to_owned(), asked.clone().unwrap_or_else(|why| why.to_owned())));
+        facts.push((
+            "l3.revalidation".to_owned(),
+            asked.clone().unwrap_or_else(|why| why.to_owned()),
+        ));
         let is_away = worker.stale_link(db, slot).is_some();
         for (i, (segment, origin)) in below.into_iter().enumerate() {
             let state = match (worker.shared.cache.stale_below_for_us(origin, now_us), origin) {

@@ -749,7 +749,11 @@ const fn revalidated(name: &'static str, scenario: Scenario) -> Scenario {
     Scenario {
         has_earlier_life: true,
         revalidates: true,
-        bound_ms: if scenario.bound_ms < 900 { scenario.bound_ms } else { 900 },
+        bound_ms: if scenario.bound_ms < 900 {
+            scenario.bound_ms
+        } else {
+            900
+        },
         ..over_l3(name, scenario)
     }
 }

@@ -135,7 +135,10 @@ fn what_an_earlier_process_left_is_shown_if_the_server_has_the_same() {
         }
         let (digests, gets) = (server.calls("digest"), server.calls("get"));
         let [same, changed, refused] = outcomes(&proxy);
-        assert!(same > KEYS as f64 * 0.3 && changed > 10.0, "{same} the same, {changed} not");
+        assert!(
+            same > KEYS as f64 * 0.3 && changed > 10.0,
+            "{same} the same, {changed} not"
+        );
         assert_eq!((digests as f64, refused), (same + changed, 0.0));
         assert_eq!(gets, KEYS as u64 - same as u64, "{digests} digests");
         // It is kept like what was read, and watched.
@@ -208,7 +211,10 @@ fn a_user_who_may_not_ask_for_digests_reads_as_ever() {
     read_all(&mut client, 1);
     let [same, changed, refused] = outcomes(&proxy);
     // Each connection learns it by one question.
-    assert!(same == 0.0 && changed == 0.0 && (1.0..=2.0).contains(&refused), "{refused}");
+    assert!(
+        same == 0.0 && changed == 0.0 && (1.0..=2.0).contains(&refused),
+        "{refused}"
+    );
     let explained = client.text(&["NEARCACHE", "EXPLAIN", "k0"]);
     assert!(explained.contains("the upstream has refused DIGEST"), "{explained}");
 }
@@ -248,7 +254,11 @@ fn after_every_kill_9_reads_are_true() {
         for i in 0..KEYS {
             let read = client.bulk(&["GET", &format!("k{i}")]);
             let expected = value(i, versions[i]).into_bytes();
-            assert!(read == Some(expected), "round {round}: k{i} is not version {}", versions[i]);
+            assert!(
+                read == Some(expected),
+                "round {round}: k{i} is not version {}",
+                versions[i]
+            );
         }
         same += outcomes(&proxy)[0];
         settled(&proxy);

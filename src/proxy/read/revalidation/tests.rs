@@ -22,7 +22,10 @@ fn what_is_no_digest_is_told_apart() {
             b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n",
             Told::Changed,
         ),
-        (b"-ERR unknown command 'DIGESt', with args beginning with: 'k' \r\n", Told::Refused),
+        (
+            b"-ERR unknown command 'DIGESt', with args beginning with: 'k' \r\n",
+            Told::Refused,
+        ),
         (
             b"-NOPERM User u has no permissions to run the 'digest' command\r\n",
             Told::Refused,
