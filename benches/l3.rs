@@ -273,7 +273,7 @@ fn read(l3: &L3, options: &Options, at_a_time: usize) -> Result<(Histogram<u64>,
             let is_there = l3.lookup(
                 &query,
                 now_us(),
-                |_| true,
+                |_, _| true,
                 move |found| {
                     let _ = tell.send((since, found.is_some()));
                 },

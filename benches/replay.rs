@@ -270,9 +270,9 @@ impl<'a> Played<'a> {
             Decision::Leased(lease) => {
                 if let Some(disk) = &self.disk {
                     let (tell, told) = channel();
-                    let is_below = self
-                        .l1
-                        .look_below(&query, request.now_us, move |found| drop(tell.send(found)));
+                    let is_below =
+                        self.l1
+                            .look_below(&query, request.now_us, || None, move |found| drop(tell.send(found)));
                     // What was not answered at once.
                     if is_below {
                         disk.borrow_mut().read();

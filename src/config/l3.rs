@@ -29,6 +29,9 @@ pub struct L3 {
     pub write_rate_bytes: Option<usize>,
     /// What is done about damage; default [`Recovery::TolerateTornTail`].
     pub recovery: Recovery,
+    /// From which size on, as it takes room on the disk, the upstream is asked for the digest of a string that may have changed
+    /// while nobody watched it, instead of for the string; default 1 KiB, minimum 1 B; `None` = never.
+    pub revalidate_from_bytes: Option<usize>,
     /// Threads that read; default 2, 1 to 64.
     pub readers: usize,
     /// What values are compressed with; default [`Compression::Off`].
@@ -135,6 +138,7 @@ impl Default for L3 {
             sync_interval: Duration::from_secs(1),
             write_rate_bytes: None,
             recovery: Recovery::default(),
+            revalidate_from_bytes: Some(1 << 10),
             readers: 2,
             compression: Compression::default(),
             compress_from_bytes: 512,
@@ -174,6 +178,7 @@ impl L3 {
             sync_interval: reader.length("l3.sync_interval", default.sync_interval, Duration::from_millis(10)),
             write_rate_bytes: reader.bytes_or_off("l3.write_rate", default.write_rate_bytes, 64 << 10),
             recovery: reader.choice("l3.recovery", default.recovery, &RECOVERIES),
+            revalidate_from_bytes: reader.bytes_or_off("l3.revalidate_from", default.revalidate_from_bytes, 1),
             readers: reader.number("l3.readers", default.readers, 1, 64),
             compression: Compression::read(reader, "l3.compression", 19),
             compress_from_bytes: reader.bytes("l3.compress_from", default.compress_from_bytes, 64),
@@ -224,6 +229,10 @@ impl L3 {
                 self.write_rate_bytes.map_or_else(|| OFF.into(), print_bytes),
             ),
             ("recovery", name(&RECOVERIES, self.recovery).into()),
+            (
+                "revalidate_from",
+                self.revalidate_from_bytes.map_or_else(|| OFF.into(), print_bytes),
+            ),
             ("readers", integer(self.readers)),
             ("compression", self.compression.print().into()),
             ("compress_from", print_bytes(self.compress_from_bytes)),

@@ -69,6 +69,11 @@ pub struct Counters {
     /// Of these, those for which nobody vouched any more.
     pub l3_stale_total: Tally,
     pub l3_misses_total: Tally,
+    /// Copies on the disk that the server was asked about: those that it has as well, those that it does not, and questions
+    /// that it does not answer.
+    pub l3_same_total: Tally,
+    pub l3_changed_total: Tally,
+    pub l3_refused_total: Tally,
     /// Requests answered by the proxy itself.
     pub local_total: Tally,
     /// Requests sent over shared connections (a transaction counts all of its requests).

@@ -155,6 +155,10 @@ pub const L3_READS: Number = counter(
     "nearcache_l3_reads_total",
     "Lookups that went to the disk, by what came of it: found, read at once from the page cache, joined another's read, shed because too many waited.",
 );
+pub const L3_REVALIDATIONS: Number = counter(
+    "nearcache_l3_revalidations_total",
+    "Strings on the disk that the upstream was asked about by DIGEST, by what it said: same, changed, refused to tell.",
+);
 pub const L3_FAULTS: Number = counter(
     "nearcache_l3_faults_total",
     "What went wrong with the disk: damaged records, refused reads and writes, segments given up, repairs at the start.",

@@ -167,6 +167,8 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
             ("nearcache_l3_hits", hits.to_string()),
             ("nearcache_l3_stale_hits", total(|c| &c.l3_stale_total).to_string()),
             ("nearcache_l3_misses", total(|c| &c.l3_misses_total).to_string()),
+            ("nearcache_l3_revalidated", total(|c| &c.l3_same_total).to_string()),
+            ("nearcache_l3_changed", total(|c| &c.l3_changed_total).to_string()),
             ("nearcache_l3_entries", stats.entries.to_string()),
             ("nearcache_l3_segments", stats.segments.to_string()),
             ("nearcache_l3_file_bytes", stats.file_bytes.to_string()),

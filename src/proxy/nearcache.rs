@@ -10,6 +10,7 @@ use super::invalidation::Mode;
 use super::local::wrong_arity;
 use super::outbox::{Source, Touched};
 use super::owed;
+use super::read::revalidation;
 use super::readers;
 use super::request::{Request, Step};
 use super::waiter::Answer;
@@ -166,6 +167,11 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
     if let Some(l3) = worker.shared.cache.l3() {
         let below = l3.explain(hash);
         facts.push(("l3.entries".to_owned(), below.len().to_string()));
+        let asked = revalidation::explain(worker, db, slot);
+        facts.push((
+            "l3.revalidation".to_owned(),
+            asked.clone().unwrap_or_else(|why| why.to_owned()),
+        ));
         let is_away = worker.stale_link(db, slot).is_some();
         for (i, (segment, origin)) in below.into_iter().enumerate() {
             let state = match (worker.shared.cache.stale_below_for_us(origin, now_us), origin) {
@@ -176,6 +182,9 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
                     "of an earlier life: a stale hit if it was vouched for within max_stale (the upstream cannot be asked)"
                         .to_owned()
                 }
+                (_, Origin::EarlierLife) if asked.is_ok() => {
+                    "of an earlier life: a GET asks the upstream by DIGEST whether it has the same".to_owned()
+                }
                 (_, Origin::EarlierLife) => "of an earlier life".to_owned(),
                 (Some(us), _) if is_away => {
                     format!("stale hit (the upstream cannot be asked; for {} ms more)", us / 1000)
@@ -183,6 +192,10 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
                 (_, Origin::ThisLife { link, epoch }) if worker.shared.links.epoch(link) == epoch => {
                     format!("vouched for by link {}", link.index())
                 }
+                (_, Origin::ThisLife { link, .. }) if asked.is_ok() => format!(
+                    "link {} was lost since: a GET asks the upstream by DIGEST whether it has the same",
+                    link.index()
+                ),
                 (_, Origin::ThisLife { link, .. }) => format!("dead (link {} was lost since)", link.index()),
             };
             facts.push((format!("l3.entry.{i}"), format!("{state}; segment={segment:016x}")));

@@ -5,6 +5,7 @@
 pub mod below;
 pub mod hits;
 pub mod joint;
+pub mod revalidation;
 mod several;
 mod stale;
 pub mod together;
@@ -264,7 +265,7 @@ fn single(
         Decision::Leased(lease) => {
             counters.l1_misses_total.add(1);
             // What is on the disk is as little for a client with unanswered requests on the key as a hit is.
-            let is_below = asker.own == Own::Clear && below::look(worker, &query, request.now_us);
+            let is_below = asker.own == Own::Clear && below::look(worker, link, &query, request.now_us);
             let source = match is_below {
                 true => Source::FlightElsewhere(lease.flight()),
                 false => Source::Flight(lease.flight()),
@@ -323,10 +324,24 @@ impl Lead {
     /// Sends the read and its PTTL; the reply of the second answers the leader and all followers.
     fn send(self, worker: &Worker, link: &Link, raw: &[u8], name: &[u8], now_us: u64) {
         let Some(lease) = self.guard.lease() else { return };
+        let effect = Effect::FillRead(lease, self.hash);
+        self.send_question(worker, link, (raw, effect), raw, name, now_us);
+    }
+
+    /// The same with another question in place of the read, if that is what the effect takes it for. `raw` is the read.
+    #[inline]
+    fn send_question(
+        self,
+        worker: &Worker,
+        link: &Link,
+        (question, effect): (&[u8], Effect),
+        raw: &[u8],
+        name: &[u8],
+        now_us: u64,
+    ) {
         worker.counters().shared_total.add(1);
         link.send_with(now_us, |out, expect| {
-            out.extend_from_slice(raw);
-            let effect = Effect::FillRead(lease, self.hash);
+            out.extend_from_slice(question);
             expect(Waiter {
                 to: None,
                 version: self.version,

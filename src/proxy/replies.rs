@@ -21,6 +21,7 @@ use super::outbox::Touched;
 use super::owed;
 use super::pubsub;
 use super::read::joint::Parts;
+use super::read::revalidation::{Digests, Revalidation};
 use super::request::Road;
 use super::waiter::{Answer, Effect, FillKind, Waiter};
 use super::worker::Worker;
@@ -58,6 +59,8 @@ pub struct LinkSink {
     /// That of the probe that is about to be sent.
     probed_slot: Cell<u16>,
     pub raw_of_fill: Cell<Bytes>,
+    /// Whether its server tells digests.
+    pub digests: Cell<Digests>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub enum Again {
     Lead(Box<Routed>, Redirect),
     /// It was one key of several, and these have gone elsewhere.
     Part(Redirect),
+    /// It was not read at all: what the disk has is not what the server has.
+    Changed(Box<Revalidation>),
 }
 
 impl LinkSink {
@@ -100,6 +105,7 @@ impl LinkSink {
             slot_of_fill: Cell::new(NO_SLOT),
             probed_slot: Cell::new(NO_SLOT),
             raw_of_fill: Cell::default(),
+            digests: Cell::default(),
         }
     }
 
@@ -126,6 +132,16 @@ impl LinkSink {
             lease,
             frame: Bytes::new(),
             again,
+        });
+    }
+
+    /// What a read would have brought; the PTTL behind the digest is still to be answered.
+    pub fn hold_same(&self, worker: &Worker, lease: LeaseId, frame: Bytes) {
+        worker.shared.cache.got(lease);
+        self.held.borrow_mut().push_back(Held {
+            lease,
+            frame,
+            again: Again::No,
         });
     }
 
@@ -193,6 +209,7 @@ impl LinkSink {
             Effect::None
             | Effect::JointTtl(_)
             | Effect::FillRead(..)
+            | Effect::FillDigest(_)
             | Effect::FillTtl(..)
             | Effect::Routed(_)
             | Effect::Info
@@ -267,6 +284,9 @@ impl LinkSink {
         };
         let ttl_raw = self.raw_of_fill.take();
         let slot = self.slot_of_fill.replace(NO_SLOT);
+        if let Again::Changed(check) = again {
+            return check.read(worker, waiter, (kind, slot), self.received_us.get());
+        }
         if !matches!(again, Again::No) {
             let followers = worker.shared.cache.abandon(lease);
             redirect::flight(worker, waiter, again, followers, ttl_raw, self.received_us.get());
@@ -398,6 +418,12 @@ impl Sink for LinkSink {
                 });
                 return;
             }
+            effect @ Effect::FillDigest(_) => {
+                if let Effect::FillDigest(check) = std::mem::replace(effect, Effect::None) {
+                    check.answered(&worker, self, frame.bytes);
+                }
+                return;
+            }
             Effect::JointTtl(lease) => {
                 worker.shared.cache.got(*lease);
                 self.held.borrow_mut().push_back(Held {
@@ -484,6 +510,8 @@ impl Sink for LinkSink {
         self.held.borrow_mut().clear();
         self.suspected.set(0);
         self.vouched_us.set(0);
+        // The next server may be another one.
+        self.digests.take();
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().links_lost_total.add(1);
         if !self.is_vouching() {

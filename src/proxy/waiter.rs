@@ -10,6 +10,7 @@ use super::cluster::redirect::Routed;
 use super::flight::{FillGuard, Follower};
 use super::outbox::{Charge, Ready, Touched};
 use super::read::joint::Parts;
+use super::read::revalidation::Revalidation;
 use crate::cache::LeaseId;
 use crate::command::Absent;
 use crate::resp::convert::Rule;
@@ -55,6 +56,8 @@ pub enum Effect {
     },
     /// The read of a fill (its lease and name hash); its reply is kept until the PTTL reply that follows.
     FillRead(LeaseId, u64),
+    /// The same with a digest in place of the read, of what was found on the disk and may be what the read would bring.
+    FillDigest(Box<Revalidation>),
     /// The end of a fill.
     FillTtl(FillGuard, FillKind),
     /// An MGET whose parts may be filled: the PTTL replies of these (position among its keys, lease) follow.

@@ -26,6 +26,8 @@ pub struct Facts {
     pub modules: Vec<u8>,
     pub databases: u32,
     pub table: Arc<Table>,
+    /// It can tell a digest of a string: `DIGEST` of Redis 8.4.
+    pub has_digest: bool,
     pub is_known: bool,
 }
 
@@ -40,6 +42,7 @@ impl Facts {
             modules: b"*0\r\n".to_vec(),
             databases: DATABASES,
             table: Arc::new(Table::builtin()),
+            has_digest: false,
             is_known: false,
         }
     }
@@ -89,7 +92,12 @@ impl Facts {
         }
         let commands = upstream.ask(&[own::COMMAND], within).await?;
         match decode_command_reply(&commands) {
-            Ok(commands) if !commands.is_empty() => facts.table = Arc::new(Table::join(&commands)),
+            Ok(commands) if !commands.is_empty() => {
+                facts.table = Arc::new(Table::join(&commands));
+                facts.has_digest = commands
+                    .iter()
+                    .any(|command| command.name == "digest" && command.has("readonly"));
+            }
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "the upstream's command table is not understood; the built-in one serves")

@@ -67,9 +67,11 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
             misses,
             below,
             stale_below,
+            same,
+            changed,
         } = walked;
         eprintln!(
-            "{name}: {walks} walks, {steps} steps; {hits} hits, {stale} of them stale, {misses} misses, {joins} of them joined, {below} answered by L3; {repeats} reads sent again, {late} requests late"
+            "{name}: {walks} walks, {steps} steps; {hits} hits, {stale} of them stale, {misses} misses, {joins} of them joined, {below} answered by L3, {same} of them by a digest, {changed} digests of something else; {repeats} reads sent again, {late} requests late"
         );
         assert!(hits > 0 && misses > 0, "{name} never tried L1");
         assert_eq!(
@@ -80,6 +82,11 @@ fn no_schedule_shows_a_client_what_it_must_not_see() {
         assert_eq!(late > 0, scenario.request_ms.is_some(), "{name}: {late} requests late");
         assert_eq!(stale > 0, scenario.max_stale_ms.is_some(), "{name}: {stale} stale hits");
         assert!(!scenario.has_l3 || below > 0, "{name} never tried L3");
+        assert_eq!(
+            (same > 0, changed > 0),
+            (scenario.revalidates, scenario.revalidates),
+            "{name}: {same} and {changed} digests"
+        );
         // Within a few milliseconds a read of the disk is rarely begun and ended.
         let must_be_stale = scenario.has_l3 && scenario.max_stale_ms.is_some_and(|ms| ms > 1000);
         let may_be_stale = scenario.has_l3 && scenario.max_stale_ms.is_some();

@@ -2,6 +2,7 @@
 
 mod full_disk;
 mod keys;
+mod revalidated;
 mod several;
 
 use std::path::Path;

@@ -29,11 +29,39 @@ impl<F> L1<F> {
     }
 
     /// A read was leased: looks below for what it asks for. False: it is surely not there, and `done` is not called.
+    ///
+    /// What nobody vouches for is looked for as well if it takes at least the bytes that `asks_from` tells: whoever asks can ask
+    /// the server about it. `asks_from` is called only where there is such a copy.
     #[inline]
-    pub fn look_below(&self, q: &Query<'_>, now_us: u64, done: impl FnOnce(Option<Found>) + Send + 'static) -> bool {
+    pub fn look_below(
+        &self,
+        q: &Query<'_>,
+        now_us: u64,
+        asks_from: impl Fn() -> Option<usize>,
+        done: impl FnOnce(Option<Found>) + Send + 'static,
+    ) -> bool {
         let Some(l3) = &self.rules.l3 else { return false };
         l3.missed(q.hash);
-        self.look_for(q, Wanting::Vouched, now_us, done)
+        let will_do = |origin, bytes| self.will_do(origin) || asks_from().is_some_and(|least| bytes >= least);
+        l3.lookup(q, now_us, will_do, done)
+    }
+
+    /// Whether what was found below for a lease, and may not be shown as it is, may be shown if the server has the same: nothing
+    /// has happened to the name since it was found, and the lease can still keep it.
+    pub fn may_be_same(&self, lease: LeaseId, found: &Found, now_us: u64) -> bool {
+        let shard = self.shard_numbered(lease.shard);
+        let stands = shard
+            .leases
+            .get(lease)
+            .is_some_and(|lease| lease.stands(&self.rules.links));
+        let is_over = is_over(self.lifetime_of(found).deadline_ms, now_us);
+        stands && !found.is_absent && !is_over && self.is_unvoided(found)
+    }
+
+    /// What is below of a name is wrong.
+    pub fn drop_below(&self, hash: u64) {
+        let _shard = self.shard(hash);
+        self.void_below(hash);
     }
 
     /// What L1 had to forward, of a read of several keys: counted for what is worth a place below. Whether there may be a copy
@@ -61,8 +89,8 @@ impl<F> L1<F> {
     ) -> bool {
         let Some(l3) = &self.rules.l3 else { return false };
         match wanting {
-            Wanting::Vouched => l3.lookup(q, now_us, |origin| self.will_do(origin), done),
-            Wanting::Stale => l3.lookup(q, now_us, |_| true, done),
+            Wanting::Vouched => l3.lookup(q, now_us, |origin, _| self.will_do(origin), done),
+            Wanting::Stale => l3.lookup(q, now_us, |_, _| true, done),
         }
     }
 

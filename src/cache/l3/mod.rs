@@ -358,14 +358,14 @@ impl L3 {
         self.store.sketch.count(hash);
     }
 
-    /// Looks for an entry whose origin will do. False: it is surely not here, and `done` is not called. Otherwise `done` is
+    /// Looks for an entry whose origin, and about the bytes that it takes, will do. False: it is surely not here, and `done` is not called. Otherwise `done` is
     /// called once, with the entry or without: before this returns, if the system has the record in memory, or later on
     /// another thread.
     pub fn lookup(
         &self,
         q: &Query<'_>,
         now_us: u64,
-        will_do: impl Fn(Origin) -> bool,
+        will_do: impl Fn(Origin, usize) -> bool,
         done: impl FnOnce(Option<Found>) + Send + 'static,
     ) -> bool {
         self.reads.lookup(&self.store, q, now_us, will_do, done)

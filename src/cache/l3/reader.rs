@@ -147,10 +147,13 @@ impl Reads {
         store: &Store,
         q: &Query<'_>,
         now_us: u64,
-        will_do: impl Fn(Origin) -> bool,
+        will_do: impl Fn(Origin, usize) -> bool,
         done: impl FnOnce(Option<Found>) + Send + 'static,
     ) -> bool {
-        let Some((row, mark, db)) = store.probe(q).filter(|(row, ..)| will_do(row.origin())) else {
+        let Some((row, mark, db)) = store
+            .probe(q)
+            .filter(|(row, ..)| will_do(row.origin(), row.place().bytes()))
+        else {
             store.counters.misses.fetch_add(1, Relaxed);
             return false;
         };

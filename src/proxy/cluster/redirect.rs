@@ -215,6 +215,13 @@ pub fn arrived(
             sink.hold(lease, Again::Lead(routed, redirect));
             return None;
         }
+        // Where it is sent it is read: a node that does not own the slot says nothing of what is there.
+        Effect::FillDigest(check) => {
+            routed.effect = Effect::Read(Touched::One(check.hash));
+            sink.digests.take();
+            sink.hold(check.lease, Again::Lead(routed, redirect));
+            return None;
+        }
         Effect::Joint(parts) => {
             sink.take_ttls(&parts);
             routed.effect = Effect::Read(parts.touched);
@@ -426,7 +433,7 @@ pub fn flight(
             let routed = Routed::new(Effect::Followed { touched, followers }, raw, slot, now_us);
             (Box::new(routed), redirect)
         }
-        Again::Part(_) | Again::No => return,
+        Again::Part(_) | Again::Changed(_) | Again::No => return,
     };
     waiter.effect = Effect::Routed(routed);
     let error: &[u8] = match redirect {

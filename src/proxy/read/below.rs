@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Lead, stale, together};
+use super::{Lead, revalidation, stale, together};
 use crate::cache::Query;
 use crate::cache::l3::Found;
 use crate::proxy::client::write_frame;
@@ -31,6 +31,8 @@ pub struct Waiting {
     next: u64,
     /// What all reads of several keys have been given until their last part is there.
     pub(super) found_bytes: Rc<Cell<usize>>,
+    /// What the server is asked about.
+    pub(super) asked_bytes: Rc<Cell<usize>>,
 }
 
 impl Waiting {
@@ -56,22 +58,23 @@ enum For {
     Part(Rc<together::Wanted>, usize),
 }
 
-struct Miss {
-    lead: Lead,
-    link: Rc<Link>,
+pub(super) struct Miss {
+    pub lead: Lead,
+    pub link: Rc<Link>,
     /// The request as it would go on the wire, and the name that it reads.
-    raw: Box<[u8]>,
-    name: Box<[u8]>,
+    pub raw: Box<[u8]>,
+    pub name: Box<[u8]>,
 }
 
 /// Has the disk asked for a read that is about to wait. False: there is nothing.
-pub(super) fn look(worker: &Worker, query: &Query<'_>, now_us: u64) -> bool {
+pub(super) fn look(worker: &Worker, link: &Link, query: &Query<'_>, now_us: u64) -> bool {
     let cache = &worker.shared.cache;
     if cache.l3().is_none() {
         return false;
     }
     let (_, done) = place(worker);
-    cache.look_below(query, now_us, done)
+    let asks_from = || revalidation::least_bytes(worker, link).filter(|_| query.variant.is_empty());
+    cache.look_below(query, now_us, asks_from, done)
 }
 
 /// The place of the next read that waits, and how the disk answers it.
@@ -158,7 +161,10 @@ fn shown_or_sent(worker: &Rc<Worker>, mut wait: Miss, found: &Found, now_us: u64
         .lease()
         .and_then(|lease| worker.shared.cache.promote(lease, found, now_us));
     let Some(followers) = promoted else {
-        return send(worker, wait, now_us);
+        return match revalidation::is_worth_a_question(worker, &wait, found, now_us) {
+            true => revalidation::ask(worker, wait, found, now_us),
+            false => send(worker, wait, now_us),
+        };
     };
     lead.guard.end();
     worker.counters().l3_hits_total.add(1);
@@ -179,8 +185,15 @@ fn shown_or_sent(worker: &Rc<Worker>, mut wait: Miss, found: &Found, now_us: u64
 }
 
 /// As the miss that it is.
-fn send(worker: &Rc<Worker>, mut wait: Miss, now_us: u64) {
+pub(super) fn send(worker: &Rc<Worker>, wait: Miss, now_us: u64) {
     worker.counters().l3_misses_total.add(1);
+    if let Some(wait) = on_its_way(worker, wait) {
+        wait.lead.send(worker, &wait.link, &wait.raw, &wait.name, now_us);
+    }
+}
+
+/// With the connection on which it goes now. `None`: there is none, and who waits for it was told.
+pub(super) fn on_its_way(worker: &Rc<Worker>, mut wait: Miss) -> Option<Miss> {
     if let Some(view) = &worker.cluster {
         // The slot may have gone to another node meanwhile, and nobody serves a connection to one without slots.
         let link = view
@@ -191,7 +204,7 @@ fn send(worker: &Rc<Worker>, mut wait: Miss, now_us: u64) {
         }
     }
     let Err(failure) = wait.link.availability() else {
-        return wait.lead.send(worker, &wait.link, &wait.raw, &wait.name, now_us);
+        return Some(wait);
     };
     worker.counters().l2_errors_total.add(1);
     let error = worker.unavailable_on(&wait.link.sink, &failure);
@@ -201,6 +214,7 @@ fn send(worker: &Rc<Worker>, mut wait: Miss, now_us: u64) {
     }
     lead.client
         .answer(lead.sequence, Answer::Error(&error), &worker.touched);
+    None
 }
 
 /// Where a read of this database and slot goes that was meant for the disk.

@@ -35,9 +35,14 @@ impl LinkSink {
             }
             (Effect::Mget { touched, leases }, _) => (first, touched, leases),
             (Effect::Joint(parts), []) => (first, &parts.touched, &none),
-            (Effect::FillRead(lease, hash), [ttl]) => {
-                one = Touched::One(*hash);
-                flight = [(0, *lease)];
+            (fill @ (Effect::FillRead(..) | Effect::FillDigest(_)), [ttl]) => {
+                let (lease, hash) = match fill {
+                    Effect::FillRead(lease, hash) => (*lease, *hash),
+                    Effect::FillDigest(check) => (check.lease, check.hash),
+                    _ => return false,
+                };
+                one = Touched::One(hash);
+                flight = [(0, lease)];
                 (ttl, &one, &flight)
             }
             _ => return false,

@@ -8,12 +8,11 @@ use nearcache::cache::l3::codec;
 use nearcache::cache::l3::format::{self, HEADER_BYTES, Header, Kind, Record};
 use nearcache::cache::l3::keys::KeyRing;
 use nearcache::cache::l3::storage::{SegmentFile, Storage};
-use nearcache::cache::l3::{Admission, Config, Hand, L3, Recovery, Sync};
-use nearcache::cache::name_hash;
+use nearcache::cache::l3::{Admission, Config, Hand, KeyEnd, L3, Origin, Recovery, Spill, Sync};
+use nearcache::cache::{Links, name_hash};
 
 /// A store that takes everything, and what its threads would do.
-pub fn open(now_us: u64) -> (L3, Hand, Memory) {
-    let memory = Memory::default();
+pub fn open(memory: &Memory, now_us: u64) -> (L3, Hand) {
     let config = Config {
         size_bytes: 64 << 10,
         segment_bytes: 4 << 10,
@@ -32,7 +31,36 @@ pub fn open(now_us: u64) -> (L3, Hand, Memory) {
         boot: None,
     };
     let (l3, hand) = L3::open_by_hand(config, Box::new(memory.clone()), now_us).expect("memory can be opened");
-    (l3, hand, memory)
+    (l3, hand)
+}
+
+/// What an earlier process has left: these keys, with the milliseconds that they live.
+pub fn leave(memory: &Memory, keys: &[(&[u8], Vec<u8>, Option<u64>)], now_us: u64) {
+    let (l3, mut hand) = open(memory, now_us);
+    let link = Links::new(1).add().expect("the first");
+    for (name, value, ttl_ms) in keys {
+        let hash = name_hash(name);
+        l3.spill(Spill {
+            hash,
+            db: 0,
+            block: [*name, value].concat().into(),
+            start: 0,
+            name_len: name.len(),
+            variant_len: 0,
+            value: None,
+            codec: codec::Codec::Plain,
+            is_absent: false,
+            is_plain: true,
+            key_end: ttl_ms.map_or(KeyEnd::Never, |_| KeyEnd::WithRecord),
+            filled_us: now_us,
+            deadline_us: ttl_ms.map(|ms| now_us + ms * 1000),
+            origin: Origin::ThisLife { link, epoch: 1 },
+            mark: l3.mark(hash as u32),
+        });
+    }
+    while hand.has_write() {
+        hand.write(now_us);
+    }
 }
 
 /// The files.

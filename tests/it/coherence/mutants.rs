@@ -9,6 +9,7 @@ use nearcache::cache::{
 };
 use nearcache::proxy::Follower;
 use nearcache::proxy::outbox::{Source, Touched};
+use nearcache::proxy::read::revalidation::Told;
 use nearcache::proxy::request::Step;
 use nearcache::proxy::waiter::{Effect, FillKind, Waiter};
 use nearcache::resp::convert::Rule;
@@ -20,8 +21,8 @@ use super::check::Checked;
 use super::plan::{
     ALL, CORE, CORE_BROADCAST, CORE_L3, FLOOR, FLOOR_L3, FLUSH, FLUSH_L3, JOINT as JOINT_SCENARIO, LOSS,
     LOSS_WHILE_READ_L3, MGET_FILLERS_L3, MGET_L3, MGET_LOSS_L3, MGET_MIXED, MGET_STALE_L3, MGET_TIME_L3, Op, PINNED,
-    PINNED_L3, SILENCE, SILENCE_BROADCAST, STALE, STALE_L3, STALE_TIME, STALE_TIME_L3, Scenario, TIME_WIDE,
-    TIME_WIDE_L3, TWO_KEYS, TWO_KEYS_BROADCAST,
+    PINNED_L3, RESTART, RESTART_ALONE, RESTART_FLUSH, RESTART_LOSS, RESTART_TIME, SILENCE, SILENCE_BROADCAST, STALE,
+    STALE_L3, STALE_TIME, STALE_TIME_L3, Scenario, TIME_WIDE, TIME_WIDE_L3, TWO_KEYS, TWO_KEYS_BROADCAST,
 };
 use super::rig::Rig;
 use super::server::{Out, What};
@@ -120,6 +121,14 @@ pub enum Mutant {
     FoundOfAnyMoment,
     /// A client is told of its write before the tombstone of what that has overwritten is written.
     AckBeforeTombstone,
+    /// Whatever digest the server tells, the copy on the disk is shown.
+    AnyDigestWillDo,
+    /// What has the right digest lives as long as it did when it was written.
+    RevalidatedForEver,
+    /// A server that tells a digest does not register the key.
+    DigestInPassing,
+    /// A right digest of a connection that is lost holds for the next one.
+    DigestOutlivesLoss,
 }
 
 /// Every real mutant, and where it is looked for.
@@ -179,6 +188,23 @@ pub const MUTANTS: &[(Mutant, &Scenario)] = &[
     (Mutant::FoundThoughVoided, &STALE_L3),
     (Mutant::FoundForEver, &STALE_TIME_L3),
     (Mutant::UnknownWriteKeepsStale, &STALE_L3),
+    // What nobody has watched, and the server is asked about.
+    (Mutant::FoundAsOwn, &RESTART_ALONE),
+    (Mutant::AnyDigestWillDo, &RESTART_ALONE),
+    (Mutant::AnyDigestWillDo, &RESTART_LOSS),
+    (Mutant::RevalidatedForEver, &RESTART_TIME),
+    (Mutant::DigestInPassing, &RESTART_ALONE),
+    (Mutant::DigestOutlivesLoss, &RESTART_LOSS),
+    (Mutant::InsertAfterVoid, &RESTART_ALONE),
+    (Mutant::LateInsert, &RESTART_ALONE),
+    (Mutant::PushSparesLanded, &RESTART_ALONE),
+    (Mutant::DeadlineFromParse, &RESTART_TIME),
+    (Mutant::IgnorePush, &RESTART),
+    (Mutant::NoPassedBy, &RESTART),
+    (Mutant::NoAckVoid, &RESTART),
+    (Mutant::NoWaitForFlight, &RESTART),
+    (Mutant::AckBeforeTombstone, &RESTART_ALONE),
+    (Mutant::NoFlushVoid, &RESTART_FLUSH),
     // Of several keys at once.
     (Mutant::FoundThoughVoided, &MGET_L3),
     (Mutant::FoundAsOwn, &MGET_L3),
@@ -523,7 +549,18 @@ impl Rig {
                 }
                 Effect::Write(Touched::One(hash))
             }
+            (_, Effect::FillDigest(check)) => {
+                if mutant == Some(Mutant::AnyDigestWillDo) && !reply::is_error(&bytes) {
+                    bytes = wire::bulk(Some(&wire::digest(check.value())), version);
+                }
+                let is_same = Told::of(&bytes, check.value()) == Told::Same;
+                let copy = wire::bulk(Some(check.value()), version);
+                self.tracked[w].filled = is_same.then_some((check.hash, copy));
+                self.tracked[w].is_filled_below = is_same;
+                Effect::FillDigest(check)
+            }
             (_, Effect::FillRead(lease, hash)) => {
+                self.tracked[w].is_filled_below = false;
                 self.tracked[w].filled = Some((hash, bytes.clone()));
                 Effect::FillRead(lease, hash)
             }
@@ -533,7 +570,12 @@ impl Rig {
                     && let Some(pttl_ms) = reply::integer(&bytes)
                 {
                     let is_absent = reply::bulk(&value) == Some(None);
-                    if mutant == Some(Mutant::IgnorePttlOfAbsent) && !is_absent && pttl_ms == -2 {
+                    let is_wrong = match mutant {
+                        Some(Mutant::IgnorePttlOfAbsent) => !is_absent && pttl_ms == -2,
+                        Some(Mutant::RevalidatedForEver) => self.tracked[w].is_filled_below && pttl_ms >= 0,
+                        _ => false,
+                    };
+                    if is_wrong {
                         bytes = wire::integer(-1);
                     }
                     filled = Some(Filled {
@@ -722,6 +764,16 @@ impl Rig {
                         .failed(Waiter { effect, ..waiter }, &Failure::Lost("lost".into()));
                 }
                 true
+            }
+            Some(Mutant::DigestOutlivesLoss) => {
+                let filled = self.tracked[w].filled.take();
+                let filled = filled.filter(|_| self.tracked[w].is_filled_below);
+                if let Some((hash, value)) = filled
+                    && let Some(k) = self.key_of(hash)
+                {
+                    self.late.push_back(Late::Insert(w, k, value, -1));
+                }
+                false
             }
             Some(Mutant::NoWakeOnLoss) => {
                 while let Some(waiter) = link.next_waiter() {

@@ -84,6 +84,10 @@ pub struct Scenario {
     pub request_ms: Option<u64>,
     /// What L1 evicts goes to the disk.
     pub has_l3: bool,
+    /// Something is there from the start, of which nobody knows whether it is still true.
+    pub has_earlier_life: bool,
+    /// The server tells digests, by which it is asked for what nobody has watched.
+    pub revalidates: bool,
     /// The server broadcasts.
     pub is_broadcast: bool,
 }
@@ -131,6 +135,8 @@ const fn scenario(
         max_stale_ms: None,
         request_ms: None,
         has_l3: false,
+        has_earlier_life: false,
+        revalidates: false,
         is_broadcast: false,
     }
 }
@@ -737,6 +743,72 @@ pub const TIME_LOSS_L3: Scenario = over_l3("time-loss-l3", TIME_LOSS);
 pub const ALL_L3: Scenario = over_l3("all-l3", ALL);
 pub const ALL_HEALTHY_L3: Scenario = over_l3("all-healthy-l3", ALL_HEALTHY);
 
+/// What an earlier process has left is asked for by its digest, and what connections filled that were lost. What it was before the
+/// walk is older than the bound.
+const fn revalidated(name: &'static str, scenario: Scenario) -> Scenario {
+    Scenario {
+        has_earlier_life: true,
+        revalidates: true,
+        bound_ms: if scenario.bound_ms < 900 {
+            scenario.bound_ms
+        } else {
+            900
+        },
+        ..over_l3(name, scenario)
+    }
+}
+
+const READS: &[(Op, usize)] = &[(Get, 0), (Get, 0), (Get, 1), (Set, 0), (Bypass, 0)];
+
+pub const RESTART: Scenario = revalidated(
+    "restart",
+    scenario(
+        "",
+        &[plan(0, 10, READS), plan(1, 10, READS)],
+        &[(Set, 0), (Set, 0), (Set, 1), (Del, 0)],
+        Budget {
+            foreign: 3,
+            purge: 1,
+            ..NOTHING
+        },
+    ),
+);
+/// One connection, and nothing in the way of what the disk has.
+pub const RESTART_ALONE: Scenario = revalidated(
+    "restart-alone",
+    scenario(
+        "",
+        &[plan(0, 6, &[(Get, 0), (Get, 0), (Set, 0), (Bypass, 0)])],
+        &[(Set, 0), (Set, 0), (Del, 0)],
+        Budget { foreign: 2, ..NOTHING },
+    ),
+);
+pub const RESTART_FOLLOWED: Scenario = revalidated("restart-followed", THREE);
+pub const RESTART_PINNED: Scenario = revalidated("restart-pinned", PINNED);
+pub const RESTART_MGET: Scenario = revalidated("restart-mget", TWO_KEYS);
+pub const RESTART_FLUSH: Scenario = revalidated("restart-flush", FLUSH);
+pub const RESTART_SILENCE: Scenario = revalidated("restart-silence", SILENCE);
+pub const RESTART_TIME: Scenario = revalidated("restart-time", TIME_WIDE);
+pub const RESTART_LOSS: Scenario = revalidated(
+    "restart-loss",
+    Scenario {
+        kill: &[Whose::Worker(0), Whose::Worker(1)],
+        may_refuse: true,
+        ..scenario(
+            "",
+            &[plan(0, 12, READS), plan(1, 12, READS)],
+            &[(Set, 0), (Set, 1)],
+            Budget {
+                foreign: 2,
+                kill: 3,
+                ..NOTHING
+            },
+        )
+    },
+);
+pub const RESTART_BROADCAST: Scenario = broadcast("restart-broadcast", RESTART);
+pub const RESTART_ALL: Scenario = revalidated("restart-all", ALL);
+
 const fn broadcast(name: &'static str, scenario: Scenario) -> Scenario {
     Scenario {
         name,
@@ -833,6 +905,17 @@ pub const SCENARIOS: &[&Scenario] = &[
     &TIME_LOSS_L3,
     &ALL_L3,
     &ALL_HEALTHY_L3,
+    &RESTART,
+    &RESTART_ALONE,
+    &RESTART_FOLLOWED,
+    &RESTART_PINNED,
+    &RESTART_MGET,
+    &RESTART_FLUSH,
+    &RESTART_SILENCE,
+    &RESTART_TIME,
+    &RESTART_LOSS,
+    &RESTART_BROADCAST,
+    &RESTART_ALL,
 ];
 
 impl Scenario {

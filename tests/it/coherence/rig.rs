@@ -34,8 +34,8 @@ use super::check::{self, Checked, Expected, Judge, Shown};
 use super::disk::{self, Memory};
 use super::mutants::{Late, Mutant};
 use super::plan::{Op, Scenario, requests};
-use super::server::{KEYS, Server};
-use super::wire::Token;
+use super::server::{Digests, KEYS, Server};
+use super::wire::{Token, value};
 
 /// These walks are about other things.
 pub const NO_BREAKER: breaker::Settings = breaker::Settings {
@@ -73,8 +73,9 @@ pub struct Tracked {
     pub is_up: bool,
     /// Answers of other workers' flights and of the disk on their way here.
     pub inbox: VecDeque<Inbound>,
-    /// The value that the newest read of a fill brought, for mutants.
+    /// The value that the newest read of a fill brought, for mutants, and whether it is the disk's.
     pub filled: Option<(u64, Vec<u8>)>,
+    pub is_filled_below: bool,
 }
 
 pub enum Inbound {
@@ -120,17 +121,40 @@ impl Rig {
     pub fn new(scenario: &'static Scenario, mutant: Option<Mutant>, random: &mut fastrand::Rng) -> Rig {
         let workers = scenario.workers();
         let shards = random.usize(0..2) + 1;
-        let (l3, disk, files) = match scenario.has_l3.then(|| disk::open(START_US)) {
-            Some((l3, disk, files)) => (Some(l3), Some(disk), Some(files)),
-            None => (None, None, None),
+        let names = [b"k0".to_vec(), b"k1".to_vec()];
+        let files = scenario.has_l3.then(Memory::default);
+        let first = [Some(1), if random.bool() { Some(2) } else { None }];
+        let mut before = [None; KEYS];
+        if let Some(files) = files.as_ref().filter(|_| scenario.has_earlier_life) {
+            before = leave(files, &names, first, random);
+        }
+        let (l3, disk) = match files.as_ref().map(|files| disk::open(files, START_US)) {
+            Some((l3, disk)) => (Some(l3), Some(disk)),
+            None => (None, None),
         };
         let is_by_turn = scenario.is_broadcast && mutant != Some(Mutant::BroadcastAsTracking);
         let shared = shared(scenario, workers, shards, l3, is_by_turn);
-        let names = [b"k0".to_vec(), b"k1".to_vec()];
-        let first = [Some(1), if random.bool() { Some(2) } else { None }];
         let mut server = Server::new(2 * workers + scenario.sessions.len(), names, first, START_US);
         server.joins_pushes = mutant == Some(Mutant::FirstKeyOnly) || random.u8(0..4) == 0;
         server.is_broadcast = scenario.is_broadcast;
+        if scenario.revalidates {
+            server.digests = match mutant {
+                Some(Mutant::DigestInPassing) => Digests::ToldInPassing,
+                None if random.u8(0..8) == 0 => Digests::Refused,
+                _ => Digests::Told,
+            };
+            shared.learn(Facts {
+                has_digest: true,
+                ..Facts::unknown()
+            });
+        }
+        for (k, token) in before.into_iter().enumerate() {
+            token.into_iter().for_each(|token| server.was(k, token));
+        }
+        if scenario.has_earlier_life && scenario.has_ttl() {
+            let ms = random.u64(1..5);
+            server.keys[0].deadline_us = Some(START_US + ms * 1000);
+        }
         let nowhere = (mutant == Some(Mutant::PinnedPassesNothing))
             .then(|| Worker::new(0, self::shared(scenario, 1, 1, None, is_by_turn)));
         let facts = shared.facts();
@@ -143,6 +167,7 @@ impl Rig {
             is_up: false,
             inbox: VecDeque::new(),
             filled: None,
+            is_filled_below: false,
         });
         let tracked = tracked.collect();
         let scripts = workers.iter().map(|worker| Scripts {
@@ -559,10 +584,10 @@ impl Rig {
         self.server.hang_up(w);
         self.server.conns[w] = Default::default();
         self.tracked[w].is_up = false;
-        self.tracked[w].filled = None;
         if !self.mutant_loses(w) {
             self.tracked[w].link.end("lost".into());
         }
+        self.tracked[w].filled = None;
         // As `hang_up_scripts`; what was sent may still be executed.
         let conn = self.script_conn(w);
         self.server.hang_up(conn);
@@ -722,6 +747,28 @@ impl Session {
     }
 }
 
+/// What an earlier process has left of the keys: what they are, or what they were before.
+fn leave(
+    files: &Memory,
+    names: &[Vec<u8>; KEYS],
+    now: [Option<Token>; KEYS],
+    random: &mut fastrand::Rng,
+) -> [Option<Token>; KEYS] {
+    let (mut left, mut before) = (Vec::new(), [None; KEYS]);
+    for (k, name) in names.iter().enumerate() {
+        let ttl_ms = random.bool().then(|| random.u64(1..20));
+        let token = match random.u8(0..8) {
+            0 => continue,
+            1..3 => 0,
+            _ => k as Token + 1,
+        };
+        before[k] = Some(token).filter(|_| now[k] != Some(token));
+        left.push((&name[..], value(token), ttl_ms));
+    }
+    disk::leave(files, &left, START_US);
+    before
+}
+
 const L1_BYTES: usize = 1 << 20;
 
 fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>, is_by_turn: bool) -> Arc<Shared> {
@@ -731,6 +778,7 @@ fn shared(scenario: &Scenario, workers: usize, shards: usize, l3: Option<L3>, is
     };
     config.cache.max_stale = scenario.max_stale_ms.map(Duration::from_millis);
     config.cache.bound = Duration::from_millis(scenario.bound_ms);
+    config.l3.revalidate_from_bytes = scenario.revalidates.then_some(1);
     config.upstream_timeouts.read = Duration::from_secs(1 << 20);
     config.upstream_timeouts.write = config.upstream_timeouts.read;
     config.upstream_timeouts.request = match scenario.request_ms {

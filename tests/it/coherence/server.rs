@@ -28,6 +28,17 @@ pub struct Server {
     /// Several keys of one command are told in one frame, as other tracking modes do.
     pub joins_pushes: bool,
     pub is_broadcast: bool,
+    pub digests: Digests,
+}
+
+/// What becomes of `DIGEST`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Digests {
+    Told,
+    /// The proxy's user may not use it.
+    Refused,
+    /// A mistake: it is told, and the key is not registered.
+    ToldInPassing,
 }
 
 pub struct Key {
@@ -119,7 +130,21 @@ impl Server {
             pairs,
             joins_pushes: false,
             is_broadcast: false,
+            digests: Digests::Told,
         }
+    }
+
+    /// Before the walk the key was something else, too long ago to be shown.
+    pub fn was(&mut self, k: usize, token: Token) {
+        let held = Held {
+            token: Some(token),
+            by: None,
+            overwritten_us: Some(0),
+            has_expired: false,
+        };
+        self.keys[k].versions.insert(0, held);
+        self.pairs.clear();
+        self.note_pair();
     }
 
     /// Whether something waits for the end of the turn.
@@ -213,6 +238,15 @@ impl Server {
             [b"GET" | b"HGET" | b"DUMP", name, ..] => {
                 let token = self.read_name(c, name, pushes);
                 wire::bulk(token.map(wire::value).as_deref(), version)
+            }
+            [own::DIGEST, _] if self.digests == Digests::Refused => {
+                b"-NOPERM User p has no permissions to run the 'digest' command\r\n".to_vec()
+            }
+            [own::DIGEST, name] => {
+                let c = c.filter(|_| self.digests != Digests::ToldInPassing);
+                let token = self.read_name(c, name, pushes);
+                let digest = token.map(|token| wire::digest(&wire::value(token)));
+                wire::bulk(digest.as_deref(), version)
             }
             [b"STRLEN", name] => {
                 let token = self.read_name(c, name, pushes);

@@ -95,6 +95,9 @@ pub struct Walked {
     pub below: u64,
     /// Of these, from entries for which nobody vouched.
     pub stale_below: u64,
+    /// Copies of which the server said that it has the same, and those of which it did not.
+    pub same: u64,
+    pub changed: u64,
 }
 
 /// Walks until something is wrong. The count is of the seeds that were tried.
@@ -156,6 +159,8 @@ fn one(
             walked.joins += counters.followers_total.value();
             walked.misses += counters.l1_misses_total.value();
             walked.below += counters.l3_hits_total.value();
+            walked.same += counters.l3_same_total.value();
+            walked.changed += counters.l3_changed_total.value();
         }
         walk.rig.dismantle();
         result

@@ -44,6 +44,11 @@ pub fn bulk(value: Option<&[u8]>, version: Version) -> Vec<u8> {
     out
 }
 
+/// As `DIGEST` tells it.
+pub fn digest(value: &[u8]) -> Vec<u8> {
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(value)).into_bytes()
+}
+
 pub fn integer(value: i64) -> Vec<u8> {
     format!(":{value}\r\n").into_bytes()
 }

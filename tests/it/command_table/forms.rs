@@ -517,3 +517,10 @@ pub const REPLY_FORMS: &[&str] = &[
     "UNWATCH",
     "PFMERGE d",
 ];
+
+/// The same of commands that Redis 7.0 does not have.
+pub const NEWER_ABSENT_FORMS: &[&str] = &[
+    "DIGEST nokey",
+    "HEXPIRETIME nokey FIELDS 2 f g",
+    "HPEXPIRETIME nokey FIELDS 1 f",
+];

@@ -22,6 +22,37 @@ pub struct Server {
     dir: TempDir,
 }
 
+/// A server that comes from another suite of Debian than the `redis-server` of the system.
+#[derive(Clone, Copy, Debug)]
+pub struct Newer {
+    /// Its directory under [`clients_dir`].
+    name: &'static str,
+    /// The environment variable that names its program instead.
+    variable: &'static str,
+    program: &'static str,
+}
+
+pub const REDIS_8: Newer = Newer {
+    name: "redis-8",
+    variable: "NEARCACHE_TEST_REDIS_8",
+    program: "redis-server",
+};
+
+/// Redis 8.0, Valkey 8.1 and [`REDIS_8`].
+pub const NEWER: [Newer; 3] = [
+    Newer {
+        name: "redis-8.0",
+        variable: "NEARCACHE_TEST_REDIS_8_0",
+        program: "redis-server",
+    },
+    Newer {
+        name: "valkey-8.1",
+        variable: "NEARCACHE_TEST_VALKEY_8_1",
+        program: "valkey-server",
+    },
+    REDIS_8,
+];
+
 impl Server {
     /// `redis-server` with nothing special: no persistence, no password.
     pub fn start() -> Server {
@@ -73,6 +104,30 @@ impl Server {
         Server::old("5.0", "NEARCACHE_TEST_REDIS_5", extra)
     }
 
+    /// A Redis of 8.4 or later, which has `DIGEST`; `None` with a printed reason when it is not there.
+    pub fn redis_8(extra: &[&str]) -> Option<Server> {
+        Server::newer(REDIS_8, extra)
+    }
+
+    /// One of [`NEWER`]; `None` with a printed reason when it is not there, on the build server as well: what Debian's suites have
+    /// is not ours to say.
+    pub fn newer(newer: Newer, extra: &[&str]) -> Option<Server> {
+        let Newer {
+            name,
+            variable,
+            program,
+        } = newer;
+        let program = match env::var(variable) {
+            Ok(program) => PathBuf::from(program),
+            Err(_) => clients_dir().join(name).join(program),
+        };
+        if !program.exists() {
+            eprintln!("skipped: no {name}: set {variable} to its server, or run docker/setup.sh test");
+            return None;
+        }
+        Some(Server::launch(program, extra))
+    }
+
     fn old(version: &str, variable: &str, extra: &[&str]) -> Option<Server> {
         let program = match env::var(variable) {
             Ok(program) => PathBuf::from(program),
@@ -87,10 +142,12 @@ impl Server {
         Some(Server::launch(program, extra))
     }
 
-    /// One of each kind that is supported: Redis 7, and what there is of Redis 6.2 and Valkey.
+    /// One of each kind that is supported: Redis 7, and what there is of Redis 6.2 and 8 and of Valkey.
     pub fn of_each_kind(extra: &[&str]) -> Vec<Server> {
         let others = [Server::redis_6(extra), Server::valkey(extra)];
-        others.into_iter().flatten().chain([Server::with(extra)]).collect()
+        let newer = NEWER.into_iter().map(|newer| Server::newer(newer, extra));
+        let others = others.into_iter().chain(newer).flatten();
+        others.chain([Server::with(extra)]).collect()
     }
 
     /// What it says that it is.

@@ -79,7 +79,7 @@ impl Tiers {
         let (tell, told) = channel();
         self.rig
             .l1
-            .look_below(q, self.now_us, move |found| tell.send(found).unwrap())
+            .look_below(q, self.now_us, || None, move |found| tell.send(found).unwrap())
             .then_some(told)
     }
 
@@ -381,5 +381,5 @@ fn without_a_tier_below_nothing_is_kept_of_what_is_evicted() {
     rig.l1.set_budget(0);
     rig.l1.sweep(1, 1000);
     assert_eq!(rig.l1.stats().evictions, 1);
-    assert!(!rig.l1.look_below(&get("k"), 1, |_| {}));
+    assert!(!rig.l1.look_below(&get("k"), 1, || None, |_| {}));
 }

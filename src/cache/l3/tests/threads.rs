@@ -40,7 +40,7 @@ fn look(l3: &L3, name: &str) -> Option<Found> {
     match l3.lookup(
         &query,
         clock::now_us(),
-        |_| true,
+        |_, _| true,
         move |found| tell.send(found).unwrap(),
     ) {
         true => told.recv_timeout(Duration::from_secs(20)).unwrap(),
@@ -95,7 +95,7 @@ fn answered_at_once(l3: &L3, names: usize) -> usize {
             name: name.as_bytes(),
             variant: b"",
         };
-        assert!(l3.lookup(&query, 1, |_| true, move |found| tell.send(found).unwrap()));
+        assert!(l3.lookup(&query, 1, |_, _| true, move |found| tell.send(found).unwrap()));
         let found = match told.try_recv() {
             Ok(found) => {
                 at_once += 1;
@@ -131,7 +131,7 @@ fn what_the_system_has_in_memory_is_answered_before_the_lookup_returns() {
         variant: b"",
     };
     let (tell, told) = mpsc::channel();
-    assert!(l3.lookup(&query, 1, |_| true, move |found| tell.send(found).unwrap()));
+    assert!(l3.lookup(&query, 1, |_, _| true, move |found| tell.send(found).unwrap()));
     assert!(told.try_recv().is_err());
     drop(held);
     assert!(told.recv_timeout(Duration::from_secs(20)).unwrap().is_some());
@@ -197,7 +197,7 @@ fn readers_of_one_record_share_a_read() {
         assert!(l3.lookup(
             &query,
             1,
-            |_| true,
+            |_, _| true,
             move |found| tell.send(found.unwrap().value).unwrap()
         ));
     }
@@ -223,7 +223,7 @@ fn a_medium_that_hangs_is_not_waited_for_by_whoever_comes() {
         name: b"a",
         variant: b"",
     };
-    let asked = (0..100_000).take_while(|_| l3.lookup(&query, 1, |_| true, |_| ()));
+    let asked = (0..100_000).take_while(|_| l3.lookup(&query, 1, |_, _| true, |_| ()));
     assert_eq!(asked.count(), 1 + (16 << 10));
     assert!(l3.stats().counts.reads_shed > 0);
 }
@@ -262,7 +262,7 @@ fn a_void_while_a_record_is_read_is_seen_by_its_mark() {
         name: b"a",
         variant: b"",
     };
-    assert!(l3.lookup(&query, 1, |_| true, move |found| tell.send(found).unwrap()));
+    assert!(l3.lookup(&query, 1, |_, _| true, move |found| tell.send(found).unwrap()));
     l3.void(hash);
     drop(held);
     let found = told.recv_timeout(Duration::from_secs(20)).unwrap();
@@ -286,7 +286,7 @@ fn too_many_reads_are_shed_and_all_that_were_taken_are_answered() {
             name: name.as_bytes(),
             variant: b"",
         };
-        taken += usize::from(l3.lookup(&query, 1, |_| true, move |found| tell.send(found.is_some()).unwrap()));
+        taken += usize::from(l3.lookup(&query, 1, |_, _| true, move |found| tell.send(found.is_some()).unwrap()));
     }
     assert!((64..=66).contains(&taken), "{taken}");
     assert_eq!(l3.stats().counts.reads_shed, 300 - taken as u64);
