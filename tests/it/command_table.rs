@@ -123,7 +123,7 @@ fn replies_of_newer_servers_converted_by_the_rule_are_what_the_older_protocol_gi
 /// Those of commands that the server has.
 fn known_forms<'a>(client: &mut Client, forms: &[&'a str]) -> Vec<&'a str> {
     let mut is_known = |form: &&str| {
-        let info = client.cmd(&["COMMAND", "INFO", &words(form)[0]]);
+        let info = client.cmd(&["COMMAND", "INFO", words(form)[0]]);
         !children(&children(&info)[0]).is_empty()
     };
     forms.iter().copied().filter(|form| is_known(form)).collect()
