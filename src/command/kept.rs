@@ -46,6 +46,7 @@ pub enum NotCached {
     Groups,
     Script,
     Effect,
+    Beside,
     Unknown,
 }
 
@@ -79,7 +80,7 @@ impl Cache {
 }
 
 impl NotCached {
-    pub const ALL: [NotCached; 10] = [
+    pub const ALL: [NotCached; 11] = [
         NotCached::Keyspace,
         NotCached::Iteration,
         NotCached::Chance,
@@ -89,6 +90,7 @@ impl NotCached {
         NotCached::Groups,
         NotCached::Script,
         NotCached::Effect,
+        NotCached::Beside,
         NotCached::Unknown,
     ];
 
@@ -106,6 +108,9 @@ impl NotCached {
             NotCached::Groups => "the reply shows consumer groups, and no message tells when these change",
             NotCached::Script => "a script may read what it did not declare, the time and chance included",
             NotCached::Effect => "the request has an effect at the server, which a hit would leave out",
+            NotCached::Beside => {
+                "the server works the reply out beside its other work, so that it may be older than a message before it"
+            }
             NotCached::Unknown => "nobody knows what the reply depends on",
         }
     }

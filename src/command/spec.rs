@@ -240,7 +240,7 @@ pub enum WrongSubcommand {
 }
 
 /// Commands with subcommands.
-pub(super) const CONTAINERS: [&[u8]; 16] = [
+pub(super) const CONTAINERS: [&[u8]; 17] = [
     b"acl",
     b"client",
     b"cluster",
@@ -248,6 +248,7 @@ pub(super) const CONTAINERS: [&[u8]; 16] = [
     b"commandlog",
     b"config",
     b"function",
+    b"hotkeys",
     b"latency",
     b"memory",
     b"module",

@@ -12,6 +12,7 @@ mod sorted;
 mod strings;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 /// Immutable; shared by all workers.
 #[derive(Clone, Debug)]
@@ -184,6 +185,7 @@ fn builtin_rows() -> Vec<Spec> {
         sorted::ROWS,
         generic::ROWS,
         server::ROWS,
+        vectors::ROWS,
     ]
     .concat()
 }

@@ -181,11 +181,6 @@ fn set_info(client: &Client, request: &Request<'_>) -> Result<(), String> {
         return Err(format!("ERR Unrecognized option '{word}'"));
     }
     if !is_valid_name(value) {
-        let word = if request.facts.is_valkey() {
-            word
-        } else {
-            word.to_lowercase()
-        };
         return Err(format!(
             "ERR {word} cannot contain spaces, newlines or special characters."
         ));

@@ -95,10 +95,13 @@ fn node(script: &str, module: &str) {
     });
 }
 
-/// A Redis, and a Valkey where there is one, each with a proxy in front of it.
+/// A Redis, and a newer one and a Valkey where there are, each with a proxy in front of it.
 pub fn before_each(use_it: impl Fn(&Server, &Proxy, &str)) {
     let redis = Server::start();
     use_it(&redis, &Proxy::start(&redis, &[]), "Redis");
+    if let Some(newer) = Server::redis_8(&[]) {
+        use_it(&newer, &Proxy::start(&newer, &[]), "Redis 8");
+    }
     if let Some(valkey) = Server::valkey(&[]) {
         use_it(&valkey, &Proxy::start(&valkey, &[]), "Valkey");
     }

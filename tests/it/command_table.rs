@@ -5,9 +5,13 @@ use nearcache::command::{Access, Keys, Path, ServerCommand, Spec, Table, decode_
 use nearcache::resp::convert;
 use nearcache::resp::request::{Args, Span};
 
+use crate::support::client::children;
+use crate::support::server::NEWER;
 use crate::support::{Client, Server, show};
 
-use forms::{ABSENT_FORMS, DATA, KEY_FORMS, NEWER_ABSENT_FORMS, REPLY_FORMS};
+use forms::{
+    ABSENT_FORMS, DATA, KEY_FORMS, NEWER_ABSENT_FORMS, NEWER_KEY_FORMS, NEWER_REPLY_FORMS, REPLY_FORMS, VECTORS,
+};
 
 mod forms;
 pub mod readonly;
@@ -81,6 +85,50 @@ fn a_table_joined_with_valkey_knows_all_its_commands() {
     agree_on_keys(&mut server.client(), &table, &KEY_FORMS.concat());
 }
 
+#[test]
+fn a_table_joined_with_newer_servers_knows_all_their_commands() {
+    for server in NEWER.into_iter().filter_map(|newer| Server::newer(newer, &[])) {
+        let commands = commands_of(&mut server.client());
+        let table = Table::join(&commands);
+        let problems: Vec<_> = commands
+            .iter()
+            .filter_map(|command| match table.find(command.name.as_bytes()) {
+                None => Some(format!("{}: no row", command.name)),
+                Some(row) => disagreement(row, command),
+            })
+            .collect();
+        assert_eq!(problems, Vec::<String>::new(), "{}", server.kind());
+        let all = [KEY_FORMS.concat(), NEWER_KEY_FORMS.to_vec()].concat();
+        let known = known_forms(&mut server.client(), &all);
+        agree_on_keys(&mut server.client(), &table, &known);
+    }
+}
+
+#[test]
+fn replies_of_newer_servers_converted_by_the_rule_are_what_the_older_protocol_gives() {
+    for server in NEWER.into_iter().filter_map(|newer| Server::newer(newer, &[])) {
+        let table = Table::join(&commands_of(&mut server.client()));
+        let all = [
+            KEY_FORMS.concat(),
+            REPLY_FORMS.to_vec(),
+            NEWER_KEY_FORMS.to_vec(),
+            NEWER_REPLY_FORMS.to_vec(),
+        ]
+        .concat();
+        let known = known_forms(&mut server.client(), &all);
+        agree_on_replies(&server, &table, &known);
+    }
+}
+
+/// Those of commands that the server has.
+fn known_forms<'a>(client: &mut Client, forms: &[&'a str]) -> Vec<&'a str> {
+    let mut is_known = |form: &&str| {
+        let info = client.cmd(&["COMMAND", "INFO", words(form)[0]]);
+        !children(&children(&info)[0]).is_empty()
+    };
+    forms.iter().copied().filter(|form| is_known(form)).collect()
+}
+
 /// It says less of its commands: neither where their keys are, nor which subcommands there are.
 #[test]
 fn a_table_joined_with_redis_6_keeps_what_that_does_not_say() {
@@ -116,7 +164,9 @@ fn the_reply_for_an_absent_key_is_the_one_in_the_table() {
         .filter(|(_, cache)| cache.is_kept())
     {
         let mut forms = ABSENT_FORMS.iter().chain(NEWER_ABSENT_FORMS);
-        assert!(forms.any(|form| is_of(form, name)), "{name}: no form");
+        // An error, which is not kept.
+        let is_refused = name == "VDIM";
+        assert!(is_refused || forms.any(|form| is_of(form, name)), "{name}: no form");
     }
     agree_on_absent(&Server::start(), ABSENT_FORMS);
     if let Some(server) = Server::redis_8(&[]) {
@@ -297,6 +347,7 @@ fn agree_on_keys(client: &mut Client, table: &Table, forms: &[&str]) {
 fn agree_on_replies(server: &Server, table: &Table, forms: &[&str]) {
     let mut older = server.client();
     let mut newer = server.client().hello3();
+    let has_vectors = !known_forms(&mut older, VECTORS).is_empty();
     let mut problems = Vec::new();
     let mut compared = 0;
     for form in forms {
@@ -312,10 +363,10 @@ fn agree_on_replies(server: &Server, table: &Table, forms: &[&str]) {
         // Some replies tell an age in milliseconds: a wrong shape stays wrong when they are asked for again.
         let mut problem = None;
         for _ in 0..50 {
-            fill(&mut older);
+            fill(&mut older, has_vectors);
             let expected = older.cmd(&request);
             if row.access == Access::Write {
-                fill(&mut older);
+                fill(&mut older, has_vectors);
             }
             let reply = newer.cmd(&request);
             let mut converted = Vec::new();
@@ -338,11 +389,13 @@ fn agree_on_replies(server: &Server, table: &Table, forms: &[&str]) {
     assert_eq!(problems, Vec::<String>::new());
 }
 
-fn fill(client: &mut Client) {
-    for line in DATA {
+fn fill(client: &mut Client, has_vectors: bool) {
+    let vectors = if has_vectors { VECTORS } else { &[] };
+    let lines = [DATA, vectors].concat();
+    for line in &lines {
         client.send(&words(line));
     }
-    for (line, reply) in DATA.iter().zip(client.frames(DATA.len())) {
+    for (line, reply) in lines.iter().zip(client.frames(lines.len())) {
         assert_ne!(reply.first(), Some(&b'-'), "{line}: {}", show(&reply));
     }
 }

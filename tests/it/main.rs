@@ -25,6 +25,7 @@ mod l3;
 mod ladder;
 mod limits;
 mod many_clients;
+mod newer;
 mod operation;
 mod options;
 mod pinned;

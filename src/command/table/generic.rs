@@ -56,6 +56,9 @@ pub(super) static ROWS: &[Spec] = &[
     // Redis 8.2.
     write("xdelex", -5),
     write("xackdel", -6),
+    // Redis 8.6.
+    write("xcfgset", -2),
+    write("xidmprecord", 5).by(Path::Side),
     write("xgroup", -2).keyed(Shape::Sub),
     read("xinfo", -2).keyed(Shape::Sub).kept(XINFO, Absent::Unknown),
     read("xlen", 2).kept(Cache::Reply, Absent::Is(b":0\r\n")),

@@ -36,12 +36,14 @@ pub(super) static ROWS: &[Spec] = &[
     side("acl", -2),
     side("slowlog", -2),
     side("commandlog", -2),
+    side("hotkeys", -2),
     side("latency", -2),
     side("memory", -2)
         .kept(MEMORY, Absent::Unknown)
         .naming(Access::Read, Shape::Memory),
     side("module", -2).naming(Access::Write, Shape::AllBut(&[b"list", b"help"])),
     side("cluster", -2).naming(Access::Write, Shape::AllBut(CLUSTER_READS)),
+    side("trimslots", -5).naming(Access::Write, Shape::All),
     side("debug", -2).naming(Access::Write, Shape::All),
     side("readonly", 1),
     side("readwrite", 1),

@@ -9,6 +9,8 @@ pub struct Sample {
     pub first: &'static [&'static str],
     /// Redis 7.0 does not know it.
     pub is_newer: bool,
+    /// Where there is no key the server answers with an error, which is not kept.
+    pub is_refused_if_absent: bool,
 }
 
 const fn of(data: [&'static [&'static str]; 2], form: &'static str) -> Sample {
@@ -18,6 +20,7 @@ const fn of(data: [&'static [&'static str]; 2], form: &'static str) -> Sample {
         change: data[1],
         first: &[],
         is_newer: false,
+        is_refused_if_absent: false,
     }
 }
 
@@ -29,6 +32,11 @@ impl Sample {
 
     const fn newer(mut self) -> Sample {
         self.is_newer = true;
+        self
+    }
+
+    const fn refused_if_absent(mut self) -> Sample {
+        self.is_refused_if_absent = true;
         self
     }
 }
@@ -54,6 +62,14 @@ const PLACES: Data = [
     &["GEOADD k 13.361389 38.115556 Palermo 15.087269 37.502669 Catania"],
     &["GEOADD k 14 38 Palermo"],
 ];
+
+const VECTORS: Data = [
+    &["VADD k VALUES 3 1 0 0 a", "VADD k VALUES 3 0 1 0 b"],
+    &["VADD k VALUES 3 0 0.5 1 c", "VADD k VALUES 3 1 1 0 a"],
+];
+const VECTOR_TAGGED: Data = [&["VADD k VALUES 3 1 0 0 a"], &["VSETATTR k a {}"]];
+const VECTOR_GONE: Data = [&["VADD k VALUES 3 1 0 0 a", "VADD k VALUES 3 0 1 0 b"], &["VREM k a"]];
+const VECTORS_GONE: Data = [&["VADD k VALUES 2 1 0 a"], &["VREM k a", "VADD k VALUES 3 1 1 1 b"]];
 
 const SETS: Data = [&["SADD k a b c", "SADD j b c d"], &["SADD k e f g", "SREM k b c"]];
 const OTHER_SET: Data = [&["SADD k a b c", "SADD j b c d"], &["SREM j b c d", "SADD j a z"]];
@@ -186,6 +202,19 @@ pub const KEPT: &[Sample] = &[
     ),
     of(PLACES, "GEORADIUS_RO k 15 37 300 km ASC WITHDIST"),
     of(PLACES, "GEORADIUSBYMEMBER_RO k Palermo 300 km ASC WITHDIST"),
+    of(VECTORS, "VCARD k").newer(),
+    of(VECTORS_GONE, "VDIM k").newer().refused_if_absent(),
+    of(VECTORS, "VEMB k a").newer(),
+    of(VECTORS, "VEMB k a RAW").newer(),
+    of(VECTOR_TAGGED, "VGETATTR k a").newer(),
+    of(VECTOR_TAGGED, "VINFO k").newer(),
+    of(VECTOR_GONE, "VISMEMBER k a").newer(),
+    of(VECTORS, "VISMEMBER k c").newer(),
+    of(VECTORS, "VLINKS k a").newer(),
+    of(VECTORS, "VLINKS k a WITHSCORES").newer(),
+    of(VECTOR_GONE, "VLINKS k b WITHSCORES").newer(),
+    of(VECTORS, "VRANGE k - +").newer(),
+    of(VECTOR_GONE, "VRANGE k [a + 1").newer(),
 ];
 
 /// Reads that go upstream each time, on the data of [`NEVER_KEPT_DATA`]; the last field is the name in `INFO commandstats`.
@@ -231,11 +260,13 @@ pub const NEVER_KEPT: &[(&str, &str)] = &[
     ("LASTSAVE", "lastsave"),
 ];
 
-/// The same, where Redis 7.0 does not know the command.
+/// The same, where Redis 7.0 does not know the command; of each server those that it knows.
 pub const NEVER_KEPT_NEWER: &[(&str, &str)] = &[
     ("HTTL h FIELDS 1 f", "httl"),
     ("HPTTL h FIELDS 1 f", "hpttl"),
     ("CLUSTERSCAN 0", "clusterscan"),
+    ("VSIM v ELE a", "VSIM"),
+    ("VRANDMEMBER v", "VRANDMEMBER"),
 ];
 
 pub const NEVER_KEPT_DATA: &[&str] = &[

@@ -6,6 +6,7 @@ use nearcache::command::{Cache, NotCached, Table};
 
 use super::{args, text};
 use crate::support::client::children;
+use crate::support::server::NEWER;
 use crate::support::{Client, Server};
 
 #[test]
@@ -18,6 +19,15 @@ fn every_read_of_redis_7_is_cached_or_has_its_reason() {
 fn every_read_of_valkey_is_cached_or_has_its_reason() {
     let Some(server) = Server::valkey(&[]) else { return };
     agree_on_reads(&mut server.client());
+}
+
+#[test]
+fn every_read_of_newer_servers_is_cached_or_has_its_reason() {
+    for server in NEWER.into_iter().filter_map(|newer| Server::newer(newer, &[])) {
+        if server.is_known() {
+            agree_on_reads(&mut server.client());
+        }
+    }
 }
 
 #[test]

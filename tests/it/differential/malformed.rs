@@ -8,6 +8,7 @@ use fastrand::Rng;
 
 use super::grammar::{Source, Template, inline};
 use crate::support::client::encode;
+use crate::support::server::NEWER;
 use crate::support::{Client, Proxy, STEP, Server, number_from_env, seed, show};
 
 /// Harmless whatever byte of them is wrong.
@@ -134,6 +135,18 @@ fn broken_requests_on_valkey() {
     all_broken(pair);
 }
 
+/// Not Valkey 8.1, which takes what comes behind a line of blanks for lines too, lengths and all.
+#[test]
+fn broken_requests_on_newer_servers() {
+    for newer in NEWER.into_iter().filter(|newer| !newer.is_valkey()) {
+        if let (Some(direct), Some(behind)) = (Server::newer(newer, &[]), Server::newer(newer, &[])) {
+            let mut pair = Pair::new(&direct, Proxy::start(&behind, &[]));
+            pair.is_patient = true;
+            all_broken(pair);
+        }
+    }
+}
+
 /// Before a password there are tighter limits.
 #[test]
 fn broken_requests_of_strangers() {
@@ -161,6 +174,10 @@ fn all_broken(mut pair: Pair<'_>) {
     let long_length = [&b"*1\r\n$"[..], &[b'1'; 70_000]].concat();
     // With something behind them it depends on the reads whether the end of the line has been seen.
     for long in [long, long_count, long_length] {
+        // Redis 8.6 waits for the end of a length for ever; the proxy ends the connection, as all others do.
+        if pair.is_patient && long.starts_with(b"*1") {
+            continue;
+        }
         pair.compare(&[&long]);
     }
     for attack in ATTACKS {
@@ -227,6 +244,7 @@ struct Pair<'a> {
     control: Client,
     proxy: Proxy,
     is_valkey: bool,
+    is_patient: bool,
     /// All are told at the end.
     problems: Vec<String>,
 }
@@ -236,6 +254,7 @@ impl<'a> Pair<'a> {
         Pair {
             direct,
             is_valkey: false,
+            is_patient: false,
             problems: Vec::new(),
             control: direct.client(),
             proxy,

@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use fastrand::Rng;
 
 use crate::support::client::{children, encode, without_id};
+use crate::support::server::NEWER;
 use crate::support::{Client, Proxy, STEP, Server, eventually, number_from_env, seed, show, show_args};
 use documented::Documented;
 use grammar::{Command, Source, Template, inline};
@@ -66,6 +67,19 @@ fn random_commands_of_both_protocols_mixed_on_redis_6() {
     let mut servers = vec![first, Server::redis_6(&NO_SLOWLOG).expect("it was there a moment ago")];
     let ops = number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000);
     run(&mut || servers.pop().expect("two are enough"), Protocol::Mixed, ops / 3);
+}
+
+#[test]
+fn random_commands_of_both_protocols_mixed_on_newer_servers() {
+    let ops = number_from_env("NEARCACHE_DIFF_OPS").unwrap_or(20_000);
+    for newer in NEWER {
+        let Some(first) = Server::newer(newer, &NO_SLOWLOG) else {
+            continue;
+        };
+        let second = Server::newer(newer, &NO_SLOWLOG).expect("it was there a moment ago");
+        let mut servers = vec![first, second];
+        run(&mut || servers.pop().expect("two are enough"), Protocol::Mixed, ops / 6);
+    }
 }
 
 /// The direct server has `HELLO`, and tells by it what the proxy has to find out in other ways.

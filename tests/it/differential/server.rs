@@ -112,4 +112,12 @@ pub const NOT_DRAWN: &[(&str, &str)] = &[
     ("client|capa", "Valkey only; wrong arities"),
     ("client|import-source", "Valkey only; wrong arities"),
     ("clusterscan", "cluster mode only"),
+    ("cluster|migration", "cluster mode only; wrong arities"),
+    ("trimslots", "cluster mode only; wrong arities"),
+    ("hotkeys", "Redis 8.6 only; wrong arities"),
+    ("hotkeys|get", "counts what was executed; wrong arities"),
+    ("hotkeys|help", "the same"),
+    ("hotkeys|reset", "the same"),
+    ("hotkeys|start", "the same"),
+    ("hotkeys|stop", "the same"),
 ];

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::certificates::{Authority, Identity};
 use super::client::{children, payload};
 use super::relay::Relay;
-use super::server::free_port;
+use super::server::{Newer, free_port};
 use super::{Client, STEP, Server, eventually};
 
 /// The number of slots of a cluster.
@@ -37,6 +37,12 @@ impl Cluster {
     /// The same of Valkeys; `None` with a printed reason when there is none.
     pub fn valkey(primaries: usize, has_replicas: bool, extra: &[&str]) -> Option<Cluster> {
         Cluster::launch(primaries, has_replicas, extra, "redis", &Server::valkey)
+    }
+
+    /// Primaries of another version; `None` with a printed reason when it is not there.
+    pub fn newer(newer: Newer, primaries: usize, extra: &[&str]) -> Option<Cluster> {
+        let launch = |flags: &[&str]| Server::newer(newer, flags);
+        Cluster::launch(primaries, false, extra, "redis", &launch)
     }
 
     /// All of them, the bus included, speak nothing but TLS, Unix sockets aside.

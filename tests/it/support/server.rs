@@ -32,6 +32,12 @@ pub struct Newer {
     program: &'static str,
 }
 
+impl Newer {
+    pub fn is_valkey(self) -> bool {
+        self.program == "valkey-server"
+    }
+}
+
 pub const REDIS_8: Newer = Newer {
     name: "redis-8",
     variable: "NEARCACHE_TEST_REDIS_8",
@@ -52,6 +58,9 @@ pub const NEWER: [Newer; 3] = [
     },
     REDIS_8,
 ];
+
+/// The last Redis whose commands are all in the table.
+const LAST_KNOWN: (u32, u32) = (8, 6);
 
 impl Server {
     /// `redis-server` with nothing special: no persistence, no password.
@@ -157,6 +166,19 @@ impl Server {
             .lines()
             .filter(|l| l.starts_with("redis_version:") || l.starts_with("valkey_version:"));
         lines.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether it is a Redis that the command table was written for; a later one may have more commands than it, which then is
+    /// printed.
+    pub fn is_known(&self) -> bool {
+        let kind = self.kind();
+        let of_redis = kind.split("redis_version:").nth(1).unwrap_or_default();
+        let mut numbers = of_redis.split(['.', ' ']).map(|n| n.parse::<u32>().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if version > LAST_KNOWN {
+            eprintln!("skipped: {kind} is later than what the table was written for");
+        }
+        version <= LAST_KNOWN
     }
 
     /// A server that is known by its address but does not run yet: [`Server::restart`] brings it up.
