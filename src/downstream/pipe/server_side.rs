@@ -36,6 +36,10 @@ impl Pipe {
         if self.written == self.to_server.len() && self.written > 0 {
             self.to_server = Vec::new();
             self.written = 0;
+        } else if self.written >= HIGH_WATER_BYTES {
+            // Of a request that comes as fast as it goes nothing may stay until it is whole.
+            self.to_server.drain(..self.written);
+            self.written = 0;
         }
         Ok(has_progress)
     }
