@@ -426,6 +426,9 @@ impl Pipe {
                 Ok(Scan::Complete { len }) => (len, None),
                 Ok(Scan::Inline { len, args }) => (len, Some(encode_inline(&args))),
                 Ok(Scan::Nothing { len }) => {
+                    if self.pinned.empty_request() {
+                        self.to_server.extend_from_slice(&rest[..len]);
+                    }
                     consumed += len;
                     session.spans.clear();
                     continue;
@@ -491,7 +494,10 @@ impl Pipe {
         if !self.pinned.is_waiting()
             && let Some(error) = self.broken.take()
         {
-            session.refuse(&error);
+            match self.pinned.is_muted() {
+                true => session.client.state.borrow_mut().is_closing = true,
+                false => session.refuse(&error),
+            }
         }
         session.input = input;
         if consumed == session.input.len() {
