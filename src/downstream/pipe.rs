@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use lane::Lane;
+use lane::{Lane, Rest};
 use place::{Again, KEPT_BYTES, Place, begin_held, connect, refuse, refuse_meanwhile};
 
 use super::session::{HIGH_WATER_BYTES, Session, limits};
@@ -150,6 +150,7 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         lent,
         target: Rc::clone(pool.target()),
         lane,
+        rest: Rest::default(),
         turn_bytes: 0,
         pinned,
         has_started: *reason == Reason::Called,
@@ -209,6 +210,8 @@ struct Pipe {
     target: Rc<Target>,
     /// The place of a large transfer, while it is fast.
     lane: Option<Lane>,
+    /// A transfer's, for others.
+    rest: Rest,
     /// Moved in this turn.
     turn_bytes: usize,
     pinned: Pinned,
@@ -247,11 +250,7 @@ struct Pipe {
 }
 
 impl Pipe {
-    fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
-        session.client.remember(cx);
-        if self.lane.as_mut().is_some_and(|lane| lane.is_over(cx)) {
-            self.lane = None;
-        }
+    fn turn(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
         self.turn_bytes = 0;
         for _ in 0..TURNS {
             if session.client.meta.is_killed() {
@@ -427,6 +426,9 @@ impl Pipe {
                 Ok(Scan::Complete { len }) => (len, None),
                 Ok(Scan::Inline { len, args }) => (len, Some(encode_inline(&args))),
                 Ok(Scan::Nothing { len }) => {
+                    if self.pinned.empty_request() {
+                        self.to_server.extend_from_slice(&rest[..len]);
+                    }
                     consumed += len;
                     session.spans.clear();
                     continue;
@@ -492,7 +494,10 @@ impl Pipe {
         if !self.pinned.is_waiting()
             && let Some(error) = self.broken.take()
         {
-            session.refuse(&error);
+            match self.pinned.is_muted() {
+                true => session.client.state.borrow_mut().is_closing = true,
+                false => session.refuse(&error),
+            }
         }
         session.input = input;
         if consumed == session.input.len() {

@@ -301,6 +301,9 @@ impl Session {
             }
         }
         self.is_stalled = false;
+        if consumed > 0 {
+            self.worker.served(started_us);
+        }
         match status {
             Status::NeedsMore => None,
             Status::Stalled => {

@@ -28,6 +28,7 @@ pub mod shared;
 mod subscriptions;
 pub mod touch;
 mod transaction;
+pub mod transfers;
 pub mod waiter;
 pub mod worker;
 

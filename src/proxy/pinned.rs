@@ -134,6 +134,25 @@ impl Pinned {
         self.waiting.is_empty() && !self.is_sticky()
     }
 
+    /// Nobody can tell any more which frame answers what: bytes are forwarded as they come.
+    pub fn is_opaque(&self) -> bool {
+        self.is_opaque
+    }
+
+    /// Whether what comes next is not answered, an error neither.
+    pub fn is_muted(&self) -> bool {
+        self.replies != Replies::On
+    }
+
+    /// A request of no arguments, which nobody answers; whether the server has to know: to it, it is the one to skip.
+    pub fn empty_request(&mut self) -> bool {
+        let is_skipped = self.replies == Replies::SkipNext;
+        if is_skipped {
+            self.replies = Replies::On;
+        }
+        is_skipped
+    }
+
     /// Whether every request gets one reply now.
     pub fn is_plain(&self) -> bool {
         !self.is_multi

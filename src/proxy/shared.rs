@@ -63,6 +63,8 @@ pub struct Shared {
     pub bulk: Arc<Semaphore>,
     /// Since when each worker waits for a script (µs; 0: it does not).
     pub scripts_since_us: Box<[CachePadded<AtomicU64>]>,
+    /// When each worker has last served somebody besides the transfers of large values (µs; 0: never).
+    pub served_us: Box<[CachePadded<AtomicU64>]>,
     pub counters: Box<[CachePadded<Counters>]>,
     facts: RwLock<Arc<Facts>>,
     facts_version: AtomicU64,
@@ -215,6 +217,7 @@ impl Shared {
             monitors: Arc::default(),
             bulk: Arc::new(Semaphore::new(BULK_AT_ONCE)),
             scripts_since_us: (0..workers).map(|_| CachePadded::default()).collect(),
+            served_us: (0..workers).map(|_| CachePadded::default()).collect(),
             inboxes: (0..workers).map(|_| Inbox::default()).collect(),
             counters: (0..workers).map(|_| CachePadded::default()).collect(),
             facts: RwLock::new(Arc::new(Facts::unknown())),

@@ -27,6 +27,7 @@ use super::readers::Reading;
 use super::replies::LinkSink;
 use super::shared::{FlightAnswer, Message, Shared};
 use super::touch::Sampler;
+use super::transfers::Transfers;
 use super::waiter::{Answer, Effect};
 use crate::cache::LinkId;
 use crate::clock;
@@ -98,6 +99,8 @@ pub struct Worker {
     pub below: RefCell<below::Waiting>,
     /// Which of its hits the upstream is to hear of.
     pub sampler: Sampler,
+    /// How long its transfers of large values have to rest.
+    pub transfers: Transfers,
     /// Clients whose acknowledgements wait for it.
     pub held: RefCell<owed::Held>,
 }
@@ -153,6 +156,7 @@ impl Worker {
             variant: RefCell::default(),
             below: RefCell::default(),
             sampler: Sampler::new(shared.config.cache.touch_sample),
+            transfers: Transfers::default(),
             held: RefCell::default(),
             shared,
         })

@@ -755,3 +755,30 @@ fn the_proxys_own_requests_are_not_answered_to_clients() {
         assert_eq!(answers[1], direct, "{requests:?}");
     }
 }
+
+#[test]
+fn what_client_reply_leaves_of_a_reply_reaches_the_client() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    for lines in [
+        // An empty request is the one that is skipped.
+        "CLIENT REPLY SKIP\r\n*0\r\nPING\r\nQUIT\r\n",
+        "CLIENT REPLY SKIP\r\n\r\nPING\r\nQUIT\r\n",
+        "CLIENT REPLY SKIP\r\n*-1\r\nSET a 1\r\nGET a\r\nQUIT\r\n",
+        "CLIENT REPLY OFF\r\n*0\r\nPING\r\nCLIENT REPLY ON\r\nPING\r\nQUIT\r\n",
+        // An array whose elements are left out.
+        "MULTI\r\nCLIENT REPLY SKIP\r\nEXEC\r\nQUIT\r\n",
+        "MULTI\r\nSET a 1\r\nCLIENT REPLY OFF\r\nEXEC\r\nQUIT\r\n",
+        "MULTI\r\nCLIENT REPLY SKIP\r\nCLIENT REPLY SKIP\r\nPING\r\nEXEC\r\nPING\r\nQUIT\r\n",
+        // A protocol error that nobody hears of.
+        "PING\r\nCLIENT REPLY OFF\r\n*1\r\n$x\r\n",
+        "PING\r\nCLIENT REPLY SKIP\r\n*1\r\n$x\r\n",
+    ] {
+        let mut answers = [server.client(), proxy.client()].map(|mut client| {
+            client.raw(lines.as_bytes());
+            show(&client.until_closed())
+        });
+        let direct = std::mem::take(&mut answers[0]);
+        assert_eq!(answers[1], direct, "{lines:?}");
+    }
+}

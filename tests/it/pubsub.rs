@@ -456,3 +456,19 @@ fn replies_that_a_listener_may_not_switch_off_are_awaited() {
     });
     assert_eq!(through, direct);
 }
+
+#[test]
+fn what_was_ended_before_its_start_was_confirmed_is_not_listened_to() {
+    let server = Server::start();
+    let behind = Server::start();
+    let proxy = Proxy::start(&behind, &[]);
+    let answers = [server.client(), proxy.client()].map(|mut client| {
+        client.raw(&[encode(&["SUBSCRIBE", "c"]), encode(&["UNSUBSCRIBE", "c"])].concat());
+        let mut frames = client.frames(2);
+        // Of nothing.
+        client.send(&["UNSUBSCRIBE"]);
+        frames.push(client.frame());
+        show(&frames.concat())
+    });
+    assert_eq!(answers[1], answers[0]);
+}

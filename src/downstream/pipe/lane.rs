@@ -1,5 +1,6 @@
 //! The place of a large transfer: few go on at once over all workers, so that neither the server nor the workers are kept
-//! from everybody else. A transfer that is slow, since its client is, gives its place up and goes on without.
+//! from everybody else. A transfer that is slow, since its client is, gives its place up and goes on without. And its rest,
+//! while others are served: see [`Transfers`](crate::proxy::transfers::Transfers).
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -10,7 +11,10 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
+use super::{BYTES_A_TURN, Ended, Pipe};
+use crate::clock;
 use crate::downstream::session::Session;
+use crate::proxy::worker::Worker;
 
 /// A transfer of less than this in a period is slow.
 const FAST_BYTES: usize = 4 << 20;
@@ -20,7 +24,13 @@ pub struct Lane {
     _place: OwnedSemaphorePermit,
     pub moved_bytes: usize,
     period: Pin<Box<Sleep>>,
+    /// Of the period, in which nothing could be moved.
+    rested: Duration,
 }
+
+/// The rest of a transfer while others are served.
+#[derive(Default)]
+pub struct Rest(Option<Pin<Box<Sleep>>>);
 
 impl Lane {
     /// Waits for a place. `None`: the client was ended meanwhile.
@@ -37,18 +47,75 @@ impl Lane {
             _place: place.await?,
             moved_bytes: 0,
             period: Box::pin(tokio::time::sleep(PERIOD)),
+            rested: Duration::ZERO,
         })
     }
 
     /// Whether the transfer was too slow in the period that has just ended.
     pub fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         while self.period.as_mut().poll(cx).is_ready() {
-            if std::mem::take(&mut self.moved_bytes) < FAST_BYTES {
+            let moving = PERIOD.saturating_sub(std::mem::take(&mut self.rested));
+            let least = FAST_BYTES * moving.as_millis() as usize / PERIOD.as_millis() as usize;
+            if std::mem::take(&mut self.moved_bytes) < least {
                 return true;
             }
             self.period.as_mut().reset(Instant::now() + PERIOD);
         }
         false
+    }
+}
+
+impl Pipe {
+    /// A turn, and what it owes others.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
+        session.client.remember(cx);
+        if self.lane.as_mut().is_some_and(|lane| lane.is_over(cx)) {
+            self.lane = None;
+        }
+        if self.rest.is_on(cx) && !session.client.meta.is_killed() {
+            return Poll::Pending;
+        }
+        let started_us = clock::now_us();
+        let polled = self.turn(cx, session);
+        if polled.is_pending() && self.is_large() {
+            self.rest.after(cx, &session.worker, self.lane.as_mut(), started_us);
+        }
+        polled
+    }
+
+    /// Whether it moves more than others' requests and replies have in one turn.
+    fn is_large(&self) -> bool {
+        self.streamed.is_some() || self.is_streaming || self.turn_bytes >= BYTES_A_TURN
+    }
+}
+
+impl Rest {
+    /// Whether the transfer must not move yet.
+    pub fn is_on(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_on = self
+            .0
+            .as_mut()
+            .is_some_and(|sleep| sleep.as_mut().poll(cx).is_pending());
+        if !is_on {
+            self.0 = None;
+        }
+        is_on
+    }
+
+    /// After a turn: it rests if it has to.
+    pub fn after(&mut self, cx: &mut Context<'_>, worker: &Worker, lane: Option<&mut Lane>, started_us: u64) {
+        let now_us = clock::now_us();
+        worker.transfers.moved(started_us, now_us);
+        let rest_us = worker.transfers.rest_us(now_us, worker.is_anybody_served(now_us));
+        if rest_us > 0 {
+            let rest = Duration::from_micros(rest_us);
+            if let Some(lane) = lane {
+                lane.rested += rest;
+            }
+            // Polled, it wakes the task.
+            let sleep = self.0.insert(Box::pin(tokio::time::sleep(rest)));
+            let _ = sleep.as_mut().poll(cx);
+        }
     }
 }
 

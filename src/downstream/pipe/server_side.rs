@@ -36,6 +36,10 @@ impl Pipe {
         if self.written == self.to_server.len() && self.written > 0 {
             self.to_server = Vec::new();
             self.written = 0;
+        } else if self.written >= HIGH_WATER_BYTES {
+            // Of a request that comes as fast as it goes nothing may stay until it is whole.
+            self.to_server.drain(..self.written);
+            self.written = 0;
         }
         Ok(has_progress)
     }
@@ -103,12 +107,13 @@ impl Pipe {
                     }
                 }
             } else if !self.is_streaming {
-                if frame.len() <= WHOLE_FRAME_BYTES {
+                // What CLIENT REPLY leaves of the reply of EXEC may never be a whole frame.
+                if frame.is_empty() || frame.len() <= WHOLE_FRAME_BYTES && !self.pinned.is_opaque() {
                     break;
                 }
                 self.is_streaming = true;
                 self.streamed_bytes = 0;
-                self.head = frame[..HEAD_BYTES].into();
+                self.head = frame[..frame.len().min(HEAD_BYTES)].into();
             }
             let mut state = session.client.state.borrow_mut();
             state.outbox.ready().bytes.extend_from_slice(frame);

@@ -255,10 +255,12 @@ impl HubSink {
         let mut state = client.state.borrow_mut();
         let version = state.version;
         let Some(listening) = &mut state.listening else { return };
-        // An earlier request for the same, which was refused, has taken it back.
+        // An earlier request for the same, which was refused, has taken it back. Not an UNSUBSCRIBE that is under way: it ends
+        // what starts here.
         if let Some(name) = name
             && is_start
             && is_changed
+            && listening.refused[*kind as usize].remove(name)
             && listening.wanted[*kind as usize].insert(name.clone())
         {
             worker.hub.want(*kind, name);
@@ -266,7 +268,7 @@ impl HubSink {
         if is_changed {
             listening.changed(&client.meta, *kind, is_start);
         }
-        listening.unanswered -= 1;
+        listening.answered();
         let count = listening.count(*kind);
         drop(state);
         let mut frame = Vec::new();
@@ -279,7 +281,11 @@ impl HubSink {
         let Some(name) = &asked.name else { return };
         let is_wanted = match &mut asked.client.state.borrow_mut().listening {
             Some(listening) if !worker.hub.is_listening(asked.kind, name, &asked.client) => {
-                listening.wanted[asked.kind as usize].remove(name)
+                let is_wanted = listening.wanted[asked.kind as usize].remove(name);
+                if is_wanted {
+                    listening.refused[asked.kind as usize].insert(name.clone());
+                }
+                is_wanted
             }
             _ => false,
         };
@@ -326,7 +332,7 @@ pub fn end(
 
 fn answered(client: &Client) {
     if let Some(listening) = &mut client.state.borrow_mut().listening {
-        listening.unanswered -= 1;
+        listening.answered();
     }
 }
 
@@ -463,6 +469,13 @@ impl Sink for HubSink {
 }
 
 impl Listening {
+    fn answered(&mut self) {
+        self.unanswered -= 1;
+        if self.unanswered == 0 {
+            self.refused = Default::default();
+        }
+    }
+
     fn changed(&mut self, meta: &crate::proxy::client::ClientMeta, kind: Subscription, is_start: bool) {
         let count = &mut self.confirmed[kind as usize];
         *count = if is_start { *count + 1 } else { *count - 1 };

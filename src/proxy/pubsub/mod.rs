@@ -31,6 +31,8 @@ use hub::{Asked, HubWaiter};
 pub struct Listening {
     /// Names, for each kind, as they will be when all its requests are answered.
     wanted: [HashSet<Bytes>; 3],
+    /// Of these the server has refused the start, while there may be another request for the same under way.
+    refused: [HashSet<Bytes>; 3],
     /// How many of each kind are confirmed.
     confirmed: [usize; 3],
     /// Its requests over the hub that are not answered.
@@ -146,6 +148,9 @@ pub fn request(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) 
             listening.unanswered += 1;
             let sequence = outbox.expect(Touched::None, Source::Sent);
             let wanted = &mut listening.wanted[kind as usize];
+            if let Some(name) = &name {
+                listening.refused[kind as usize].remove(name);
+            }
             let asked = Asked {
                 client: Rc::clone(client),
                 sequence,
