@@ -22,6 +22,9 @@ impl Writer {
         let store = Arc::clone(&self.store);
         let config = &store.config;
         let mut budget = config.segment_bytes / 2;
+        if self.is_at_its_size() {
+            store.sketch.full_with(store.index.len());
+        }
         for segment in self.store.segments.all() {
             if !self.is_at_its_size() {
                 return;

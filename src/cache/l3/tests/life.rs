@@ -304,32 +304,6 @@ fn only_what_was_asked_for_twice_is_written() {
 }
 
 #[test]
-fn the_sketch_forgets() {
-    let sketch = Sketch::new(Admission::SecondSight, 1);
-    let mut random = fastrand::Rng::with_seed(1);
-    let (hot, old) = (random.u64(..), random.u64(..));
-    for _ in 0..3 {
-        sketch.count(old);
-    }
-    assert!(sketch.admits(old));
-    let mut strangers = 0;
-    for i in 0..3_000_000 {
-        let stranger = random.u64(..);
-        sketch.count(stranger);
-        strangers += u32::from(i % 100 == 0 && sketch.admits(stranger));
-        if i % 1000 == 0 {
-            sketch.count(hot);
-        }
-    }
-    assert!(sketch.admits(hot));
-    assert!(!sketch.admits(old), "it was not asked for since");
-    assert!(
-        strangers < 9000,
-        "{strangers} of 30,000 that were seen once pass for seen twice"
-    );
-}
-
-#[test]
 fn large_values_are_refused() {
     let medium = Simulated::default();
     let (store, next) = open(config(), &medium, 1);
