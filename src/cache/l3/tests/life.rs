@@ -554,3 +554,29 @@ fn what_an_earlier_life_left_is_not_made_younger_by_being_written_again() {
     settle(&mut writer, &mut now_us);
     assert_eq!((store.stats().entries, store.stats().counts.writes), (0, 0));
 }
+
+#[test]
+fn a_removed_segment_is_closed_by_the_writer_whoever_reads_it_last() {
+    let medium = Simulated::default();
+    let config = Config {
+        size_bytes: 32 << 10,
+        ..config()
+    };
+    let (store, next) = open(config, &medium, 1);
+    let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+    put(&store, "a", &[b'v'; 200]);
+    settle(&mut writer, &mut now_us);
+    let read = store.segments.all().remove(0);
+    let watched = Arc::downgrade(&read);
+    for i in 0..1000 {
+        put(&store, &format!("name{i}"), &[b'v'; 200]);
+        settle(&mut writer, &mut now_us);
+    }
+    assert!(store.stats().counts.reclaimed_segments > 0);
+    assert_eq!(writer.removed.len(), 1, "the others were closed");
+    drop(read);
+    assert!(watched.upgrade().is_some(), "whoever reads has not closed it");
+    now_us += 25_000;
+    writer.turn(now_us);
+    assert!(watched.upgrade().is_none());
+}
