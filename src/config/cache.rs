@@ -157,6 +157,13 @@ impl Cache {
                 "must be off where cache.consistency is \"strong\", which shows no copies",
             );
         }
+        let is_from_changed = cache.compress_from_bytes != default.compress_from_bytes;
+        if cache.compression == Compression::Off && is_from_changed {
+            reader.problem(
+                "cache.compress_from",
+                "has no effect: set cache.compression to lz4 or zstd",
+            );
+        }
         if cache.compress_from_bytes > MOST_COMPRESSED_BYTES {
             reader.problem(
                 "cache.compress_from",

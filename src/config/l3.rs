@@ -189,6 +189,9 @@ impl L3 {
         if l3.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             reader.problem("l3.path", "must not be empty; \"off\" means that there is no L3");
         }
+        if l3.compression == Compression::Off && l3.compress_from_bytes != default.compress_from_bytes {
+            reader.problem("l3.compress_from", "has no effect: set l3.compression to lz4 or zstd");
+        }
         let is_set = reader.origin("l3.max_value").is_some();
         if is_set && l3.max_value_bytes > l3.segment_bytes() / 8 {
             let most = crate::units::Bytes(l3.segment_bytes() as u64 / 8);

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod compression;
 mod listen;
 
 #[test]
@@ -474,24 +475,6 @@ fn only_eventual_hits_need_an_age() {
         read("[cache]\nconsistency = \"strong\"").unwrap().cache.consistency,
         Consistency::Strong
     );
-}
-
-#[test]
-fn compression_that_could_do_nothing_is_refused() {
-    for (text, problem) in [
-        (
-            "compress_from = \"65537B\"",
-            "cache.compress_from: must be at most 64KiB",
-        ),
-        (
-            "compression = \"lz4\"\nconsistency = \"strong\"",
-            "cache.compression: must be off where cache.consistency is \"strong\"",
-        ),
-    ] {
-        let problems = read(&format!("[cache]\n{text}")).unwrap_err();
-        assert!(problems.len() == 1 && problems[0].contains(problem), "{problems:?}");
-    }
-    assert!(read("[cache]\ncompression = \"zstd:6\"\ncompress_from = \"64KiB\"").is_ok());
 }
 
 proptest! {

@@ -22,6 +22,9 @@ impl Writer {
         let store = Arc::clone(&self.store);
         let config = &store.config;
         let mut budget = config.segment_bytes / 2;
+        if self.is_at_its_size() {
+            store.sketch.full_with(store.index.len());
+        }
         for segment in self.store.segments.all() {
             if !self.is_at_its_size() {
                 return;
@@ -40,6 +43,7 @@ impl Writer {
     /// Frees, of the closed segments, what nobody can need again: those with nothing alive, those whose entries have all
     /// expired, and those whose file cannot be read.
     pub fn free_dead(&mut self, now_us: u64) {
+        self.close_removed();
         let now_ms = self.store.unix_ms(now_us);
         let mut is_oldest = true;
         let closed: Vec<_> = self.closed().collect();
@@ -75,6 +79,8 @@ impl Writer {
         let oldest = self.closed().next();
         oldest.is_some_and(|oldest| {
             let is_given = self.give_back(&oldest);
+            drop(oldest);
+            self.close_removed();
             self.store
                 .counters
                 .reclaimed_segments
@@ -135,7 +141,7 @@ impl Writer {
     }
 
     /// Removes the file of a segment that no row names. False: the medium refused.
-    fn give_back(&mut self, segment: &Segment) -> bool {
+    fn give_back(&mut self, segment: &Arc<Segment>) -> bool {
         let removed = self.store.storage.remove(&segment.name()).and_then(|()| {
             match self.store.config.sync {
                 Sync::Never => Ok(()),
@@ -154,10 +160,16 @@ impl Writer {
                 self.store.drop_rows(segment);
                 self.store.segments.remove(segment);
                 // As long as its file is open, its room is not given back.
-                self.unsealed.retain(|(ended, _)| !std::ptr::eq(&**ended, segment));
+                self.unsealed.retain(|(ended, _)| !Arc::ptr_eq(ended, segment));
+                self.removed.push(Arc::clone(segment));
                 true
             }
         }
+    }
+
+    /// Closes the files of removed segments that nobody reads any more. Nobody can begin to: no slot names them.
+    pub fn close_removed(&mut self) {
+        self.removed.retain(|segment| Arc::strong_count(segment) > 1);
     }
 }
 

@@ -86,6 +86,9 @@ pub(super) struct Writer {
     /// Segments that an error ended, and where their records end, to be sealed when the medium works again: at a restart what
     /// is older than a segment without a footer is not believed.
     pub unsealed: Vec<(Arc<Segment>, u64)>,
+    /// Segments whose file is removed, until nobody else has them: closing it gives the room back, which takes milliseconds,
+    /// and a worker that reads must not be the last.
+    pub removed: Vec<Arc<Segment>>,
     /// Nothing was refused since something was written.
     is_taken: bool,
     /// When that is tried again.
@@ -149,6 +152,7 @@ impl Writer {
             active: None,
             next_sequence,
             unsealed: Vec::new(),
+            removed: Vec::new(),
             is_taken: false,
             seal_at_us: 0,
             tombstones: Vec::new(),
@@ -409,6 +413,7 @@ impl Writer {
         // While the store recovers nobody knows yet what is alive.
         if !store.is_recovering.load(SeqCst) {
             self.make_room(now_us);
+            self.close_removed();
         }
         // Moving records into it may have failed.
         self.active.is_some()

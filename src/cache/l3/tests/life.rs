@@ -304,32 +304,6 @@ fn only_what_was_asked_for_twice_is_written() {
 }
 
 #[test]
-fn the_sketch_forgets() {
-    let sketch = Sketch::new(Admission::SecondSight, 1);
-    let mut random = fastrand::Rng::with_seed(1);
-    let (hot, old) = (random.u64(..), random.u64(..));
-    for _ in 0..3 {
-        sketch.count(old);
-    }
-    assert!(sketch.admits(old));
-    let mut strangers = 0;
-    for i in 0..3_000_000 {
-        let stranger = random.u64(..);
-        sketch.count(stranger);
-        strangers += u32::from(i % 100 == 0 && sketch.admits(stranger));
-        if i % 1000 == 0 {
-            sketch.count(hot);
-        }
-    }
-    assert!(sketch.admits(hot));
-    assert!(!sketch.admits(old), "it was not asked for since");
-    assert!(
-        strangers < 9000,
-        "{strangers} of 30,000 that were seen once pass for seen twice"
-    );
-}
-
-#[test]
 fn large_values_are_refused() {
     let medium = Simulated::default();
     let (store, next) = open(config(), &medium, 1);
@@ -579,4 +553,30 @@ fn what_an_earlier_life_left_is_not_made_younger_by_being_written_again() {
     store.spill(promoted);
     settle(&mut writer, &mut now_us);
     assert_eq!((store.stats().entries, store.stats().counts.writes), (0, 0));
+}
+
+#[test]
+fn a_removed_segment_is_closed_by_the_writer_whoever_reads_it_last() {
+    let medium = Simulated::default();
+    let config = Config {
+        size_bytes: 32 << 10,
+        ..config()
+    };
+    let (store, next) = open(config, &medium, 1);
+    let (mut writer, mut now_us) = (writer(&store, next), 1_000_000);
+    put(&store, "a", &[b'v'; 200]);
+    settle(&mut writer, &mut now_us);
+    let read = store.segments.all().remove(0);
+    let watched = Arc::downgrade(&read);
+    for i in 0..1000 {
+        put(&store, &format!("name{i}"), &[b'v'; 200]);
+        settle(&mut writer, &mut now_us);
+    }
+    assert!(store.stats().counts.reclaimed_segments > 0);
+    assert_eq!(writer.removed.len(), 1, "the others were closed");
+    drop(read);
+    assert!(watched.upgrade().is_some(), "whoever reads has not closed it");
+    now_us += 25_000;
+    writer.turn(now_us);
+    assert!(watched.upgrade().is_none());
 }
