@@ -221,7 +221,7 @@ impl Revalidation {
 
     /// The PTTL is answered as well, and says nothing: now comes the read. The lease has got no reply, so that a push of this
     /// moment leaves it standing: what the read brings will be newer.
-    pub fn read(self: Box<Self>, worker: &Rc<Worker>, waiter: Waiter, (kind, slot): (FillKind, u16), now_us: u64) {
+    pub fn read(self, worker: &Rc<Worker>, waiter: Waiter, (kind, slot): (FillKind, u16), now_us: u64) {
         let Revalidation {
             lease,
             hash,
@@ -229,7 +229,7 @@ impl Revalidation {
             raw,
             name,
             ..
-        } = *self;
+        } = self;
         let guard = FillGuard::new(worker, lease);
         // The guard tells those who follow, should nobody lead.
         let Some((client, sequence)) = waiter.to else { return };

@@ -251,14 +251,10 @@ fn after_every_kill_9_reads_are_true() {
         let proxy = proxy(&server.url(), dir.path(), "", "");
         let mut client = proxy.client();
         knows(&proxy, &mut client);
-        for i in 0..KEYS {
+        for (i, &version) in versions.iter().enumerate() {
             let read = client.bulk(&["GET", &format!("k{i}")]);
-            let expected = value(i, versions[i]).into_bytes();
-            assert!(
-                read == Some(expected),
-                "round {round}: k{i} is not version {}",
-                versions[i]
-            );
+            let expected = value(i, version).into_bytes();
+            assert!(read == Some(expected), "round {round}: k{i} is not version {version}");
         }
         same += outcomes(&proxy)[0];
         settled(&proxy);
