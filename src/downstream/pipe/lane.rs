@@ -11,13 +11,15 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
-use super::{BYTES_A_TURN, Ended, Pipe};
+use super::{Ended, Pipe};
 use crate::clock;
 use crate::downstream::session::Session;
 use crate::proxy::worker::Worker;
 
 /// A transfer of less than this in a period is slow.
 const FAST_BYTES: usize = 4 << 20;
+/// A reply of which so much has come is a transfer that rests for others.
+const LARGE_BYTES: usize = 1 << 20;
 const PERIOD: Duration = Duration::from_millis(250);
 
 pub struct Lane {
@@ -83,9 +85,10 @@ impl Pipe {
         polled
     }
 
-    /// Whether it moves more than others' requests and replies have in one turn.
+    /// Whether one request or reply is under way that is larger than those on the shared path. Many small ones are not a
+    /// transfer, however fast they come.
     fn is_large(&self) -> bool {
-        self.streamed.is_some() || self.is_streaming || self.turn_bytes >= BYTES_A_TURN
+        self.streamed.is_some() || self.is_streaming && self.streamed_bytes >= LARGE_BYTES
     }
 }
 
