@@ -30,6 +30,8 @@ pub struct Clients {
     pub max_request_held_bytes: usize,
     /// Most unanswered requests of one client; further ones wait in the socket; default 1024, minimum 1.
     pub max_inflight_requests: usize,
+    /// While others are served, large values move for so many hundredths of a worker's time; default 10, 1 to 100.
+    pub transfer_share_percent: usize,
     /// Without a password, serve loopback and Unix sockets only; default yes.
     pub protected_mode: bool,
 }
@@ -47,6 +49,7 @@ impl Default for Clients {
             buffer_budget_bytes: 512 << 20,
             max_request_held_bytes: 1 << 20,
             max_inflight_requests: 1024,
+            transfer_share_percent: 10,
             protected_mode: true,
         }
     }
@@ -86,6 +89,7 @@ impl Clients {
                 1,
                 1 << 20,
             ),
+            transfer_share_percent: reader.number("clients.transfer_share", default.transfer_share_percent, 1, 100),
             protected_mode: reader.flag("clients.protected_mode", default.protected_mode),
         }
     }
@@ -106,6 +110,7 @@ impl Clients {
             ("buffer_budget", print_bytes(self.buffer_budget_bytes)),
             ("max_request_held", print_bytes(self.max_request_held_bytes)),
             ("max_inflight_requests", integer(self.max_inflight_requests)),
+            ("transfer_share", integer(self.transfer_share_percent)),
             ("protected_mode", self.protected_mode.into()),
         ]
     }

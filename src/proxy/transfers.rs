@@ -4,6 +4,8 @@
 //! worker move for a part of the time only and rest between. Alone they do not rest.
 //!
 //! Everything here is in microseconds of [`crate::clock`].
+//!
+//! The part is `clients.transfer_share`.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,18 +13,26 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::worker::Worker;
 
 /// One worker's account.
-#[derive(Default)]
 pub struct Transfers {
+    share_percent: u64,
     /// When all that its transfers have taken is made up for by rest.
     paid_us: Cell<u64>,
 }
 
 impl Transfers {
+    /// For transfers that have so many hundredths of the time.
+    pub fn new(share_percent: usize) -> Transfers {
+        Transfers {
+            share_percent: share_percent as u64,
+            paid_us: Cell::new(0),
+        }
+    }
+
     /// They have moved from `start_us` to `end_us`.
     pub fn moved(&self, start_us: u64, end_us: u64) {
         let paid_us = self.paid_us.get().max(start_us.saturating_sub(CREDIT_US));
         self.paid_us
-            .set(paid_us + end_us.saturating_sub(start_us) * (1 + REST_FACTOR));
+            .set(paid_us + end_us.saturating_sub(start_us) * 100 / self.share_percent);
     }
 
     /// For how long they rest now; 0: they may move.
@@ -48,10 +58,6 @@ impl Worker {
     }
 }
 
-/// So many times as long as they have moved, the transfers of a worker rest. They keep a tenth of its time: what 20 clients
-/// on two cores waited for their hits (p99) beside a hundred transfers was 15 times as long as without them when nothing
-/// rested, and 1.5 times with this.
-const REST_FACTOR: u64 = 9;
 /// Whoever was served so recently is served at present: longer than one waits who asks a hundred times a second.
 const RECENT_US: u64 = 20_000;
 /// Timers are coarse. What transfers have rested for too long they may move for at once, up to what this much rest pays.

@@ -156,7 +156,7 @@ impl Worker {
             variant: RefCell::default(),
             below: RefCell::default(),
             sampler: Sampler::new(shared.config.cache.touch_sample),
-            transfers: Transfers::default(),
+            transfers: Transfers::new(shared.config.clients.transfer_share_percent),
             held: RefCell::default(),
             shared,
         })

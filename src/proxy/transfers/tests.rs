@@ -1,9 +1,12 @@
 use super::*;
 
+const SHARE_PERCENT: usize = 10;
+const SHARE: u64 = SHARE_PERCENT as u64;
+
 /// A worker that has nothing else to do, seen from its transfers: they move in turns of 10 µs, and a rest ends at the next whole
 /// millisecond, as timers do. How much of a second they move, in µs.
 fn moved_in_a_second(is_anybody_served: impl Fn(u64) -> bool) -> u64 {
-    let (transfers, mut now_us, mut moved_us) = (Transfers::default(), 10_000_000, 0);
+    let (transfers, mut now_us, mut moved_us) = (Transfers::new(SHARE_PERCENT), 10_000_000, 0);
     let end_us = now_us + 1_000_000;
     while now_us < end_us {
         transfers.moved(now_us, now_us + 10);
@@ -24,7 +27,7 @@ fn alone_they_move_all_the_time() {
 
 #[test]
 fn while_others_are_served_they_keep_their_share_and_no_more() {
-    let share_us = 1_000_000 / (1 + REST_FACTOR);
+    let share_us = 1_000_000 * SHARE / 100;
     let moved_us = moved_in_a_second(|_| true);
     assert!(
         (share_us * 9 / 10..=share_us * 11 / 10).contains(&moved_us),
@@ -34,19 +37,26 @@ fn while_others_are_served_they_keep_their_share_and_no_more() {
 
 #[test]
 fn what_they_owed_is_forgotten_once_nobody_else_is_there() {
-    let transfers = Transfers::default();
+    let transfers = Transfers::new(SHARE_PERCENT);
     transfers.moved(10_000_000, 10_100_000);
     assert!(transfers.rest_us(10_100_000, true) > 500_000);
     assert_eq!(transfers.rest_us(10_100_000, false), 0);
     transfers.moved(10_100_000, 10_100_010);
-    assert!(transfers.rest_us(10_100_010, true) <= 10 * REST_FACTOR);
+    assert!(transfers.rest_us(10_100_010, true) <= 10 * 100 / SHARE);
 }
 
 #[test]
 fn a_long_pause_is_not_saved_up() {
-    let transfers = Transfers::default();
+    let transfers = Transfers::new(SHARE_PERCENT);
     transfers.moved(10_000_000, 10_000_010);
     let later_us = 20_000_000;
     transfers.moved(later_us, later_us + CREDIT_US);
-    assert!(transfers.rest_us(later_us + CREDIT_US, true) >= CREDIT_US * (REST_FACTOR - 1));
+    assert!(transfers.rest_us(later_us + CREDIT_US, true) >= CREDIT_US * (100 / SHARE - 2));
+}
+
+#[test]
+fn with_the_whole_of_the_time_they_never_rest() {
+    let transfers = Transfers::new(100);
+    transfers.moved(10_000_000, 10_000_010);
+    assert_eq!(transfers.rest_us(10_000_010, true), 0);
 }
