@@ -259,7 +259,7 @@ impl HubSink {
         if let Some(name) = name
             && is_start
             && is_changed
-            && listening.wanted[*kind as usize].insert(name.clone())
+            && listening.want(*kind, name)
         {
             worker.hub.want(*kind, name);
         }
@@ -279,7 +279,7 @@ impl HubSink {
         let Some(name) = &asked.name else { return };
         let is_wanted = match &mut asked.client.state.borrow_mut().listening {
             Some(listening) if !worker.hub.is_listening(asked.kind, name, &asked.client) => {
-                listening.wanted[asked.kind as usize].remove(name)
+                listening.unwant(asked.kind, name)
             }
             _ => false,
         };
@@ -295,7 +295,7 @@ impl Hub {
         let Some(name) = &asked.name else { return false };
         match &mut asked.client.state.borrow_mut().listening {
             Some(listening) => {
-                if listening.wanted[asked.kind as usize].insert(name.clone()) {
+                if listening.want(asked.kind, name) {
                     self.want(asked.kind, name);
                 }
                 true
