@@ -280,6 +280,8 @@ impl ClientMeta {
     pub const BLOCKED: u8 = 2;
     pub const MONITOR: u8 = 4;
     pub const TRACKING: u8 = 8;
+    pub const NO_EVICT: u8 = 16;
+    pub const NO_TOUCH: u8 = 32;
 
     /// As in `CLIENT LIST`.
     pub fn flags(&self) -> String {
@@ -291,6 +293,8 @@ impl ClientMeta {
             (modes & ClientMeta::MULTI != 0, 'x'),
             (modes & ClientMeta::BLOCKED != 0, 'b'),
             (modes & ClientMeta::TRACKING != 0, 't'),
+            (modes & ClientMeta::NO_EVICT != 0, 'e'),
+            (modes & ClientMeta::NO_TOUCH != 0, 'T'),
         ] {
             if is_set {
                 flags.push(letter);

@@ -19,9 +19,12 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>, w
     let args = request.args;
     worker.counters().local_total.add(1);
     match which {
-        // A server that is busy with a script says so, and whoever asks then wants to know. So does whoever monitors it.
+        // A server that is busy with a script says so, and whoever asks then wants to know. So does whoever monitors it,
+        // and whoever has paused it.
         Local::Ping | Local::Echo
-            if (worker.may_be_busy(request.now_us) || worker.shared.has_monitors())
+            if (worker.may_be_busy(request.now_us)
+                || worker.shared.has_monitors()
+                || worker.shared.pause.holds_all_back(request.now_us))
                 && request::is_up(worker, client)
                 && client.state.borrow().listening.is_none() =>
         {

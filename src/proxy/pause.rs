@@ -35,6 +35,11 @@ impl Pause {
         self.is_on(now_us) && !self.is_all.load(Relaxed)
     }
 
+    /// Whether the server answers nobody.
+    pub fn holds_all_back(&self, now_us: u64) -> bool {
+        self.is_on(now_us) && self.is_all.load(Relaxed)
+    }
+
     /// When the last pause ends or has ended.
     pub fn until_us(&self) -> u64 {
         self.until_us.load(Relaxed)

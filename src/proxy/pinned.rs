@@ -39,8 +39,10 @@ pub struct Pinned {
     is_tracking: bool,
     /// Counted as a monitor: held for as long as it is one.
     monitor: Option<Arc<()>>,
-    /// Settings that end with the connection: no-evict, another user, …
+    /// Settings that end with the connection: another user, what nobody here knows, …
     is_settled: bool,
+    /// Those that others see and that the client may turn off: bits of `ClientMeta::NO_EVICT` and its neighbour.
+    marks: u8,
     /// Replies and other frames can no longer be told apart (`MONITOR`; a subscription inside a transaction; a state begun
     /// without a reply): kept until `RESET` or the end.
     is_opaque: bool,
@@ -119,6 +121,7 @@ impl Pinned {
             || self.is_watching
             || self.is_tracking
             || self.is_settled
+            || self.marks != 0
             || self.is_opaque
             || self.subscriptions.is_any()
             || self.replies != Replies::On

@@ -56,6 +56,34 @@ fn ids_stay_the_same_in_every_state() {
 }
 
 #[test]
+fn what_a_client_asks_the_server_not_to_do_is_in_its_line_until_it_turns_it_off() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let (mut client, mut other) = (proxy.client(), proxy.client());
+    let id = client.int(&["CLIENT", "ID"]).to_string();
+    let flags = |asking: &mut Client, words: &[&str]| {
+        let line = asking.text(words);
+        let (_, rest) = line.split_once("flags=").expect(&line);
+        rest.split_once(' ').expect(&line).0.to_owned()
+    };
+    client.expect(&["CLIENT", "NO-EVICT", "ON"], "+OK");
+    assert_eq!(flags(&mut client, &["CLIENT", "INFO"]), "e");
+    assert_eq!(flags(&mut other, &["CLIENT", "LIST", "ID", &id]), "e");
+    assert!(client.text(&["CLIENT", "NO-EVICT", "perhaps"]).starts_with('-'));
+    client.expect(&["SET", "k", "v"], "+OK");
+    assert_eq!(flags(&mut client, &["CLIENT", "INFO"]), "e");
+    assert_eq!(proxy.metric("nearcache_pinned_connections", &[]), Some(1.0));
+    client.expect(&["CLIENT", "NO-EVICT", "off"], "+OK");
+    assert_eq!(flags(&mut client, &["CLIENT", "INFO"]), "N");
+    eventually("it shares connections again", STEP, || {
+        client.text(&["GET", "k"]) == "$1\r\nv\r\n" && proxy.metric("nearcache_pinned_connections", &[]) == Some(0.0)
+    });
+    client.expect(&["CLIENT", "NO-EVICT", "on"], "+OK");
+    client.expect(&["RESET"], "+RESET");
+    assert_eq!(flags(&mut client, &["CLIENT", "INFO"]), "N");
+}
+
+#[test]
 fn the_list_tells_what_each_client_does() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);

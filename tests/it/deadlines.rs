@@ -207,6 +207,13 @@ fn a_pause_is_no_slowness() {
     client.expect(&["GET", "k"], "$-1");
     client.expect(&["SET", "k", "v"], "+OK");
     assert!(begun.elapsed() > Duration::from_millis(400), "it was paused");
+    // Nor does the proxy say for the server that it answers.
+    for request in [&["PING"][..], &["ECHO", "PONG"]] {
+        other.expect(&["CLIENT", "PAUSE", "700", "ALL"], "+OK");
+        let begun = Instant::now();
+        assert!(client.text(request).contains("PONG"));
+        assert!(begun.elapsed() > Duration::from_millis(400), "it was paused");
+    }
 }
 
 #[test]

@@ -88,6 +88,24 @@ fn a_conversation_in_resp3_is_that_of_the_server() {
 }
 
 #[test]
+fn all_patterns_end_in_the_order_in_which_they_began() {
+    let patterns: Vec<String> = (0..12).map(|n| format!("p{}*", (n * 5) % 12)).collect();
+    let begin: Vec<&str> = ["PSUBSCRIBE"]
+        .into_iter()
+        .chain(patterns.iter().map(String::as_str))
+        .collect();
+    let steps: &[&[&str]] = &[
+        &begin,
+        &["PUNSUBSCRIBE", patterns[3].as_str()],
+        &["PSUBSCRIBE", &patterns[3]],
+        &["PUNSUBSCRIBE"],
+    ];
+    for is_resp3 in [false, true] {
+        same(steps, &[12, 1, 1, 12], is_resp3);
+    }
+}
+
+#[test]
 fn a_refused_exec_ends_the_watches() {
     let steps: &[&[&str]] = &[
         &["CLIENT", "TRACKING", "ON"],

@@ -103,7 +103,7 @@ impl Pinned {
 
     /// Tells others what the client is doing, for `CLIENT LIST`.
     pub fn publish(&self, meta: &ClientMeta) {
-        let mut modes = 0;
+        let mut modes = self.marks;
         for (is_set, mode) in [
             (self.is_multi, ClientMeta::MULTI),
             (self.is_blocked(), ClientMeta::BLOCKED),
@@ -150,6 +150,11 @@ impl Pinned {
                 self.is_settled = true;
                 self.is_dirty = true;
             }
+            Kind::Mark { mode, is_on: true } => {
+                self.marks |= mode;
+                self.is_dirty = true;
+            }
+            Kind::Mark { mode, is_on: false } => self.marks &= !mode,
             Kind::Select(db) => {
                 client.state.borrow_mut().db = db;
                 client.meta.db.store(db, Relaxed);

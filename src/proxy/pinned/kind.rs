@@ -2,6 +2,7 @@
 
 use crate::command::{Local, Path, Pin, Spec};
 use crate::config::Secret;
+use crate::proxy::client::ClientMeta;
 use crate::proxy::client_command;
 use crate::proxy::local::{Hello, integer};
 use crate::proxy::outbox::Touched;
@@ -83,6 +84,11 @@ pub enum Kind {
         is_sharded: bool,
     },
     Setting,
+    /// `CLIENT NO-EVICT` and `NO-TOUCH`: a bit of [`ClientMeta::flags`].
+    Mark {
+        mode: u8,
+        is_on: bool,
+    },
     /// `CONFIG SET requirepass`.
     Requirepass(Secret),
     Select(u32),
@@ -114,6 +120,7 @@ impl Kind {
                 | Kind::Monitor
                 | Kind::TrackingOn { .. }
                 | Kind::Setting
+                | Kind::Mark { is_on: true, .. }
         )
     }
 }
@@ -169,6 +176,14 @@ pub fn kind(spec: &Spec, path: Path, args: Args<'_>) -> Kind {
             Path::Pin(Pin::Monitor) => Kind::Monitor,
             Path::Pin(Pin::Client) if is(1, b"tracking") && is(2, b"off") => Kind::TrackingOff,
             Path::Pin(Pin::Client) if is(1, b"tracking") => Kind::TrackingOn { redirect: None },
+            Path::Pin(Pin::Client) if args.len() == 3 && is(1, b"no-evict") => Kind::Mark {
+                mode: ClientMeta::NO_EVICT,
+                is_on: is(2, b"on"),
+            },
+            Path::Pin(Pin::Client) if args.len() == 3 && is(1, b"no-touch") => Kind::Mark {
+                mode: ClientMeta::NO_TOUCH,
+                is_on: is(2, b"on"),
+            },
             Path::Pin(Pin::Client | Pin::Stateful) => Kind::Setting,
             _ => Kind::Plain,
         },

@@ -261,7 +261,7 @@ impl HubSink {
             && is_start
             && is_changed
             && listening.refused[*kind as usize].remove(name)
-            && listening.wanted[*kind as usize].insert(name.clone())
+            && listening.want(*kind, name)
         {
             worker.hub.want(*kind, name);
         }
@@ -281,7 +281,7 @@ impl HubSink {
         let Some(name) = &asked.name else { return };
         let is_wanted = match &mut asked.client.state.borrow_mut().listening {
             Some(listening) if !worker.hub.is_listening(asked.kind, name, &asked.client) => {
-                let is_wanted = listening.wanted[asked.kind as usize].remove(name);
+                let is_wanted = listening.unwant(asked.kind, name);
                 if is_wanted {
                     listening.refused[asked.kind as usize].insert(name.clone());
                 }
@@ -301,7 +301,7 @@ impl Hub {
         let Some(name) = &asked.name else { return false };
         match &mut asked.client.state.borrow_mut().listening {
             Some(listening) => {
-                if listening.wanted[asked.kind as usize].insert(name.clone()) {
+                if listening.want(asked.kind, name) {
                     self.want(asked.kind, name);
                 }
                 true

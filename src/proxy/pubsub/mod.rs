@@ -9,7 +9,8 @@
 pub mod audience;
 pub mod hub;
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -29,8 +30,10 @@ use hub::{Asked, HubWaiter};
 /// What one client listens to by way of its worker's hub.
 #[derive(Default)]
 pub struct Listening {
-    /// Names, for each kind, as they will be when all its requests are answered.
-    wanted: [HashSet<Bytes>; 3],
+    /// Names, for each kind, as they will be when all its requests are answered, and when each was asked for.
+    wanted: [HashMap<Bytes, u64>; 3],
+    /// Names asked for so far.
+    asked: u64,
     /// Of these the server has refused the start, while there may be another request for the same under way.
     refused: [HashSet<Bytes>; 3],
     /// How many of each kind are confirmed.
@@ -42,6 +45,28 @@ pub struct Listening {
 impl Listening {
     pub fn is_any(&self) -> bool {
         self.confirmed != [0; 3]
+    }
+
+    /// Whether it was not wanted before.
+    fn want(&mut self, kind: Subscription, name: &Bytes) -> bool {
+        let Entry::Vacant(place) = self.wanted[kind as usize].entry(name.clone()) else {
+            return false;
+        };
+        place.insert(self.asked);
+        self.asked += 1;
+        true
+    }
+
+    /// Whether it was wanted.
+    fn unwant(&mut self, kind: Subscription, name: &Bytes) -> bool {
+        self.wanted[kind as usize].remove(name).is_some()
+    }
+
+    /// All names of a kind in the order in which they were asked for: Redis ends patterns in it, and channels in none.
+    fn names(&self, kind: Subscription) -> Vec<Bytes> {
+        let mut names: Vec<_> = self.wanted[kind as usize].iter().collect();
+        names.sort_unstable_by_key(|(_, asked)| **asked);
+        names.into_iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// The number in a confirmation: channels and patterns count together.
@@ -140,14 +165,13 @@ pub fn request(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) 
     let names = match names.is_empty() {
         false => names,
         true if listening.wanted[kind as usize].is_empty() => vec![None],
-        true => listening.wanted[kind as usize].iter().cloned().map(Some).collect(),
+        true => listening.names(kind).into_iter().map(Some).collect(),
     };
     worker.counters().shared_total.add(names.len() as u64);
     link.send_with(request.now_us, |out, expect| {
         for name in names {
             listening.unanswered += 1;
             let sequence = outbox.expect(Touched::None, Source::Sent);
-            let wanted = &mut listening.wanted[kind as usize];
             if let Some(name) = &name {
                 listening.refused[kind as usize].remove(name);
             }
@@ -159,13 +183,13 @@ pub fn request(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) 
             };
             match name {
                 Some(name) if is_start => {
-                    if wanted.insert(name.clone()) {
+                    if listening.want(kind, &name) {
                         worker.hub.want(kind, &name);
                     }
                     encode::command(out, [kind.confirmed_as(true).as_bytes(), &name].into_iter());
                     expect(HubWaiter::Subscribe(asked));
                 }
-                Some(name) if wanted.remove(&name) && worker.hub.release(kind, &name) => {
+                Some(name) if listening.unwant(kind, &name) && worker.hub.release(kind, &name) => {
                     hub::end(out, expect, Some(asked), kind, name);
                 }
                 _ => {
@@ -270,7 +294,7 @@ pub fn forget(worker: &Worker, client: &Client) {
     };
     for (kind, names) in Subscription::ALL.into_iter().zip(listening.wanted) {
         client.meta.subscriptions[kind as usize].store(0, std::sync::atomic::Ordering::Relaxed);
-        for name in names {
+        for name in names.into_keys() {
             worker.hub.leave(worker, kind, &name, client);
             if !worker.hub.release(kind, &name) {
                 continue;
