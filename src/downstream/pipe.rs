@@ -90,7 +90,10 @@ async fn over_one(session: &mut Session, reason: &Reason, place: &mut Place) -> 
         (state.version, state.db)
     };
     let mut lane = match reason {
-        Reason::Bulk | Reason::Large => Lane::enter(session).await,
+        Reason::Bulk | Reason::Large => match Lane::enter(session, reason).await {
+            Ok(lane) => lane,
+            Err(ended) => return (ended, None),
+        },
         _ => None,
     };
     let db = (*reason != Reason::Anywhere).then_some(db);
@@ -277,12 +280,8 @@ impl Pipe {
                     },
                 }
             }
-            if session.is_ended
-                && self.pinned.is_open_ended()
-                && !self.has_ended
-                && self.written == self.to_server.len()
-                && !self.lent.stream.has_unsent()
-            {
+            let is_sent = self.written == self.to_server.len() && !self.lent.stream.has_unsent();
+            if is_sent && !self.has_ended && self.is_let_go(session) {
                 self.end(session);
                 has_progress = true;
             }

@@ -56,6 +56,8 @@ pub struct Pinned {
     /// The connection is not as it was taken.
     pub is_dirty: bool,
     pub is_quitting: bool,
+    /// The client has sent a `QUIT` that is not answered.
+    has_silent_quit: bool,
     /// Of a cluster: that of the keys by which its node was found.
     pub slot: Option<u16>,
 }
@@ -212,6 +214,12 @@ impl Pinned {
     /// could tell which it is.
     pub fn is_open_ended(&self) -> bool {
         self.is_opaque || self.is_blocked()
+    }
+
+    /// Whether the client has quit and gets nothing more. A server closes such a connection when it has written the last reply,
+    /// and one that has none to write leaves it open.
+    pub fn has_left(&self) -> bool {
+        self.has_silent_quit && self.waiting.is_empty() && !self.is_opaque
     }
 
     /// Whether what is under way ends the state by which the next request would be judged.
@@ -417,6 +425,7 @@ impl Pinned {
         self.silent.add(&waiting.written);
         self.has_silent = true;
         self.has_silent_password |= matches!(waiting.kind, Kind::Requirepass(_));
+        self.has_silent_quit |= waiting.kind == Kind::Quit;
         if !matches!(waiting.kind, Kind::Plain | Kind::Quit) {
             self.be_opaque();
         }

@@ -31,8 +31,8 @@ impl Transfers {
     /// They have moved from `start_us` to `end_us`.
     pub fn moved(&self, start_us: u64, end_us: u64) {
         let paid_us = self.paid_us.get().max(start_us.saturating_sub(CREDIT_US));
-        self.paid_us
-            .set(paid_us + end_us.saturating_sub(start_us) * 100 / self.share_percent);
+        let took_us = end_us.saturating_sub(start_us).min(MOST_TURN_US);
+        self.paid_us.set(paid_us + took_us * 100 / self.share_percent);
     }
 
     /// For how long they rest now; 0: they may move.
@@ -60,6 +60,9 @@ impl Worker {
 
 /// Whoever was served so recently is served at present: longer than one waits who asks a hundred times a second.
 const RECENT_US: u64 = 20_000;
+/// No turn takes longer. If it seems so the process was stopped, or the machine gave its time to others, and there is nothing to
+/// make up for.
+const MOST_TURN_US: u64 = 5_000;
 /// Timers are coarse. What transfers have rested for too long they may move for at once, up to what this much rest pays.
 const CREDIT_US: u64 = 2_000;
 

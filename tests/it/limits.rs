@@ -329,6 +329,40 @@ fn many_readers_of_a_large_value() {
     });
 }
 
+#[test]
+fn nothing_is_read_for_readers_of_a_large_value_that_have_gone() {
+    const BYTES: usize = 4 << 20;
+    const READERS: usize = 100;
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &["--workers", "2"]);
+    let mut other = proxy.client();
+    other.expect(
+        &["SETRANGE", "large", &(BYTES - 1).to_string(), "x"],
+        &format!(":{BYTES}"),
+    );
+    assert_eq!(proxy.client().bulk(&["GET", "large"]).expect("a value").len(), BYTES);
+    server.forget_calls();
+    server.freeze();
+    let mut readers: Vec<Client> = (0..READERS).map(|_| proxy.client()).collect();
+    for reader in &mut readers {
+        reader.send(&["GET", "large"]);
+    }
+    // What else was asked for is done, whoever has sent his last byte.
+    let mut writer = proxy.client();
+    writer.send(&["GET", "large"]);
+    writer.send(&["INCR", "n"]);
+    writer.close_write();
+    drop(readers);
+    // Those whose turn had come wait for the server.
+    let clients = || proxy.metric("nearcache_clients", &[]).expect("a number");
+    eventually("most are gone", STEP, || clients() < READERS as f64 / 2.0);
+    server.thaw();
+    assert!(writer.until_closed().ends_with(b"\r\n:1\r\n"));
+    eventually("all are gone", STEP, || clients() == 1.0);
+    let reads = server.calls("get");
+    assert!(reads < READERS as u64 / 2, "{reads} of {READERS}");
+}
+
 /// A client that behaves is answered at once, whatever the others do: a hit, a write and a read of another key.
 #[track_caller]
 fn is_served(client: &mut Client) {

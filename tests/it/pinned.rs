@@ -443,6 +443,37 @@ fn muted_replies_stay_away_and_come_back() {
     }
 }
 
+/// A server that has no reply to write leaves such a connection open.
+#[test]
+fn a_quit_that_is_not_answered_closes_the_connection() {
+    const BYTES: usize = 4 << 20;
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let mut other = proxy.client();
+    other.expect(
+        &["SETRANGE", "large", &(BYTES - 1).to_string(), "x"],
+        &format!(":{BYTES}"),
+    );
+    for (i, quit) in ["CLIENT REPLY SKIP\r\n", "CLIENT REPLY OFF\r\nINCR n\r\n"]
+        .iter()
+        .enumerate()
+    {
+        for hello in ["", "HELLO 2\r\n", "HELLO 3\r\n"] {
+            let mut client = proxy.client();
+            client.raw(format!("{hello}{quit}QUIT\r\nINCR m\r\n").as_bytes());
+            let end = client.until_closed();
+            assert_eq!(end.is_empty(), hello.is_empty(), "{}", show(&end));
+        }
+        let mut client = proxy.client();
+        client.raw(format!("STRLEN large\r\nGET large\r\n{quit}QUIT\r\n").as_bytes());
+        let all = client.until_closed().len();
+        assert_eq!(all, ":4194304\r\n$4194304\r\n\r\n".len() + BYTES);
+        let executed = (i > 0).then(|| b"4".to_vec());
+        assert_eq!(server.client().bulk(&["GET", "n"]), executed);
+        assert_eq!(server.client().bulk(&["GET", "m"]), None);
+    }
+}
+
 #[test]
 fn pinned_connections_are_bounded_and_come_back() {
     let server = Server::start();
@@ -568,7 +599,7 @@ fn a_transaction_that_begins_while_a_script_runs_is_executed_whole_or_not_at_all
     let mut killer = server.client();
     for is_direct in [true, false] {
         let open = || if is_direct { server.client() } else { proxy.client() };
-        let mut names: Vec<&str> = vec!["late", "exec", "discard", "clean", "reset"];
+        let mut names: Vec<&str> = vec!["late", "exec", "discard", "clean", "reset", "nested"];
         let mut clients: Vec<_> = names.iter().map(|_| open()).collect();
         for client in &mut clients {
             client.expect(&["SELECT", "3"], "+OK");
@@ -583,13 +614,18 @@ fn a_transaction_that_begins_while_a_script_runs_is_executed_whole_or_not_at_all
         let mut seen = Vec::new();
         for (name, client) in names.iter().zip(&mut clients) {
             client.expect(&["MULTI"], "+OK");
-            if *name != "clean" {
+            if !matches!(*name, "clean" | "nested") {
                 seen.push(line(client, &["INCR", "n"]));
             }
             match *name {
                 "exec" => seen.push(line(client, &["EXEC"])),
                 "discard" => seen.push(line(client, &["DISCARD"])),
                 "reset" => seen.push(line(client, &["RESET"])),
+                "nested" => {
+                    for args in [&["MULTI"][..], &["WATCH", "n"], &["multi"]] {
+                        seen.push(line(client, args));
+                    }
+                }
                 _ => {}
             }
         }
@@ -597,7 +633,7 @@ fn a_transaction_that_begins_while_a_script_runs_is_executed_whole_or_not_at_all
         assert!(String::from_utf8_lossy(&runner.frame()).contains("killed by user"));
         for (name, client) in names.drain(..).zip(&mut clients) {
             match name {
-                "late" | "clean" => {
+                "late" | "clean" | "nested" => {
                     seen.push(line(client, &["INCR", "n"]));
                     seen.push(line(client, &["EXEC"]));
                 }
@@ -620,6 +656,10 @@ fn a_transaction_that_begins_while_a_script_runs_is_executed_whole_or_not_at_all
             "+OK".to_owned(),
             busy.to_owned(),
             "+RESET".to_owned(),
+            // nested, which discards nothing
+            "-ERR MULTI calls can not be nested".to_owned(),
+            "-ERR WATCH inside MULTI is not allowed".to_owned(),
+            "-ERR MULTI calls can not be nested".to_owned(),
             // late
             "+QUEUED".to_owned(),
             format!("{aborted} previous errors."),
@@ -644,6 +684,11 @@ fn a_transaction_that_begins_while_a_script_runs_is_executed_whole_or_not_at_all
             ":1".to_owned(),
             "-ERR EXEC without MULTI".to_owned(),
             "$-1".to_owned(),
+            "$1\r\nx".to_owned(),
+            // nested
+            "+QUEUED".to_owned(),
+            "*1\r\n:3".to_owned(),
+            "$1\r\n3".to_owned(),
             "$1\r\nx".to_owned(),
         ];
         assert_eq!(seen, expected, "is_direct: {is_direct}");

@@ -11,10 +11,12 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
-use super::{Ended, Pipe};
+use super::{Ended, Pipe, READ_AHEAD_BYTES};
 use crate::clock;
 use crate::downstream::session::Session;
+use crate::proxy::request::Reason;
 use crate::proxy::worker::Worker;
+use crate::resp::first::First;
 
 /// A transfer of less than this in a period is slow.
 const FAST_BYTES: usize = 4 << 20;
@@ -35,22 +37,34 @@ pub struct Lane {
 pub struct Rest(Option<Pin<Box<Sleep>>>);
 
 impl Lane {
-    /// Waits for a place. `None`: the client was ended meanwhile.
-    pub async fn enter(session: &Session) -> Option<Lane> {
-        let mut place = std::pin::pin!(Arc::clone(&session.worker.shared.bulk).acquire_owned());
+    /// Waits for a place; there is none for a client that is to be closed.
+    ///
+    /// # Errors
+    /// The client is gone, and nothing is to be done for it any more.
+    pub async fn enter(session: &mut Session, reason: &Reason) -> Result<Option<Lane>, Ended> {
+        let mut place = pin!(Arc::clone(&session.worker.shared.bulk).acquire_owned());
+        let mut has_waited = false;
         let place = std::future::poll_fn(|cx| {
             session.client.remember(cx);
-            if session.client.meta.is_killed() || session.client.state.borrow().is_closing {
-                return Poll::Ready(None);
+            if session.client.meta.is_killed() {
+                return Poll::Ready(Err(Ended::Closed));
             }
-            place.as_mut().poll(cx).map(Result::ok)
+            if session.client.state.borrow().is_closing {
+                return Poll::Ready(Ok(None));
+            }
+            let place = place.as_mut().poll(cx);
+            has_waited |= place.is_pending();
+            if has_waited && *reason == Reason::Bulk && has_hung_up(cx, session) {
+                return Poll::Ready(Err(Ended::Closed));
+            }
+            place.map(|place| Ok(place.ok()))
         });
-        Some(Lane {
-            _place: place.await?,
+        Ok(place.await?.map(|place| Lane {
+            _place: place,
             moved_bytes: 0,
             period: Box::pin(tokio::time::sleep(PERIOD)),
             rested: Duration::ZERO,
-        })
+        }))
     }
 
     /// Whether the transfer was too slow in the period that has just ended.
@@ -67,6 +81,28 @@ impl Lane {
     }
 }
 
+/// Whether a client that has asked for nothing but one large reply has gone before it was asked for upstream. Many that lose
+/// their patience at once would keep the server busy with what nobody takes. A server that has read a client's last byte gives
+/// it no more of such a reply either, but does what else the client has sent before.
+fn has_hung_up(cx: &mut Context<'_>, session: &mut Session) -> bool {
+    while !session.is_ended && session.input.len() < READ_AHEAD_BYTES {
+        let mut buffer = session.worker.take_read_buffer();
+        let read = session.stream.poll_read_into(cx, &mut buffer);
+        if let Poll::Ready(Ok(n)) = read {
+            session.worker.counters().bytes_in_total.add(n as u64);
+            session.input.extend_from_slice(&buffer[..n]);
+            session.is_ended = n == 0;
+        }
+        session.worker.return_read_buffer(buffer);
+        match read {
+            Poll::Pending => break,
+            Poll::Ready(Err(_)) => return true,
+            Poll::Ready(Ok(_)) => {}
+        }
+    }
+    session.is_ended && First::of(&session.input).is_some_and(|first| first.len == Some(session.input.len()))
+}
+
 impl Pipe {
     /// A turn, and what it owes others.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
@@ -79,7 +115,8 @@ impl Pipe {
         }
         let started_us = clock::now_us();
         let polled = self.turn(cx, session);
-        if polled.is_pending() && self.is_large() {
+        // Whoever waits for a client or the server has nothing to make up for, and holds its place no longer for the rest of others.
+        if polled.is_pending() && self.turn_bytes > 0 && self.is_large() {
             self.rest.after(cx, &session.worker, self.lane.as_mut(), started_us);
         }
         polled

@@ -208,7 +208,12 @@ pub fn refuse_meanwhile(session: &mut Session, state_of_server: &str) -> Option<
         state.road = Road::Main;
         return Some(Ended::Back);
     }
-    if !is_held && is(b"multi") {
+    if is_held && is(b"multi") {
+        // Refused by any server in any state, and no reason to discard the transaction.
+        state.error("ERR MULTI calls can not be nested");
+    } else if is_held && args.len() > 1 && args.arg(0).eq_ignore_ascii_case(b"watch") {
+        state.error("ERR WATCH inside MULTI is not allowed");
+    } else if is(b"multi") {
         state.road = Road::Held { is_doomed: false };
         state.ok();
     } else if is_held && is(b"discard") {

@@ -135,6 +135,11 @@ impl Pipe {
         Ok(())
     }
 
+    /// Whether the client has sent its last request, and the server is to hear of it and to say when all is answered.
+    pub(super) fn is_let_go(&self, session: &Session) -> bool {
+        session.is_ended && self.pinned.is_open_ended() || self.pinned.has_left() && !self.is_streaming
+    }
+
     /// Fails when the upstream has become another node than the one to which the connection leads.
     pub(super) fn is_current(&self, session: &Session) -> Result<(), String> {
         if self.lent.generation < session.worker.generation.get() {
@@ -171,7 +176,7 @@ impl Pipe {
     }
 
     pub(super) fn check_silence(&mut self, cx: &mut Context<'_>, session: &mut Session) -> Poll<Ended> {
-        let is_gone = session.is_ended && self.pinned.is_open_ended();
+        let is_gone = self.is_let_go(session);
         let is_due = !self.pinned.may_be_silent() || self.written < self.to_server.len();
         // A client that does not read is slow, not the server.
         let is_client_slow = session.client.state.borrow_mut().outbox.ready().len() >= HIGH_WATER_BYTES;

@@ -192,6 +192,15 @@ pub(super) fn send(worker: &Rc<Worker>, wait: Miss, now_us: u64) {
     }
 }
 
+/// The same of one whose time has run since it was asked about.
+pub(super) fn send_begun(worker: &Rc<Worker>, wait: Miss, begun_us: u64, now_us: u64) {
+    worker.counters().l3_misses_total.add(1);
+    if let Some(wait) = on_its_way(worker, wait) {
+        wait.lead.send(worker, &wait.link, &wait.raw, &wait.name, now_us);
+        wait.link.last_began(begun_us);
+    }
+}
+
 /// With the connection on which it goes now. `None`: there is none, and who waits for it was told.
 pub(super) fn on_its_way(worker: &Rc<Worker>, mut wait: Miss) -> Option<Miss> {
     if let Some(view) = &worker.cluster {

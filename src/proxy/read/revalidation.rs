@@ -108,6 +108,7 @@ pub(super) fn ask(worker: &Rc<Worker>, miss: Miss, found: &Found, now_us: u64) {
     let check = Revalidation {
         lease,
         hash: lead.hash,
+        asked_us: now_us,
         copy: Copy::new(found.value.clone(), asked_bytes(worker)),
         link: Rc::clone(&link),
         raw,
@@ -123,6 +124,7 @@ pub struct Revalidation {
     pub lease: LeaseId,
     /// Of the name.
     pub hash: u64,
+    asked_us: u64,
     copy: Copy,
     /// Where it was asked, and what is sent there if the server has something else: the read of this name.
     link: Rc<Link>,
@@ -225,6 +227,7 @@ impl Revalidation {
         let Revalidation {
             lease,
             hash,
+            asked_us,
             link,
             raw,
             name,
@@ -243,7 +246,7 @@ impl Revalidation {
             kind,
             guard,
         };
-        below::send(worker, Miss { lead, link, raw, name }, now_us);
+        below::send_begun(worker, Miss { lead, link, raw, name }, asked_us, now_us);
     }
 }
 

@@ -38,11 +38,11 @@ fn while_others_are_served_they_keep_their_share_and_no_more() {
 #[test]
 fn what_they_owed_is_forgotten_once_nobody_else_is_there() {
     let transfers = Transfers::new(SHARE_PERCENT);
-    transfers.moved(10_000_000, 10_100_000);
-    assert!(transfers.rest_us(10_100_000, true) > 500_000);
-    assert_eq!(transfers.rest_us(10_100_000, false), 0);
-    transfers.moved(10_100_000, 10_100_010);
-    assert!(transfers.rest_us(10_100_010, true) <= 10 * 100 / SHARE);
+    transfers.moved(10_000_000, 10_004_000);
+    assert!(transfers.rest_us(10_004_000, true) > 30_000);
+    assert_eq!(transfers.rest_us(10_004_000, false), 0);
+    transfers.moved(10_004_000, 10_004_010);
+    assert!(transfers.rest_us(10_004_010, true) <= 10 * 100 / SHARE);
 }
 
 #[test]
@@ -59,4 +59,13 @@ fn with_the_whole_of_the_time_they_never_rest() {
     let transfers = Transfers::new(100);
     transfers.moved(10_000_000, 10_000_010);
     assert_eq!(transfers.rest_us(10_000_010, true), 0);
+}
+
+#[test]
+fn a_process_that_was_stopped_in_a_turn_does_not_rest_for_many_times_as_long() {
+    let transfers = Transfers::new(SHARE_PERCENT);
+    transfers.moved(10_000_000, 70_000_000);
+    assert_eq!(transfers.rest_us(70_000_000, true), 0);
+    transfers.moved(70_000_000, 70_000_000 + MOST_TURN_US + 1);
+    assert!(transfers.rest_us(70_000_000 + MOST_TURN_US + 1, true) <= MOST_TURN_US * 100 / SHARE);
 }

@@ -18,6 +18,11 @@ impl<S: Sink> Connection<S> {
     /// The same for what has waited elsewhere since an earlier time, from which its deadline is counted.
     pub fn send_begun(&self, now_us: u64, begun_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
         self.send_with(now_us, write);
+        self.last_began(begun_us);
+    }
+
+    /// The deadline of what was queued last is counted from this time.
+    pub fn last_began(&self, begun_us: u64) {
         self.queue.borrow_mut().last_began(begun_us);
     }
 
