@@ -33,9 +33,10 @@ impl Pinned {
             }
             Frame::Large { .. } => None,
         };
-        // The proxy's own requests are answered by a status or an error, whatever else comes between.
+        // The proxy's own requests are answered by a status, a number or an error, whatever else comes between.
         let is_status = frame.is_some_and(|frame| matches!(frame.first(), Some(b'+' | b'-')));
-        if is_status && self.waiting.front().is_some_and(|waiting| waiting.kind == Kind::Own) {
+        let is_own = is_status || frame.is_some_and(|frame| frame.first() == Some(&b':'));
+        if is_own && self.waiting.front().is_some_and(|waiting| waiting.kind == Kind::Own) {
             self.waiting.pop_front();
             return Relay::Swallow;
         }
