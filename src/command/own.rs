@@ -18,18 +18,22 @@ pub const PTTL: &[u8] = b"PTTl";
 pub const READONLY: &[u8] = b"READONLy";
 pub const ROLE: &[u8] = b"ROLe";
 pub const SELECT: &[u8] = b"SELECt";
+pub const SPUBLISH: &[u8] = b"SPUBLISh";
 pub const TOUCH: &[u8] = b"TOUCh";
 pub const UNWATCH: &[u8] = b"UNWATCh";
 
-const ALL: [&[u8]; 18] = [
+const ALL: [&[u8]; 19] = [
     ASKING, AUTH, CLIENT, CLUSTER, COMMAND, CONFIG, DIGEST, HELLO, INFO, MODULE, PING, PSUBSCRIBE, PTTL, READONLY,
-    ROLE, SELECT, TOUCH, UNWATCH,
+    ROLE, SELECT, SPUBLISH, TOUCH, UNWATCH,
 ];
 
 /// `ASKING` as a request.
 pub const ASKING_REQUEST: &[u8] = b"*1\r\n$6\r\nASKINg\r\n";
 /// `PING` as a request.
 pub const PING_REQUEST: &[u8] = b"*1\r\n$4\r\nPINg\r\n";
+/// Two requests behind which `WAIT` waits for all that was written before them, over whatever connection: to servers of today
+/// only what goes to replicas counts (a message to a channel on which nobody listens), to those before them any command.
+pub const CATCH_UP_REQUESTS: &[u8] = b"*1\r\n$4\r\nPINg\r\n*3\r\n$8\r\nSPUBLISh\r\n$14\r\nnearcache:wait\r\n$0\r\n\r\n";
 /// `UNWATCH` as a request.
 pub const UNWATCH_REQUEST: &[u8] = b"*1\r\n$7\r\nUNWATCh\r\n";
 

@@ -145,7 +145,7 @@ impl Spec {
         self.cache.of(args)
     }
 
-    /// The index of the only key that the request names, for [`Cache::Reply`] and [`Cache::Brief`]; `None` if there are
+    /// The index of the only key that the request names, for [`Cache::Reply`] and its like; `None` if there are
     /// several, or if it reads more than the keys it names. Key and other arguments together make out the request: where the
     /// key stood follows from what is around it.
     #[inline]

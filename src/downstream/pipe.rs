@@ -473,7 +473,8 @@ impl Pipe {
             if let Some(raw) = sent {
                 if is_catching_up {
                     self.pinned.own_request_before_last();
-                    self.to_server.extend_from_slice(own::PING_REQUEST);
+                    self.pinned.own_request_before_last();
+                    self.to_server.extend_from_slice(own::CATCH_UP_REQUESTS);
                 }
                 self.to_server.extend_from_slice(raw);
                 let may_be_kept = !self.has_started && worker.cluster.is_some() && raw.len() <= KEPT_BYTES;

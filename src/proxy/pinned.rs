@@ -207,7 +207,7 @@ impl Pinned {
 
     /// Whether the server may rightly be silent for long.
     pub fn may_be_silent(&self) -> bool {
-        self.waiting.is_empty() || self.is_opaque || self.is_blocked()
+        self.waiting.is_empty() || self.is_blocked() || self.is_opaque && !self.is_ending()
     }
 
     /// Whether a client that has sent its last byte is to be let go by the server, since no reply may ever come, or nobody
@@ -224,7 +224,12 @@ impl Pinned {
 
     /// Whether what is under way ends the state by which the next request would be judged.
     pub fn is_ending(&self) -> bool {
-        let is_ending = |waiting: &Waiting| matches!(waiting.kind, Kind::Reset | Kind::Quit);
+        let is_ending = |waiting: &Waiting| match waiting.kind {
+            Kind::Reset | Kind::Quit => true,
+            // Where a message overtakes it, it may have no reply: see `credentials`.
+            Kind::Auth { .. } | Kind::Hello { .. } => !self.is_opaque,
+            _ => false,
+        };
         self.waiting.iter().any(is_ending)
     }
 
@@ -497,6 +502,15 @@ impl Pinned {
             }
             client.state.borrow_mut().ok();
             return Some(Forwarding::Answered);
+        }
+        // Redis from 7.2 on and Valkey 8 do not answer a wrong password while other replies wait to be sent: the next reply
+        // would be taken for its own.
+        if !self.waiting.is_empty() && !self.is_opaque {
+            return Some(Forwarding::Wait);
+        }
+        if self.is_multi {
+            // EXEC then has fewer elements than it says.
+            self.be_opaque();
         }
         self.is_dirty |= !is_own;
         let kind = match hello {

@@ -55,7 +55,8 @@ pub fn cached(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, request
             missed(worker, client, link, request, 1)
         }
         Cache::Reply => reply(worker, client, link, request, None),
-        Cache::Brief => {
+        Cache::Tracked if link.is_tracking() => reply(worker, client, link, request, None),
+        Cache::Brief | Cache::Tracked => {
             let most_us = worker.shared.config.cache.bound.as_micros() as u64;
             reply(worker, client, link, request, Some(most_us))
         }
@@ -84,7 +85,13 @@ pub fn stale(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) ->
         Cache::Exists if args.len() != 2 => return several::stale_existence(worker, client, link, request),
         Cache::Ttl | Cache::Pttl => derived(worker, client, from, request),
         Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type if derived(worker, client, from, request) => true,
-        Cache::Exists | Cache::Strlen | Cache::Getrange | Cache::Type | Cache::Reply | Cache::Brief => {
+        Cache::Exists
+        | Cache::Strlen
+        | Cache::Getrange
+        | Cache::Type
+        | Cache::Reply
+        | Cache::Brief
+        | Cache::Tracked => {
             let found = with_variant(worker, request, |name, variant| {
                 let absent = request.spec.absent.of(args);
                 either(&Sought::new(name, variant, FillKind::Reply { absent, most_us: None }))

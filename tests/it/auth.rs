@@ -465,3 +465,104 @@ fn a_socket_file_counts_as_loopback() {
     client.expect(&["SET", "k", "v"], "+OK");
     client.expect(&["GET", "k"], "$1\r\nv");
 }
+
+/// Redis from 7.2 on and Valkey 8 leave out the reply to a wrong password while other replies wait to be sent.
+#[test]
+fn a_wrong_password_is_answered_whatever_comes_before_and_behind_it() {
+    for server in Server::of_each_kind(&[]) {
+        let kind = server.kind();
+        server
+            .client()
+            .expect(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all"], "+OK");
+        let proxy = Proxy::start(&server, &["--workers", "2"]);
+        let mut other = proxy.client();
+        for (is_resp3, wrong) in [
+            (false, "AUTH app x"),
+            (false, "AUTH nobody x"),
+            (false, "HELLO 2 AUTH app x"),
+            (true, "AUTH app x"),
+            (true, "HELLO 3 AUTH app x SETNAME you"),
+        ] {
+            for state in [
+                // A request of the proxy's own goes in front of it.
+                "CLIENT SETNAME me",
+                "AUTH app pw",
+                "WATCH k",
+                "CLIENT NO-EVICT ON",
+                "CLIENT TRACKING ON",
+                "SUBSCRIBE c",
+            ] {
+                if !is_resp3 && (state == "SUBSCRIBE c" || state.contains("TRACKING") && kind.contains(":6.")) {
+                    continue;
+                }
+                let what = format!("{wrong} behind {state} on {kind}");
+                let mut client = if is_resp3 { proxy.client3() } else { proxy.client() };
+                let began = client.text(&state.split(' ').collect::<Vec<_>>());
+                if began.starts_with("-") && kind.contains(":6.") {
+                    continue;
+                }
+                assert!(!began.starts_with('-'), "{what}: {began}");
+                client.expect(&["SET", "k", "old"], "+OK");
+                let lines = format!("GET k\r\n{wrong}\r\nSET k new\r\n{wrong}\r\n{wrong}\r\nGET k\r\nECHO end\r\n");
+                client.raw(lines.as_bytes());
+                let mut replies = Vec::new();
+                while replies.len() < 7 {
+                    // Of what it writes itself a client that tracks is told, too.
+                    let frame = show(&client.frame());
+                    if !frame.starts_with('>') {
+                        replies.push(frame);
+                    }
+                }
+                let refused = format!("{WRONGPASS}\\r\\n");
+                let expected = [
+                    "$3\\r\\nold\\r\\n",
+                    &refused,
+                    "+OK\\r\\n",
+                    &refused,
+                    &refused,
+                    "$3\\r\\nnew\\r\\n",
+                    "$3\\r\\nend\\r\\n",
+                ];
+                assert_eq!(replies, expected, "{what}");
+                // In step: what is acknowledged is seen by others at once.
+                for value in ["a", "b", "c"] {
+                    other.cmd(&["GET", "k"]);
+                    other.cmd(&["GET", "k"]);
+                    client.send(&["SET", "k", value]);
+                    while client.frame() != b"+OK\r\n" {}
+                    assert_eq!(other.bulk(&["GET", "k"]).as_deref(), Some(value.as_bytes()), "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// There the server names more elements than it sends.
+#[test]
+fn a_wrong_password_inside_a_transaction_is_what_the_server_makes_of_it() {
+    for (direct, behind) in Server::of_each_kind(&[]).iter().zip(&Server::of_each_kind(&[])) {
+        let proxy = Proxy::start(behind, &[]);
+        for server in [direct, behind] {
+            server
+                .client()
+                .expect(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all"], "+OK");
+        }
+        for lines in [
+            "MULTI\r\nAUTH app x\r\nEXEC\r\nQUIT\r\n",
+            "MULTI\r\nSET a 1\r\nAUTH app x\r\nGET a\r\nEXEC\r\nGET a\r\nSET a 2\r\nGET a\r\nQUIT\r\n",
+            "MULTI\r\nHELLO 3 AUTH app x\r\nEXEC\r\nGET none\r\nQUIT\r\n",
+            "MULTI\r\nAUTH app x\r\nEXEC\r\nRESET\r\nPING\r\nSET a 3\r\nGET a\r\nQUIT\r\n",
+            "MULTI\r\nAUTH app x\r\nAUTH app x\r\nEXEC\r\nPING\r\nRESET\r\nGET a\r\nQUIT\r\n",
+            "MULTI\r\nAUTH app pw\r\nACL WHOAMI\r\nEXEC\r\nACL WHOAMI\r\nRESET\r\nACL WHOAMI\r\nQUIT\r\n",
+            "MULTI\r\nAUTH app pw\r\nDISCARD\r\nACL WHOAMI\r\nGET a\r\nQUIT\r\n",
+            "MULTI\r\nAUTH app x\r\nNOSUCH\r\nEXEC\r\nGET a\r\nQUIT\r\n",
+        ] {
+            let mut answers = [direct.client(), proxy.client()].map(|mut client| {
+                client.raw(lines.as_bytes());
+                show(&client.until_closed())
+            });
+            let expected = std::mem::take(&mut answers[0]);
+            assert_eq!(answers[1], expected, "{lines:?} on {}", direct.kind());
+        }
+    }
+}

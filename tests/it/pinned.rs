@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::client::children;
+use crate::support::server::NEWER;
 use crate::support::{Client, Proxy, STEP, Server, eventually, show};
 
 #[test]
@@ -543,7 +544,19 @@ fn connections_are_returned_clean() {
 fn wait_waits_for_what_the_client_wrote_on_other_connections() {
     let server = Server::start();
     let replica = Server::with(&["--replicaof", "127.0.0.1", &server.port().to_string()]);
-    let proxy = Proxy::start(&server, &[]);
+    waits_for_writes(&server, &replica);
+    for newer in NEWER {
+        let Some(server) = Server::newer(newer, &["--repl-diskless-sync-delay", "0"]) else {
+            continue;
+        };
+        let port = server.port().to_string();
+        let replica = Server::newer(newer, &["--replicaof", "127.0.0.1", &port]).expect("it was there a moment ago");
+        waits_for_writes(&server, &replica);
+    }
+}
+
+fn waits_for_writes(server: &Server, replica: &Server) {
+    let proxy = Proxy::start(server, &[]);
     let mut client = proxy.client();
     eventually("the replica is there", STEP, || client.int(&["WAIT", "1", "100"]) == 1);
     replica.freeze();

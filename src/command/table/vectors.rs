@@ -12,14 +12,14 @@ pub(super) static ROWS: &[Spec] = &[
     // connection waits.
     read("vsim", -4).never_kept(NotCached::Beside).by(Path::Side),
     read("vrandmember", -2).never_kept(NotCached::Chance),
-    read("vcard", 2).kept(Cache::Reply, Absent::Is(b":0\r\n")),
-    read("vdim", 2).kept(Cache::Reply, Absent::Unknown),
-    read("vemb", -3).kept(Cache::Reply, Absent::Is(b"_\r\n")),
-    read("vgetattr", 3).kept(Cache::Reply, Absent::Is(b"_\r\n")),
+    read("vcard", 2).kept(Cache::Tracked, Absent::Is(b":0\r\n")),
+    read("vdim", 2).kept(Cache::Tracked, Absent::Unknown),
+    read("vemb", -3).kept(Cache::Tracked, Absent::Is(b"_\r\n")),
+    read("vgetattr", 3).kept(Cache::Tracked, Absent::Is(b"_\r\n")),
     read("vinfo", 2)
-        .kept(Cache::Reply, Absent::Is(b"_\r\n"))
+        .kept(Cache::Tracked, Absent::Is(b"_\r\n"))
         .replying(Replies::NullArray),
-    read("vismember", 3).kept(Cache::Reply, Absent::Is(b"#f\r\n")),
-    read("vlinks", -3).kept(Cache::Reply, Absent::Is(b"_\r\n")),
-    read("vrange", -4).kept(Cache::Reply, Absent::Is(b"*0\r\n")),
+    read("vismember", 3).kept(Cache::Tracked, Absent::Is(b"#f\r\n")),
+    read("vlinks", -3).kept(Cache::Tracked, Absent::Is(b"_\r\n")),
+    read("vrange", -4).kept(Cache::Tracked, Absent::Is(b"*0\r\n")),
 ];

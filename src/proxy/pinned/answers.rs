@@ -33,9 +33,10 @@ impl Pinned {
             }
             Frame::Large { .. } => None,
         };
-        // The proxy's own requests are answered by a status or an error, whatever else comes between.
+        // The proxy's own requests are answered by a status, a number or an error, whatever else comes between.
         let is_status = frame.is_some_and(|frame| matches!(frame.first(), Some(b'+' | b'-')));
-        if is_status && self.waiting.front().is_some_and(|waiting| waiting.kind == Kind::Own) {
+        let is_own = is_status || frame.is_some_and(|frame| frame.first() == Some(&b':'));
+        if is_own && self.waiting.front().is_some_and(|waiting| waiting.kind == Kind::Own) {
             self.waiting.pop_front();
             return Relay::Swallow;
         }
@@ -245,19 +246,25 @@ impl Pinned {
     fn opaque_frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
         self.look_at_password(worker);
         let has_reset = self.waiting.iter().any(|waiting| waiting.kind == Kind::Reset);
-        if has_reset && frame == Some(b"+RESET\r\n") {
+        let is_reset = |frame: &[u8]| frame == b"+RESET\r\n";
+        // An EXEC with too few elements takes the replies behind it for its own.
+        let is_in = |frame: &[u8]| is_reset(frame) || reply::elements(frame).is_some_and(|mut all| all.any(is_reset));
+        if has_reset && frame.is_some_and(is_in) {
             while let Some(waiting) = self.waiting.pop_front() {
                 if waiting.kind == Kind::Reset {
                     break;
                 }
             }
-            self.answered(worker, client, Kind::Reset, frame);
+            self.answered(worker, client, Kind::Reset, None);
             return;
         }
         for waiting in std::mem::take(&mut self.waiting) {
             self.voids(worker, client, &waiting.read, &waiting.written);
             if has_reset || waiting.kind == Kind::Own {
-                self.waiting.push_back(Waiting::of(waiting.kind));
+                self.waiting.push_back(Waiting {
+                    is_blocking: waiting.is_blocking,
+                    ..Waiting::of(waiting.kind)
+                });
             }
         }
     }

@@ -5,6 +5,7 @@ use std::thread;
 
 use crate::support::client::{children, encode, payload};
 use crate::support::cluster::{Cluster, slot};
+use crate::support::server::REDIS_8;
 use crate::support::{Client, Proxy, number_from_env, show};
 
 /// Slots that move; `NEARCACHE_TEST_SLOTS` for more.
@@ -25,13 +26,23 @@ fn slots_move_there_and_back_under_load() {
     assert!(redirects > count() as f64, "{redirects}");
 }
 
-/// Valkey moves slots by itself, with all keys at one moment, and tells nobody of keys that were not there.
+/// Valkey 9 and Redis 8.4 move slots by themselves, with all keys at one moment, and tell nobody of keys that were not there.
 #[test]
 fn slots_that_valkey_moves_by_itself_are_followed_under_load() {
-    let Some(cluster) = Cluster::valkey(3, false, &[]) else {
-        return;
-    };
-    under_load(&cluster, &|tags| {
+    if let Some(cluster) = Cluster::valkey(3, false, &[]) {
+        by_itself(&cluster);
+    }
+}
+
+#[test]
+fn slots_that_redis_moves_by_itself_are_followed_under_load() {
+    if let Some(cluster) = Cluster::newer(REDIS_8, 3, &[]) {
+        by_itself(&cluster);
+    }
+}
+
+fn by_itself(cluster: &Cluster) {
+    under_load(cluster, &|tags| {
         for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
             for tags in tags.chunks(20) {
                 let slots: Vec<u16> = tags.iter().map(|tag| slot(tag.as_bytes())).collect();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::cluster::{Cluster, FAILOVER, slot};
+use crate::support::server::REDIS_8;
 use crate::support::{Proxy, STEP, eventually, show};
 
 #[test]
@@ -35,9 +36,19 @@ fn a_cluster_of_valkeys_is_served_and_a_dead_primary_replaced() {
 
 #[test]
 fn what_was_absent_is_not_believed_for_long_behind_an_atomic_move() {
-    let Some(cluster) = Cluster::valkey(3, false, &[]) else {
-        return;
-    };
+    if let Some(cluster) = Cluster::valkey(3, false, &[]) {
+        is_not_believed(&cluster);
+    }
+}
+
+#[test]
+fn what_was_absent_is_not_believed_for_long_behind_an_atomic_move_of_redis() {
+    if let Some(cluster) = Cluster::newer(REDIS_8, 3, &[]) {
+        is_not_believed(&cluster);
+    }
+}
+
+fn is_not_believed(cluster: &Cluster) {
     let proxy = Proxy::before(&cluster.url(), &["--workers", "2"]);
     let mut client = proxy.client();
     let (key, absent) = (cluster.key(0, 0), format!("{{{}}}absent", cluster.key(0, 0)));

@@ -227,16 +227,27 @@ impl Cluster {
         }
     }
 
-    /// Has a Valkey move these slots by itself, and waits until it has.
+    /// Has a Valkey 9 or Redis 8.4 move these slots by itself, and waits until it has.
     pub fn migrate(&self, slots: &[u16], from: usize, to: usize) {
         let texts: Vec<String> = slots.iter().map(u16::to_string).collect();
         let ranges = texts.iter().flat_map(|slot| [slot.as_str(), slot.as_str()]);
-        let mut request = vec!["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"];
-        request.extend(ranges);
-        request.extend(["NODE", &self.ids[to]]);
-        let mut source = self.client(from);
+        let mut taker = self.client(to);
+        // With Valkey the node that has them is told where they go, with Redis the one that is to have them.
+        let is_taken = !taker.text(&["CLUSTER", "MIGRATION", "STATUS", "ALL"]).starts_with('-');
+        let (mut asked, request) = match is_taken {
+            true => (
+                taker,
+                ["CLUSTER", "MIGRATION", "IMPORT"].into_iter().chain(ranges).collect(),
+            ),
+            false => {
+                let mut request = vec!["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE"];
+                request.extend(ranges);
+                request.extend(["NODE", &self.ids[to]]);
+                (self.client(from), request)
+            }
+        };
         // One at a time; and a node may not have heard of the one before.
-        eventually("the move begins", STEP, || source.text(&request) == "+OK\r\n");
+        eventually("the move begins", STEP, || !asked.text(&request).starts_with('-'));
         self.agree_on(slots, to);
     }
 

@@ -11,8 +11,11 @@ pub mod relay;
 pub mod sentinel;
 pub mod server;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::io::Write as _;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,7 +63,16 @@ pub fn is_ci() -> bool {
 /// Says why a test does nothing; fails instead where nothing may be missing.
 pub fn skip(reason: &str) {
     assert!(!is_ci(), "CI has to have everything installed: {reason}");
-    eprintln!("skipped: {reason}");
+    tell(reason);
+}
+
+/// Says it in the output of a test that passes, too, where what `eprintln` prints is not shown; once is enough.
+pub fn tell(reason: &str) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let is_new = TOLD.lock().is_ok_and(|mut told| told.insert(reason.to_owned()));
+    if is_new {
+        let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+    }
 }
 
 /// Bytes as text that can be read in a failure message; long ones are cut.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{Client, STEP, skip};
+use super::{Client, STEP, skip, tell};
 
 /// The server's process; dropped means killed, and its directory removed.
 #[derive(Debug)]
@@ -131,7 +131,9 @@ impl Server {
             Err(_) => clients_dir().join(name).join(program),
         };
         if !program.exists() {
-            eprintln!("skipped: no {name}: set {variable} to its server, or run docker/setup.sh test");
+            tell(&format!(
+                "no {name}: set {variable} to its server, or run docker/setup.sh test"
+            ));
             return None;
         }
         Some(Server::launch(program, extra))
@@ -176,7 +178,7 @@ impl Server {
         let mut numbers = of_redis.split(['.', ' ']).map(|n| n.parse::<u32>().unwrap_or(0));
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         if version > LAST_KNOWN {
-            eprintln!("skipped: {kind} is later than what the table was written for");
+            tell(&format!("{kind} is later than what the table was written for"));
         }
         version <= LAST_KNOWN
     }
