@@ -187,6 +187,11 @@ fn shown_or_sent(worker: &Rc<Worker>, mut wait: Miss, found: &Found, now_us: u64
 /// As the miss that it is.
 pub(super) fn send(worker: &Rc<Worker>, wait: Miss, now_us: u64) {
     worker.counters().l3_misses_total.add(1);
+    send_on(worker, wait, now_us);
+}
+
+/// The same of one that is counted.
+pub(super) fn send_on(worker: &Rc<Worker>, wait: Miss, now_us: u64) {
     if let Some(wait) = on_its_way(worker, wait) {
         wait.lead.send(worker, &wait.link, &wait.raw, &wait.name, now_us);
     }
