@@ -170,10 +170,12 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
         let asked = revalidation::explain(worker, db, slot);
         facts.push((
             "l3.revalidation".to_owned(),
-            asked.clone().unwrap_or_else(|why| why.to_owned()),
+            asked.map_or_else(str::to_owned, |least| format!("of strings from {least} bytes on")),
         ));
         let is_away = worker.stale_link(db, slot).is_some();
-        for (i, (segment, origin)) in below.into_iter().enumerate() {
+        for (i, kept) in below.into_iter().enumerate() {
+            let origin = kept.origin;
+            let is_asked_about = asked.is_ok_and(|least| kept.is_of_get(db) && kept.bytes >= least);
             let state = match (worker.shared.cache.stale_below_for_us(origin, now_us), origin) {
                 _ if worker.shared.config.cache.consistency == Consistency::Eventual => {
                     "good until its time is over".to_owned()
@@ -182,7 +184,7 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
                     "of an earlier life: a stale hit if it was vouched for within max_stale (the upstream cannot be asked)"
                         .to_owned()
                 }
-                (_, Origin::EarlierLife) if asked.is_ok() => {
+                (_, Origin::EarlierLife) if is_asked_about => {
                     "of an earlier life: a GET asks the upstream by DIGEST whether it has the same".to_owned()
                 }
                 (_, Origin::EarlierLife) => "of an earlier life".to_owned(),
@@ -192,13 +194,16 @@ fn explain(worker: &Rc<Worker>, request: &Request<'_>, db: u32) -> Vec<(String, 
                 (_, Origin::ThisLife { link, epoch }) if worker.shared.links.epoch(link) == epoch => {
                     format!("vouched for by link {}", link.index())
                 }
-                (_, Origin::ThisLife { link, .. }) if asked.is_ok() => format!(
+                (_, Origin::ThisLife { link, .. }) if is_asked_about => format!(
                     "link {} was lost since: a GET asks the upstream by DIGEST whether it has the same",
                     link.index()
                 ),
                 (_, Origin::ThisLife { link, .. }) => format!("dead (link {} was lost since)", link.index()),
             };
-            facts.push((format!("l3.entry.{i}"), format!("{state}; segment={segment:016x}")));
+            facts.push((
+                format!("l3.entry.{i}"),
+                format!("{state}; segment={:016x}", kept.segment),
+            ));
         }
     }
     facts

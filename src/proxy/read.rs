@@ -12,7 +12,7 @@ pub mod together;
 mod values;
 
 pub use several::{MOST_KEYS, send_filling};
-pub use values::Values;
+pub use values::{MOST_UNPACKED_BYTES, Values};
 
 use std::rc::Rc;
 

@@ -20,7 +20,6 @@ use super::invalidation;
 use super::outbox::Touched;
 use super::owed;
 use super::pubsub;
-use super::read::joint::Parts;
 use super::read::revalidation::{Digests, Revalidation};
 use super::request::Road;
 use super::waiter::{Answer, Effect, FillKind, Waiter};
@@ -44,6 +43,8 @@ pub struct LinkSink {
     held: RefCell<VecDeque<Held>>,
     /// When the bytes of this batch came off the socket.
     received_us: Cell<u64>,
+    /// When those of a batch came that brought what L1 has compressed, and how much that was.
+    packed: Cell<(u64, usize)>,
     /// Unanswered reads of the last loss that will take another way.
     suspected: Cell<usize>,
     /// How the last handshake came out, for the counts of links.
@@ -97,6 +98,7 @@ impl LinkSink {
             worker: Rc::downgrade(worker),
             held: RefCell::default(),
             received_us: Cell::new(0),
+            packed: Cell::default(),
             suspected: Cell::new(0),
             state: Cell::new(LinkState::Down),
             node,
@@ -263,13 +265,6 @@ impl LinkSink {
         }
     }
 
-    /// What the PTTLs before such a read have brought, for each of its keys; `None` where the node did not serve it.
-    pub fn take_ttls(&self, parts: &Parts) -> Vec<Option<i64>> {
-        let mut held = self.held.borrow_mut();
-        let mut ttl = |lease| reply::integer(&held.pop_front_if(|held| Some(held.lease) == lease)?.frame);
-        parts.leases().map(&mut ttl).collect()
-    }
-
     /// Both replies of a fill are there: insert, then answer everybody who waited.
     fn land(&self, worker: &Rc<Worker>, lease: LeaseId, kind: FillKind, waiter: Waiter, pttl: &[u8]) {
         let held = self.held.borrow_mut().pop_front().filter(|held| held.lease == lease);
@@ -298,6 +293,7 @@ impl LinkSink {
         };
         let pttl_ms = reply::integer(pttl).filter(|_| may_keep);
         let fill = pttl_ms.and_then(|pttl_ms| fill_of(&frame, kind, pttl_ms));
+        let fill = fill.filter(|_| self.has_time_for(worker, frame.len()));
         let followers = worker.shared.cache.complete(lease, fill, self.received_us.get());
         let shared = (frame.len() >= SHARED_FRAME_BYTES).then_some(&frame);
         if let Some((client, sequence)) = &waiter.to {

@@ -17,6 +17,9 @@ use crate::cache::link::LinkId;
 /// Larger values are not compressed: about 0.2 ms of a worker's time at 300 MB/s.
 pub const MOST_PACKED_BYTES: usize = 64 << 10;
 
+/// What is compressed of one answer: about 7 ms.
+const MOST_AT_ONCE_BYTES: usize = 2 << 20;
+
 /// A compressed value.
 #[derive(Clone, Debug)]
 pub struct Packed {
@@ -76,6 +79,11 @@ impl Packing {
             from_bytes: zero(),
             to_bytes: zero(),
         }
+    }
+
+    /// What may be kept in one go, which compresses it.
+    pub fn most_at_once_bytes(&self) -> usize {
+        self.compression.map_or(usize::MAX, |_| MOST_AT_ONCE_BYTES)
     }
 
     /// `None`: it is to be kept as it is.

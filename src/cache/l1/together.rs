@@ -50,8 +50,14 @@ impl<F> L1<F> {
     ) -> Option<usize> {
         let used = self.peek_all(qs, below, a, which, each)?;
         if used > 0 && !a.takes_stale {
+            let mut room_bytes = self.packing.most_at_once_bytes();
             for (i, q) in qs.iter().enumerate() {
                 if let (Some(found), Some(of)) = (below.at(i), Identity::of(q)) {
+                    // What is left stays on the disk.
+                    let Some(left) = room_bytes.checked_sub(found.value.len()) else {
+                        break;
+                    };
+                    room_bytes = left;
                     self.keep_found(of, found, a);
                 }
             }

@@ -111,10 +111,10 @@ impl Sketch {
         }
     }
 
-    /// The store is full with so many entries.
-    pub fn full_with(&self, entries: usize) {
+    /// How many entries the store is full with. `None`: there is room left, so that no write is in vain.
+    pub fn full_with(&self, entries: Option<usize>) {
         let words = self.words.len();
-        let period = entries.saturating_mul(COUNTS_AN_ENTRY);
+        let period = entries.map_or(usize::MAX, |entries| entries.saturating_mul(COUNTS_AN_ENTRY));
         self.period
             .store(period.clamp(words * LEAST_A_WORD, words * MOST_A_WORD), Relaxed);
     }

@@ -414,8 +414,12 @@ impl<'a> Record<'a> {
         let least = RECORD_HEAD_BYTES + envelope.record_extra_bytes();
         let most = least + 2 * usize::from(u16::MAX) + MAX_VALUE_BYTES;
         let length = Record::announced_length(bytes).filter(|length| (least..=most).contains(length));
-        let bytes = length.and_then(|length| bytes.get(..length));
-        bytes.is_some_and(|bytes| envelope.key_id().is_some() || Record::parse(bytes).is_ok())
+        let Some((record, behind)) = length.and_then(|length| bytes.split_at_checked(length)) else {
+            return false;
+        };
+        let padding = padded(record.len()) - record.len();
+        behind.iter().take(padding).all(|&byte| byte == 0)
+            && (envelope.key_id().is_some() || Record::parse(record).is_ok())
     }
 
     /// The length that a record claims, unchecked. `None`: there is not even that.

@@ -101,6 +101,10 @@ impl Row {
         ])
     }
 
+    pub fn identity(&self) -> u16 {
+        self.0[7]
+    }
+
     fn tag(&self) -> u32 {
         u32::from(self.0[0]) | u32::from(self.0[1]) << 16
     }

@@ -68,8 +68,8 @@ use owed::Debts;
 pub use owed::Owed;
 use queue::Queue;
 pub use queue::Spill;
-pub use reader::Found;
 use reader::Reads;
+pub use reader::{Found, Kept};
 pub use recovery::Repair;
 pub use rotation::KeysRefused;
 use segments::{Segment, Segments};
@@ -429,8 +429,8 @@ impl L3 {
         }
     }
 
-    /// What is there under a name, for an operator: sequence of the segment and origin of each entry.
-    pub fn explain(&self, hash: u64) -> Vec<(u64, Origin)> {
+    /// What is there under a name, for an operator.
+    pub fn explain(&self, hash: u64) -> Vec<Kept> {
         self.store.explain(hash)
     }
 
@@ -545,16 +545,6 @@ impl Store {
             self.counters.voids.fetch_add(part.rows() as u64, Relaxed);
             self.forgotten.push(part);
         }
-    }
-
-    fn explain(&self, hash: u64) -> Vec<(u64, Origin)> {
-        let rows: Vec<_> = self.index.part(hash).of_name(hash).copied().collect();
-        rows.iter()
-            .filter_map(|row| {
-                let segment = self.segments.get(row.place().slot)?;
-                Some((segment.header.sequence, row.origin()))
-            })
-            .collect()
     }
 
     fn stats(&self) -> Stats {

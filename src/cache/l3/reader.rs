@@ -44,6 +44,24 @@ pub struct Found {
     pub mark: Mark,
 }
 
+/// An entry on the disk, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Its sequence.
+    pub segment: u64,
+    pub origin: Origin,
+    /// As it is on the disk; up to a quarter more than that.
+    pub bytes: usize,
+    identity: u16,
+}
+
+impl Kept {
+    /// Whether it is what a `GET` in this database reads.
+    pub fn is_of_get(&self, db: u32) -> bool {
+        u16::try_from(db).is_ok_and(|db| self.identity == format::identity_tag(db, b""))
+    }
+}
+
 type Done = Box<dyn FnOnce(Option<Found>) + Send>;
 
 struct Waiting {
@@ -319,6 +337,21 @@ impl Store {
             .find(q.hash, format::identity_tag(db, q.variant))?;
         let is_hidden = row.origin() == Origin::EarlierLife && self.is_recovering.load(SeqCst);
         (!is_hidden).then_some((row, mark, db))
+    }
+
+    pub(super) fn explain(&self, hash: u64) -> Vec<Kept> {
+        let rows: Vec<_> = self.index.part(hash).of_name(hash).copied().collect();
+        rows.iter()
+            .filter_map(|row| {
+                let segment = self.segments.get(row.place().slot)?;
+                Some(Kept {
+                    segment: segment.header.sequence,
+                    origin: row.origin(),
+                    bytes: row.place().bytes(),
+                    identity: row.identity(),
+                })
+            })
+            .collect()
     }
 
     /// Looks for an entry, and waits for the medium if need be.

@@ -22,9 +22,9 @@ impl Writer {
         let store = Arc::clone(&self.store);
         let config = &store.config;
         let mut budget = config.segment_bytes / 2;
-        if self.is_at_its_size() {
-            store.sketch.full_with(store.index.len());
-        }
+        // After a flush, say, or when many have expired, it is not any more.
+        let entries = self.is_at_its_size().then(|| store.index.len());
+        store.sketch.full_with(entries);
         for segment in self.store.segments.all() {
             if !self.is_at_its_size() {
                 return;
@@ -43,7 +43,6 @@ impl Writer {
     /// Frees, of the closed segments, what nobody can need again: those with nothing alive, those whose entries have all
     /// expired, and those whose file cannot be read.
     pub fn free_dead(&mut self, now_us: u64) {
-        self.close_removed();
         let now_ms = self.store.unix_ms(now_us);
         let mut is_oldest = true;
         let closed: Vec<_> = self.closed().collect();

@@ -322,9 +322,7 @@ fn recover(
         }
     };
     let (is_whole, is_cut) = (scan.is_whole(leftover.bytes), scan.end < leftover.bytes);
-    if let Some((offset, damage)) = scan.damage
-        && is_cut
-    {
+    if let Some((offset, damage)) = scan.damage {
         let what = match (is_whole, recovery) {
             (true, _) => FOOTER_UNUSED,
             (false, Recovery::Salvage) => "what is sound behind it is kept",

@@ -6,6 +6,7 @@ mod faults;
 mod life;
 mod owed;
 mod secrets;
+mod sights;
 mod threads;
 
 use std::collections::BTreeMap;

@@ -198,6 +198,7 @@ impl Writer {
         let has_sealed = self.seal_unsealed(now_us);
         self.sync_if_due(now_us);
         self.store.write_vouched(now_us);
+        self.close_removed();
         if now_us >= self.freed_us.saturating_add(FREE_EVERY_US) {
             self.freed_us = now_us;
             self.free_dead(now_us);

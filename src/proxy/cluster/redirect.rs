@@ -217,6 +217,7 @@ pub fn arrived(
         }
         // Where it is sent it is read: a node that does not own the slot says nothing of what is there.
         Effect::FillDigest(check) => {
+            worker.counters().l3_misses_total.add(1);
             routed.effect = Effect::Read(Touched::One(check.hash));
             sink.digests.take();
             sink.hold(check.lease, Again::Lead(routed, redirect));

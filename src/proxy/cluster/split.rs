@@ -16,7 +16,7 @@ use crate::command::{Access, Spec};
 use crate::proxy::client::Client;
 use crate::proxy::outbox::{Source, Touched};
 use crate::proxy::read::together::{self, Missing, To, Way, What};
-use crate::proxy::read::{self, MOST_KEYS, Values};
+use crate::proxy::read::{self, MOST_KEYS, MOST_UNPACKED_BYTES, Values};
 use crate::proxy::readers;
 use crate::proxy::request::{Request, Road, Step, available};
 use crate::proxy::waiter::{Effect, Waiter};
@@ -89,7 +89,7 @@ fn split(
         let reading = worker.reading.as_ref().filter(|_| readers::is_pure_read(request.spec));
         let first = group.keys.first().map_or(&b""[..], |at| args.arg(*at));
         if let Some(link) = reading.and_then(|reading| readers::link_for(worker, reading, client, group.slot, first)) {
-            from.push(From::Node(link));
+            from.push(From::Node(link, Leasing::Allowed));
             continue;
         }
         if kind == Kind::Values
@@ -99,7 +99,7 @@ fn split(
             continue;
         }
         match available(worker, client, Road::Main, group.slot) {
-            Ok(link) => from.push(From::Node(link)),
+            Ok(link) => from.push(From::Node(link, Leasing::Allowed)),
             Err(step) => return step,
         }
     }
@@ -108,9 +108,10 @@ fn split(
         state.asker(own, request.now_us, link.sink.link, Trust::Vouched)
     };
     if kind == Kind::Values {
+        let mut room_bytes = MOST_UNPACKED_BYTES;
         for (group, from) in groups.iter().zip(&mut from) {
-            if let From::Node(link) = from {
-                *from = kept_values(worker, Rc::clone(link), request, group, asker(link));
+            if let From::Node(link, _) = from {
+                *from = kept_values(worker, Rc::clone(link), request, group, asker(link), &mut room_bytes);
             }
         }
     }
@@ -148,10 +149,10 @@ fn split(
                 let queries = queries(request, group);
                 together::look(worker, To::Part(part), What::Values, (&queries, &asker, missing), way);
             }
-            From::Node(link) if kind == Kind::Values => {
-                values(worker, view, &link, request, group, &asker(&link), part);
+            From::Node(link, leasing) if kind == Kind::Values => {
+                values(worker, view, (&link, leasing), request, group, &asker(&link), part);
             }
-            From::Node(link) => plain(worker, &link, request, group, kind, part),
+            From::Node(link, _) => plain(worker, &link, request, group, kind, part),
         }
     }
     worker.wake_touched();
@@ -160,7 +161,7 @@ fn split(
 
 /// Whence the part of a group comes.
 enum From {
-    Node(Rc<Link>),
+    Node(Rc<Link>, Leasing),
     /// From L1, where its node cannot be asked from what nobody vouches for any more.
     Known(Known),
     /// From there and the disk.
@@ -182,7 +183,8 @@ fn stale_values(worker: &Worker, client: &Client, request: &Request<'_>, group: 
     if !is_first || asker.own != Own::Clear || queries.len() > MOST_KEYS {
         return None;
     }
-    if let Some(values) = known(worker, &queries, &asker) {
+    // Nobody else has them while the node is away.
+    if let Ok(values) = known(worker, &queries, &asker, &mut { usize::MAX }) {
         return Some(From::Known(values));
     }
     let missing = together::missing(worker, &queries, &asker, What::Values)?;
@@ -194,14 +196,26 @@ fn stale_values(worker: &Worker, client: &Client, request: &Request<'_>, group: 
 }
 
 /// The same of a group whose node can be asked, and is if that does not do.
-fn kept_values(worker: &Worker, link: Rc<Link>, request: &Request<'_>, group: &Group, asker: Asker) -> From {
+fn kept_values(
+    worker: &Worker,
+    link: Rc<Link>,
+    request: &Request<'_>,
+    group: &Group,
+    asker: Asker,
+    room_bytes: &mut usize,
+) -> From {
     let queries = queries(request, group);
     if !worker.is_caching(&link) || asker.own != Own::Clear || queries.len() > MOST_KEYS {
-        return From::Node(link);
+        return From::Node(link, Leasing::Allowed);
     }
-    if let Some(values) = known(worker, &queries, &asker) {
-        worker.note_queries(&queries);
-        return From::Known(values);
+    match known(worker, &queries, &asker, room_bytes) {
+        Ok(values) => {
+            worker.note_queries(&queries);
+            return From::Known(values);
+        }
+        // They are kept already.
+        Err(Unknown::TooLarge) => return From::Node(link, Leasing::Denied),
+        Err(Unknown::Lacks) => {}
     }
     match together::missing(worker, &queries, &asker, What::Values) {
         Some(missing) => From::Below {
@@ -209,7 +223,7 @@ fn kept_values(worker: &Worker, link: Rc<Link>, request: &Request<'_>, group: &G
             asker,
             missing,
         },
-        None => From::Node(link),
+        None => From::Node(link, Leasing::Allowed),
     }
 }
 
@@ -240,16 +254,30 @@ impl Known {
     }
 }
 
-/// The reply for these keys, if L1 knows all their values together.
-fn known(worker: &Worker, queries: &[Query<'_>], asker: &Asker) -> Option<Known> {
+/// Why a group is not answered from L1.
+enum Unknown {
+    /// It lacks a value, or they are not of one moment.
+    Lacks,
+    /// More would have to be unpacked than there is room for.
+    TooLarge,
+}
+
+/// The reply for these keys, if L1 knows all their values together. `room_bytes`: what may still be unpacked for this request.
+fn known(worker: &Worker, queries: &[Query<'_>], asker: &Asker, room_bytes: &mut usize) -> Result<Known, Unknown> {
     let mut values = Values::new(queries.len(), Version::Resp3);
     let mut stale = 0;
     let is_known = worker.shared.cache.peek_many(queries, asker, Which::This, |_, view| {
         stale += u64::from(view.is_stale);
         values.push(&view.value);
     });
-    let answer = is_known.then(|| values.finish()).flatten()?;
-    Some(Known {
+    if !is_known {
+        return Err(Unknown::Lacks);
+    }
+    *room_bytes = room_bytes
+        .checked_sub(values.unpacked_bytes())
+        .ok_or(Unknown::TooLarge)?;
+    let answer = values.finish().ok_or(Unknown::Lacks)?;
+    Ok(Known {
         reply: answer.into_bytes(),
         keys: queries.len() as u64,
         stale,
@@ -277,7 +305,7 @@ fn groups(args: Args<'_>, step: usize) -> (Vec<Group>, Vec<(usize, usize)>) {
 fn values(
     worker: &Rc<Worker>,
     view: &View,
-    link: &Link,
+    (link, leasing): (&Link, Leasing),
     request: &Request<'_>,
     group: &Group,
     asker: &Asker,
@@ -289,7 +317,7 @@ fn values(
         worker.counters().l1_misses_total.add(queries.len() as u64);
     }
     let leasing = match is_caching && queries.len() <= MOST_KEYS && !view.cluster.is_moving(group.slot) {
-        true => Leasing::Allowed,
+        true => leasing,
         false => Leasing::Denied,
     };
     let raw = command(request, group, 1);

@@ -192,9 +192,8 @@ pub(super) fn send(worker: &Rc<Worker>, wait: Miss, now_us: u64) {
     }
 }
 
-/// The same of one whose time has run since it was asked about.
+/// The same of one that is counted, and whose time has run since it was asked about.
 pub(super) fn send_begun(worker: &Rc<Worker>, wait: Miss, begun_us: u64, now_us: u64) {
-    worker.counters().l3_misses_total.add(1);
     if let Some(wait) = on_its_way(worker, wait) {
         wait.lead.send(worker, &wait.link, &wait.raw, &wait.name, now_us);
         wait.link.last_began(begun_us);

@@ -51,11 +51,11 @@ pub(super) fn least_bytes(worker: &Worker, link: &Link) -> Option<usize> {
     (is_told && worker.facts().has_digest).then_some(least)
 }
 
-/// From which size on strings of this database and slot are asked for by their digest, for people.
+/// From how many bytes on strings of this database and slot are asked for by their digest, for people.
 ///
 /// # Errors
 /// Why they are not.
-pub fn explain(worker: &Rc<Worker>, db: u32, slot: u16) -> Result<String, &'static str> {
+pub fn explain(worker: &Rc<Worker>, db: u32, slot: u16) -> Result<usize, &'static str> {
     let Some(least) = worker.shared.config.l3.revalidate_from_bytes else {
         return Err("off (l3.revalidate_from)");
     };
@@ -71,7 +71,7 @@ pub fn explain(worker: &Rc<Worker>, db: u32, slot: u16) -> Result<String, &'stat
     }
     match below::link_of(worker, db, slot) {
         Ok(link) if link.sink.digests.get() == Digests::Refused => Err("off (the upstream has refused DIGEST)"),
-        _ => Ok(format!("of strings from {least} bytes on")),
+        _ => Ok(least),
     }
 }
 
@@ -91,13 +91,14 @@ fn asked_bytes(worker: &Worker) -> Rc<Cell<usize>> {
 
 /// Sends the question and the PTTL behind it.
 pub(super) fn ask(worker: &Rc<Worker>, miss: Miss, found: &Found, now_us: u64) {
+    let counters = worker.counters();
     let Some(Miss { lead, link, raw, name }) = below::on_its_way(worker, miss) else {
-        return;
+        return counters.l3_misses_total.add(1);
     };
     let Some(lease) = lead.guard.lease() else { return };
     // In a cluster it may be another connection by now.
     if least_bytes(worker, &link).is_none() {
-        worker.counters().l3_misses_total.add(1);
+        counters.l3_misses_total.add(1);
         return lead.send(worker, &link, &raw, &name, now_us);
     }
     if link.sink.digests.get() == Digests::Unknown {
@@ -218,6 +219,7 @@ impl Revalidation {
             }
             Told::Refused | Told::Nothing => counters.l3_refused_total.add(1),
         }
+        counters.l3_misses_total.add(1);
         sink.hold(self.lease, Again::Changed(self));
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::together::{self, To, Way, What};
-use super::{Values, count_hits, missed};
+use super::{MOST_UNPACKED_BYTES, Values, count_hits, missed};
 use crate::cache::{Asker, LeaseId, Leasing, LinkId, Own, Query, ViewValue, Which, name_hash};
 use crate::command::own;
 use crate::proxy::client::{Client, State};
@@ -35,14 +35,15 @@ pub(super) fn values(worker: &Rc<Worker>, client: &Rc<Client>, link: &Rc<Link>, 
     } = &mut *state;
     let queries = queries(request, &hashes, *db);
     let counters = worker.counters();
-    if show(worker, outbox, &queries, &asker, *version) {
+    let shown = show(worker, outbox, &queries, &asker, *version);
+    if shown == Shown::All {
         return Step::DONE;
     }
     let touched = Touched::from_hashes(&hashes);
     if outbox.must_wait_for_flight(&touched) {
         return Step::Wait;
     }
-    if worker.is_known_large(&touched) {
+    if shown == Shown::TooLarge || worker.is_known_large(&touched) {
         drop(state);
         return pin(client, Reason::Bulk);
     }
@@ -142,7 +143,7 @@ pub(super) fn stale_values(
         outbox, version, db, ..
     } = &mut *state;
     let queries = queries(request, &hashes, *db);
-    if show(worker, outbox, &queries, &asker, *version) {
+    if show(worker, outbox, &queries, &asker, *version) == Shown::All {
         return Some(Step::DONE);
     }
     drop(state);
@@ -185,11 +186,20 @@ fn queries<'a>(request: &Request<'a>, hashes: &[u64], db: u32) -> Vec<Query<'a>>
         .collect()
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    All,
+    /// L1 lacks one, or they are not of one moment.
+    Nothing,
+    /// L1 has them, and it is too much to be unpacked at once.
+    TooLarge,
+}
+
 /// Answers with all values, if L1 has them of one moment.
-fn show(worker: &Worker, outbox: &mut Outbox, queries: &[Query<'_>], asker: &Asker, version: Version) -> bool {
+fn show(worker: &Worker, outbox: &mut Outbox, queries: &[Query<'_>], asker: &Asker, version: Version) -> Shown {
     let keys = queries.len();
     if keys > MOST_KEYS || asker.own != Own::Clear {
-        return false;
+        return Shown::Nothing;
     }
     let mut values = Values::new(keys, version);
     let mut stale = 0;
@@ -197,13 +207,17 @@ fn show(worker: &Worker, outbox: &mut Outbox, queries: &[Query<'_>], asker: &Ask
         stale += u64::from(view.is_stale);
         values.push(&view.value);
     });
+    // Nobody else has them while the upstream is away.
+    if is_known && values.unpacked_bytes() > MOST_UNPACKED_BYTES && !asker.takes_stale {
+        return Shown::TooLarge;
+    }
     let Some(answer) = is_known.then(|| values.finish()).flatten() else {
-        return false;
+        return Shown::Nothing;
     };
     count_hits(worker, keys as u64, stale);
     worker.note_queries(queries);
     outbox.answer_now(|ready| ready.append(answer));
-    true
+    Shown::All
 }
 
 /// EXISTS of several keys: how many of the arguments name a key that is there, by whatever L1 knows of each.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::{MOST_KEYS, Values, below, count_hits, send_filling};
+use super::{MOST_KEYS, MOST_UNPACKED_BYTES, Values, below, count_hits, send_filling};
 use crate::cache::l3::Found;
 use crate::cache::{Asker, FoundBelow, Leasing, Own, Query, ViewValue, Wanting, Which};
 use crate::proxy::client::Client;
@@ -179,12 +179,9 @@ pub(super) fn answered(worker: &Rc<Worker>, wanted: &Rc<Wanted>, at: usize, foun
     if wanted.left.get() > 0 {
         return go_on(worker, wanted, 1, now_us);
     }
-    let is_shown = match wanted.what {
+    match wanted.what {
         What::Values => show_values(worker, wanted, now_us),
         What::Count => show_count(worker, wanted, now_us),
-    };
-    if !is_shown {
-        send(worker, wanted, now_us);
     }
 }
 
@@ -231,7 +228,7 @@ impl Wanted {
     }
 
     /// Shows what there is together. `None`: that may not be.
-    fn peek(&self, worker: &Worker, now_us: u64, mut each: impl FnMut(&ViewValue<'_>)) -> Option<()> {
+    fn peek(&self, worker: &Worker, now_us: u64, mut each: impl FnMut(&ViewValue<'_>)) -> Option<Peeked> {
         // The upstream may be back.
         if self.asker.takes_stale && worker.stale_link(self.db, self.slot).is_none() {
             return None;
@@ -251,24 +248,42 @@ impl Wanted {
                 stale += u64::from(view.is_stale);
                 each(&view.value);
             })? as u64;
+        Some(Peeked { used, stale })
+    }
+
+    /// It is shown.
+    fn count(&self, worker: &Worker, Peeked { used, stale }: Peeked) {
+        let queries = self.queries();
         let counters = worker.counters();
         counters.l3_hits_total.add(used);
-        let stale_below = if asker.takes_stale { used } else { 0 };
+        let stale_below = if self.asker.takes_stale { used } else { 0 };
         counters.l3_stale_total.add(stale_below);
         counters.l1_misses_total.add(used);
         count_hits(worker, queries.len() as u64 - used, stale - stale_below);
         worker.note_queries(&queries);
-        Some(())
     }
 }
 
-fn show_values(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) -> bool {
+/// How many were from the disk, and how many of all stale.
+struct Peeked {
+    used: u64,
+    stale: u64,
+}
+
+fn show_values(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) {
     let version = wanted.version();
     let mut values = Values::new(wanted.names.len(), version);
-    let is_shown = wanted.peek(worker, now_us, |value| values.push(value));
-    let Some(answer) = is_shown.and_then(|()| values.finish()) else {
-        return false;
+    let Some(peeked) = wanted.peek(worker, now_us, |value| values.push(value)) else {
+        return send(worker, wanted, now_us);
     };
+    // Together with what was found, which is bounded as well.
+    if values.unpacked_bytes() > MOST_UNPACKED_BYTES && !wanted.asker.takes_stale {
+        return send_as(worker, wanted, Leasing::Denied, now_us);
+    }
+    let Some(answer) = values.finish() else {
+        return send(worker, wanted, now_us);
+    };
+    wanted.count(worker, peeked);
     match wanted.to.take() {
         Some(To::Client(client, sequence, _)) => {
             let state = &mut *client.state.borrow_mut();
@@ -278,17 +293,17 @@ fn show_values(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) -> bool {
         Some(To::Part(part)) => part.gather.put(worker, part.index, answer.into_bytes(), now_us),
         None => {}
     }
-    true
 }
 
-fn show_count(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) -> bool {
+fn show_count(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) {
     let mut count = 0;
-    let is_shown = wanted.peek(worker, now_us, |value| {
+    let peeked = wanted.peek(worker, now_us, |value| {
         count += i64::from(!matches!(value, ViewValue::Absent(_)));
     });
-    if is_shown.is_none() {
-        return false;
-    }
+    let Some(peeked) = peeked else {
+        return send(worker, wanted, now_us);
+    };
+    wanted.count(worker, peeked);
     if let Some(To::Client(client, sequence, _)) = wanted.to.take() {
         let state = &mut *client.state.borrow_mut();
         state
@@ -296,11 +311,15 @@ fn show_count(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) -> bool {
             .answer(sequence, |ready| encode::integer(&mut ready.bytes, count));
         client.touch(&worker.touched);
     }
-    true
 }
 
 /// As the miss that it is, whole.
 fn send(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) {
+    send_as(worker, wanted, Leasing::Allowed, now_us);
+}
+
+/// What is too large to be unpacked at once is not filled again either: it would be compressed at once.
+fn send_as(worker: &Rc<Worker>, wanted: &Wanted, leasing: Leasing, now_us: u64) {
     let asker = wanted.asker_now(now_us);
     let Some(to) = wanted.to.take() else { return };
     wanted.let_go();
@@ -349,7 +368,7 @@ fn send(worker: &Rc<Worker>, wanted: &Wanted, now_us: u64) {
                 ..asker
             };
             let leasing = match worker.is_caching(&link) && !worker.is_moving(wanted.slot) {
-                true => Leasing::Allowed,
+                true => leasing,
                 false => Leasing::Denied,
             };
             let to = (&*link, wanted.slot, now_us);

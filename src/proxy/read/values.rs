@@ -6,10 +6,15 @@ use crate::cache::{Packed, ViewValue};
 use crate::proxy::outbox::Ready;
 use crate::resp::{Version, encode};
 
+/// What is unpacked for one request while the upstream can be asked: some ten milliseconds of a worker, on which everybody else
+/// waits, and memory that nobody knows of before it is an answer.
+pub const MOST_UNPACKED_BYTES: usize = 8 << 20;
+
 pub struct Values {
     version: Version,
     /// What was written before each of the compressed ones.
     packed: Vec<(Ready, Packed)>,
+    unpacked_bytes: usize,
     rest: Ready,
 }
 
@@ -20,6 +25,7 @@ impl Values {
         Values {
             version,
             packed: Vec::new(),
+            unpacked_bytes: 0,
             rest,
         }
     }
@@ -28,8 +34,16 @@ impl Values {
     pub fn push(&mut self, value: &ViewValue<'_>) {
         match value.packed() {
             None => write_payload(&mut self.rest, value, self.version),
-            Some(packed) => self.packed.push((std::mem::take(&mut self.rest), packed)),
+            Some(packed) => {
+                self.unpacked_bytes += packed.shown_bytes();
+                self.packed.push((std::mem::take(&mut self.rest), packed));
+            }
         }
+    }
+
+    /// What the compressed ones take in the answer.
+    pub fn unpacked_bytes(&self) -> usize {
+        self.unpacked_bytes
     }
 
     /// `None`: a value cannot be unpacked.

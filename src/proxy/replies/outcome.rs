@@ -4,16 +4,52 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::LinkSink;
 use crate::cache::{Fill, Value};
+use crate::config::{Compression, MOST_COMPRESSED_BYTES};
 use crate::proxy::cluster::gather::Part;
+use crate::proxy::read::joint::Parts;
 use crate::proxy::waiter::{Answer, Effect, FillKind, Waiter};
 use crate::proxy::worker::Worker;
 use crate::resp::{convert, reply};
 use crate::upstream::connection::SHARED_FRAME_BYTES;
 
+impl LinkSink {
+    /// What the PTTLs before such a read have brought, for each of its keys; `None` where the node did not serve it.
+    pub fn take_ttls(&self, parts: &Parts) -> Vec<Option<i64>> {
+        let mut held = self.held.borrow_mut();
+        let mut ttl = |lease| reply::integer(&held.pop_front_if(|held| Some(held.lease) == lease)?.frame);
+        parts.leases().map(&mut ttl).collect()
+    }
+
+    /// Whether so many bytes may be kept, which L1 compresses: after a read of many keys the PTTLs come at once, and everybody
+    /// on this worker would wait until all values are compressed.
+    pub(super) fn has_time_for(&self, worker: &Worker, bytes: usize) -> bool {
+        let is_packed = worker.shared.config.cache.compression != Compression::Off;
+        if !is_packed || bytes > MOST_COMPRESSED_BYTES + 32 {
+            // As it is.
+            return true;
+        }
+        let batch_us = self.received_us.get();
+        let packed = match self.packed.get() {
+            (us, packed) if us == batch_us => packed + bytes,
+            _ => bytes,
+        };
+        self.packed.set((batch_us, packed));
+        packed <= MOST_PACKED_A_BATCH_BYTES
+    }
+}
+
+/// About 7 ms.
+const MOST_PACKED_A_BATCH_BYTES: usize = 2 << 20;
+
 impl Worker {
     /// Whoever waits for this gets the error.
     pub fn refuse(self: &Rc<Self>, mut waiter: Waiter, error: &str) {
+        if let Effect::FillDigest(_) = waiter.effect.own() {
+            // What was found on the disk was not shown.
+            self.counters().l3_misses_total.add(1);
+        }
         self.tell(&mut waiter, error);
     }
 

@@ -166,3 +166,121 @@ fn what_was_compressed_in_l1_comes_back_from_the_disk() {
         assert!(l3_hits() > KEYS as f64 / 8.0, "{}", l3_hits());
     }
 }
+
+/// Names of values that become a hundredth, and what `MGET` says of the first of them.
+const LARGE: usize = 200;
+
+fn large_value(i: usize) -> String {
+    format!("{i:04} and so on and on ").repeat(2900)
+}
+
+fn mget_large(client: &mut Client, others: &[&str], count: usize) -> Vec<u8> {
+    let names: Vec<String> = (0..count).map(|i| format!("large{i}")).collect();
+    let words: Vec<&str> = ["MGET"]
+        .into_iter()
+        .chain(others.iter().copied())
+        .chain(names.iter().map(String::as_str))
+        .collect();
+    client.cmd(&words)
+}
+
+fn large_values(others: &[&str], count: usize) -> Vec<u8> {
+    let values = others
+        .iter()
+        .map(|other| other.to_string())
+        .chain((0..count).map(large_value));
+    let bulks = values.map(|value| format!("${}\r\n{value}\r\n", value.len()));
+    format!("*{}\r\n{}", others.len() + count, bulks.collect::<String>()).into_bytes()
+}
+
+/// Reads them one by one until they are hits.
+fn fill_large(client: &mut Client) {
+    for _ in 0..2 {
+        for i in 0..LARGE {
+            assert_eq!(
+                client.bulk(&["GET", &format!("large{i}")]),
+                Some(large_value(i).into_bytes())
+            );
+        }
+    }
+}
+
+#[test]
+fn more_than_is_unpacked_at_once_is_read_from_the_upstream_as_long_as_that_can_be_asked() {
+    let mut server = Server::start();
+    let proxy = proxy(&server, "lz4", "max_stale = \"1h\"\n");
+    let mut client = proxy.client();
+    for i in 0..LARGE {
+        client.expect(&["SET", &format!("large{i}"), &large_value(i)], "+OK");
+    }
+    assert!(mget_large(&mut client, &[], LARGE) == large_values(&[], LARGE));
+    let at_once = compressed(&proxy);
+    assert!((1.0..40.0).contains(&at_once), "{at_once}");
+    fill_large(&mut client);
+    assert!(compressed(&proxy) >= LARGE as f64);
+    server.forget_calls();
+    // 6 MB, and then 13.
+    assert!(mget_large(&mut client, &[], LARGE / 2) == large_values(&[], LARGE / 2));
+    assert_eq!(server.calls("mget"), 0);
+    let before = compressed(&proxy);
+    for reads in 1..3 {
+        assert!(mget_large(&mut client, &[], LARGE) == large_values(&[], LARGE));
+        assert_eq!(server.calls("mget"), reads);
+    }
+    assert_eq!(compressed(&proxy), before, "nothing is compressed anew");
+    fill_large(&mut client);
+    server.kill();
+    eventually("all of it is shown while the server is away", STEP, || {
+        mget_large(&mut client, &[], LARGE) == large_values(&[], LARGE)
+    });
+}
+
+#[test]
+fn nor_is_it_unpacked_for_a_read_of_which_the_disk_has_a_part() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let rest = format!(
+        "l1 = \"2MiB\"\nshards = 1\n[l3]\npath = \"{}\"\nadmission = \"all\"\n",
+        dir.path().display()
+    );
+    let proxy = proxy(&server, "lz4", &rest);
+    let mut client = proxy.client();
+    for i in 0..LARGE {
+        client.expect(&["SET", &format!("large{i}"), &large_value(i)], "+OK");
+    }
+    let mut random = fastrand::Rng::with_seed(1);
+    let others: Vec<String> = (0..400)
+        .map(|_| std::iter::repeat_with(|| random.alphanumeric()).take(20_000).collect())
+        .collect();
+    for (i, other) in others.iter().enumerate() {
+        client.expect(&["SET", &format!("other{i}"), other], "+OK");
+        client.bulk(&["GET", &format!("other{i}")]);
+        if i % 20 == 0 {
+            fill_large(&mut client);
+        }
+    }
+    fill_large(&mut client);
+    eventually("what was evicted is on the disk", STEP, || {
+        proxy.metric("nearcache_l3_queued_bytes", &[]) == Some(0.0)
+    });
+    let below: Vec<usize> = (0..others.len())
+        .filter(|i| {
+            let explained = client.text(&["NEARCACHE", "EXPLAIN", &format!("other{i}")]);
+            explained.contains("$7\r\nentries\r\n$1\r\n0\r\n") && explained.contains("vouched for by link")
+        })
+        .collect();
+    assert!(below.len() > 20, "{} are on the disk alone", below.len());
+    let l3_hits = || proxy.metric("cache_hits_total", &["cache_layer=\"l3\""]).unwrap();
+    for (n, &i) in below.iter().enumerate() {
+        let name = format!("other{i}");
+        let count = if n % 2 == 0 { LARGE / 2 } else { LARGE };
+        server.forget_calls();
+        let before = l3_hits();
+        let reply = mget_large(&mut client, &[&name], count);
+        let expected = large_values(&[&others[i]], count);
+        assert!(reply == expected, "{name} and {count}");
+        assert_eq!(server.calls("mget"), u64::from(count == LARGE), "{name} and {count}");
+        assert_eq!(l3_hits() - before, f64::from(u8::from(count < LARGE)));
+        fill_large(&mut client);
+    }
+}

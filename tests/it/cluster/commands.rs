@@ -277,3 +277,40 @@ fn scan(client: &mut Client, mut between: impl FnMut(&str)) -> BTreeSet<String> 
     }
     panic!("the scan does not end");
 }
+
+#[test]
+fn what_is_unpacked_for_one_read_of_many_slots_is_bounded_together() {
+    let cluster = Cluster::start();
+    let toml = "[cache]\ncompression = \"lz4\"\n";
+    let proxy = Proxy::with_config(&cluster.url(), toml, &["--workers", "2"]);
+    let mut client = proxy.client();
+    let pairs: Vec<(String, String)> = (0..200)
+        .map(|i| (format!("p{i}"), format!("{i:04} and so on ").repeat(4000)))
+        .collect();
+    for (name, value) in &pairs {
+        client.expect(&["SET", name, value], "+OK");
+    }
+    let calls = || cluster.nodes.iter().map(|node| node.calls("mget")).sum::<u64>();
+    let ask = |client: &mut Client, count: usize| {
+        let names = pairs[..count].iter().map(|(name, _)| name.as_str());
+        let words: Vec<&str> = ["MGET"].into_iter().chain(names).collect();
+        let reply = client.cmd(&words);
+        for (value, (name, expected)) in children(&reply).iter().zip(&pairs) {
+            assert!(
+                payload(value).unwrap().as_deref() == Some(expected.as_bytes()),
+                "{name}"
+            );
+        }
+    };
+    eventually("all of it is in L1", STEP, || {
+        for (name, value) in &pairs {
+            assert!(client.bulk(&["GET", name]).as_deref() == Some(value.as_bytes()));
+        }
+        cluster.nodes.iter().for_each(Server::forget_calls);
+        ask(&mut client, 100);
+        calls() == 0
+    });
+    // 12 MB, of which 8 MiB are unpacked.
+    ask(&mut client, 200);
+    assert!((20..=120).contains(&calls()), "{}", calls());
+}

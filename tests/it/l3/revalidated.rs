@@ -113,6 +113,13 @@ fn what_an_earlier_process_left_is_shown_if_the_server_has_the_same() {
         let proxy = proxy(&server.url(), dir.path(), cache, settings);
         let (mut client, mut three) = (proxy.client(), proxy.client3());
         knows(&proxy, &mut client);
+        for i in 0..KEYS {
+            let explained = client.text(&["NEARCACHE", "EXPLAIN", &key(i)]);
+            if explained.contains("l3.entry.0") && settings.is_empty() {
+                let is_said = explained.contains("a GET asks the upstream by DIGEST");
+                assert_eq!(is_said, i % 10 != 9, "{explained}");
+            }
+        }
         server.forget_calls();
         for i in 0..KEYS {
             let client = if i % 2 == 0 { &mut client } else { &mut three };
@@ -140,6 +147,9 @@ fn what_an_earlier_process_left_is_shown_if_the_server_has_the_same() {
             "{same} the same, {changed} not"
         );
         assert_eq!((digests as f64, refused), (same + changed, 0.0));
+        let of_l3 = |name| proxy.metric(name, &["cache_layer=\"l3\""]).unwrap();
+        assert_eq!(of_l3("cache_hits_total"), same);
+        assert!(of_l3("cache_misses_total") >= changed);
         assert_eq!(gets, KEYS as u64 - same as u64, "{digests} digests");
         // It is kept like what was read, and watched.
         for i in (30..KEYS).step_by(7).filter(|i| i % 10 != 9) {

@@ -298,7 +298,7 @@ fn an_earlier_life_serves_only_what_is_believed_by_age() {
     t.squeeze();
     assert_eq!(t.rig.l1.l3().unwrap().stats().counts.kept, 1);
     let origins = t.rig.l1.l3().unwrap().explain(name_hash(b"k"));
-    assert_eq!(origins[0].1, Origin::EarlierLife);
+    assert_eq!(origins[0].origin, Origin::EarlierLife);
     t.now_us = 61_000_000;
     assert_eq!(t.read(a, get("k")), None, "expired");
 }

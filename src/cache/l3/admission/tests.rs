@@ -33,7 +33,7 @@ fn the_sketch_of_a_store_with_few_entries_forgets_sooner() {
         let sketch = Sketch::new(Admission::SecondSight, 1);
         let mut random = fastrand::Rng::with_seed(1);
         let old = random.u64(..);
-        sketch.full_with(entries);
+        sketch.full_with(Some(entries));
         sketch.count(old);
         sketch.count(old);
         for _ in 0..40_000 {
@@ -47,7 +47,7 @@ fn the_sketch_of_a_store_with_few_entries_forgets_sooner() {
 #[test]
 fn the_sketch_of_an_empty_store_remembers_for_a_while() {
     let sketch = Sketch::new(Admission::SecondSight, 1);
-    sketch.full_with(0);
+    sketch.full_with(Some(0));
     let mut random = fastrand::Rng::with_seed(1);
     let old = random.u64(..);
     sketch.count(old);
@@ -56,4 +56,33 @@ fn the_sketch_of_an_empty_store_remembers_for_a_while() {
         sketch.count(random.u64(..));
     }
     assert!(sketch.admits(old));
+}
+
+#[test]
+fn the_sketch_of_a_store_that_has_room_again_remembers_as_long_as_it_can() {
+    for (is_full, is_remembered) in [(true, false), (false, true)] {
+        let sketch = Sketch::new(Admission::SecondSight, 1);
+        let mut random = fastrand::Rng::with_seed(1);
+        let old = random.u64(..);
+        sketch.full_with(Some(0));
+        if !is_full {
+            sketch.full_with(None);
+        }
+        sketch.count(old);
+        sketch.count(old);
+        for _ in 0..40_000 {
+            sketch.count(random.u64(..));
+        }
+        assert_eq!(sketch.admits(old), is_remembered);
+    }
+}
+
+#[test]
+fn a_store_that_takes_everything_has_no_sketch_to_be_told() {
+    let sketch = Sketch::new(Admission::All, 1 << 20);
+    for entries in [None, Some(0), Some(usize::MAX)] {
+        sketch.full_with(entries);
+        sketch.count(1);
+        assert!(sketch.admits(2) && sketch.bytes() == 0);
+    }
 }

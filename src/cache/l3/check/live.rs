@@ -41,10 +41,16 @@ impl L3 {
 impl Store {
     fn check(&self) -> Result<Report, Refusal> {
         let mut report = Report::default();
-        for segment in self.segments.all() {
+        // By their numbers: the room of those that are removed meanwhile is not given back as long as somebody has them.
+        let number = |segment: Arc<Segment>| (segment.slot, segment.header.sequence);
+        let all: Vec<(u16, u64)> = self.segments.all().into_iter().map(number).collect();
+        for (slot, sequence) in all {
             if self.is_closing.load(SeqCst) {
                 return Err("the process ends".to_owned());
             }
+            let Some(segment) = self.segments.get(slot).filter(|now| now.header.sequence == sequence) else {
+                continue;
+            };
             let one = self.check_segment(&segment, &mut report);
             let is_there = self.segments.get(segment.slot);
             // One that was given back meanwhile may have been read when it was no longer what the index knows.

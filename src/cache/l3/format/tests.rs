@@ -165,3 +165,33 @@ fn names_are_those_of_segments_or_not() {
         assert_eq!(sequence_in(other), None, "{other}");
     }
 }
+
+#[test]
+fn hardly_any_random_bytes_look_like_an_encrypted_record() {
+    let key = KeyRing::new(&[[1; 32]], crate::cache::l3::keys::NewSegments::Encrypted);
+    let envelope = Envelope::locked(1, 1, [0; SALT_BYTES], key.writing().unwrap());
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut bytes = vec![0; 32 << 20];
+    random.fill(&mut bytes);
+    const LOOKED_AT: usize = 8 << 20;
+    let lengths = (0..LOOKED_AT).step_by(ALIGN).filter_map(|at| {
+        let rest = &bytes[at..];
+        Record::may_begin(rest, &envelope).then(|| Record::announced_length(rest).unwrap())
+    });
+    let (count, sum) = lengths.fold((0, 0), |(count, sum), length| (count + 1, sum + length));
+    assert!(count > 50 && sum < 180 * LOOKED_AT, "{count} records of {sum} bytes");
+}
+
+#[test]
+fn a_record_whose_padding_is_not_there_may_begin_all_the_same() {
+    let mut bytes = Vec::new();
+    record().encode(&plain(), 64, &mut bytes).unwrap();
+    assert!(bytes.len() > record().length(), "there is padding");
+    assert!(Record::may_begin(&bytes, &plain()));
+    let mut padded = bytes.clone();
+    *padded.last_mut().unwrap() = 1;
+    assert!(!Record::may_begin(&padded, &plain()));
+    // The file ends with the record.
+    assert!(Record::may_begin(&bytes[..record().length()], &plain()));
+    assert!(!Record::may_begin(&bytes[..record().length() - 1], &plain()));
+}

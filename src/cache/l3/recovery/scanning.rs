@@ -34,7 +34,7 @@ pub(in crate::cache::l3) struct Scan {
     pub end: u64,
     /// The first offset with something else than a record.
     pub damage: Option<(u64, Damage)>,
-    /// Where nothing more was looked for, though there may be.
+    /// Where the first long record may be that was not looked for.
     pub given_up: Option<u64>,
 }
 
@@ -85,15 +85,18 @@ pub(in crate::cache::l3) fn scan(
     Ok(scan)
 }
 
-/// What is read in search of the next sound record behind damage, as a multiple of the segment: in what is encrypted any bytes
-/// may be the length of a record, up to the checksum of what would be that long. This is a second or two.
-const MOST_SEARCHED: usize = 256;
-/// What is told of the place at which it ends.
+/// What may be read in search of the next sound record behind damage: in what is encrypted any bytes may be the length of a
+/// record, up to the checksum of what would be that long. So much for each byte of the segment, and so much more for each byte that
+/// was looked at: a second or two in all. Of random bytes one place in 65 KB looks like a record, of 8 MiB on average, which is
+/// 130 for each byte. What costs more than is left is passed over; short records are found all the same.
+const SEARCHED_AT_ONCE: usize = 64;
+const SEARCHED_A_BYTE: usize = 192;
+/// What is told of the first place that was passed over.
 pub(in crate::cache::l3) const GIVEN_UP: &str =
-    "there is too much like a record that is none: what is behind it is not looked for";
+    "there is too much like a record that is none: a long record here or behind it may not be found";
 
 /// Tells of each sound record at its offset, and of the first offset of each stretch of something else, until `tell` has enough.
-/// `bytes` is where the records end at the latest. Returns where the search was given up, if it was.
+/// `bytes` is where the records end at the latest. Returns what was passed over first in search of the next, if anything was.
 pub(in crate::cache::l3) fn walk(
     file: &dyn SegmentFile,
     envelope: &Envelope,
@@ -107,16 +110,22 @@ pub(in crate::cache::l3) fn walk(
     let mut searched_bytes = 0;
     let (mut at, mut is_damaged, mut given_up) = (HEADER_BYTES, false, None);
     while at < all.len() {
-        if searched_bytes > MOST_SEARCHED * read {
-            given_up = Some(at as u64);
-            break;
-        }
         let rest = &mut all[at..];
         if is_damaged && !Record::may_begin(rest, envelope) {
             at += ALIGN;
             continue;
         }
-        let told = match Record::decode(rest, envelope, at as u64) {
+        let length = Record::announced_length(rest).map_or(0, |length| length.min(rest.len()));
+        // Before the first damage it always is.
+        let is_affordable = searched_bytes + length <= SEARCHED_AT_ONCE * read + SEARCHED_A_BYTE * at;
+        let decoded = match is_affordable {
+            true => Record::decode(rest, envelope, at as u64),
+            false => {
+                given_up.get_or_insert(at as u64);
+                Err(Damage::Checksum)
+            }
+        };
+        let told = match decoded {
             Ok(record) => {
                 let told = tell(at as u64, Ok(&record));
                 at += format::padded(envelope.length(&record));
@@ -124,7 +133,7 @@ pub(in crate::cache::l3) fn walk(
                 told
             }
             Err(damage) => {
-                searched_bytes += Record::announced_length(rest).map_or(0, |length| length.min(rest.len()));
+                searched_bytes += if is_affordable { length } else { 0 };
                 let told = match std::mem::replace(&mut is_damaged, true) {
                     true => ControlFlow::Continue(()),
                     false => tell(at as u64, Err(damage)),

@@ -411,7 +411,7 @@ fn a_segment_with_nothing_alive_is_freed_at_once_but_not_its_tombstones() {
     let before = medium.segments().len();
     assert!(before > 5);
     // All but the first segment's: the tombstones must outlive it.
-    let first = |name: &String| store.explain(hash(store.seed, name.as_bytes()))[0].0 == 1;
+    let first = |name: &String| store.explain(hash(store.seed, name.as_bytes()))[0].segment == 1;
     let (kept, gone): (Vec<_>, Vec<_>) = names.iter().partition(|name| first(name));
     gone.iter().for_each(|name| void(&store, name));
     settle(&mut writer, &mut now_us);
