@@ -271,7 +271,7 @@ fn nor_is_it_unpacked_for_a_read_of_which_the_disk_has_a_part() {
         .collect();
     assert!(below.len() > 20, "{} are on the disk alone", below.len());
     let l3_hits = || proxy.metric("cache_hits_total", &["cache_layer=\"l3\""]).unwrap();
-    for (n, &i) in below.iter().enumerate() {
+    for (n, &i) in below.iter().take(12).enumerate() {
         let name = format!("other{i}");
         let count = if n % 2 == 0 { LARGE / 2 } else { LARGE };
         server.forget_calls();
