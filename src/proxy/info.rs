@@ -1,5 +1,5 @@
-//! `INFO`: the upstream's sections and, behind them, the proxy's own. While the upstream is away the proxy's section is
-//! all there is.
+//! `INFO`: the upstream's sections and, behind them, the proxy's own. Who is connected are the proxy's clients, as in
+//! `CLIENT LIST`. While the upstream is away the proxy's section is all there is.
 
 use std::fmt::Write as _;
 use std::rc::Rc;
@@ -25,8 +25,10 @@ use crate::upstream::sentinel::Sentinels;
 pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -> Step {
     let args = request.args;
     let is = |i: usize, name: &[u8]| args.arg(i).eq_ignore_ascii_case(name);
-    let wants_own = args.len() == 1
-        || (1..args.len()).any(|i| is(i, b"nearcache") || is(i, b"all") || is(i, b"everything") || is(i, b"default"));
+    let wants_all =
+        args.len() == 1 || (1..args.len()).any(|i| is(i, b"all") || is(i, b"everything") || is(i, b"default"));
+    let wants_own = wants_all || (1..args.len()).any(|i| is(i, b"nearcache"));
+    let wants_clients = wants_all || (1..args.len()).any(|i| is(i, b"clients"));
     let is_own_alone = args.len() > 1 && (1..args.len()).all(|i| is(i, b"nearcache"));
     let (db, is_first) = {
         let state = client.state.borrow();
@@ -44,7 +46,10 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
             state.road = Road::Main;
             let sequence = state.outbox.expect(Touched::None, Source::Sent);
             drop(state);
-            let effect = if wants_own { Effect::Info } else { Effect::None };
+            let effect = match wants_own || wants_clients {
+                true => Effect::Info { has_own: wants_own },
+                false => Effect::None,
+            };
             let waiter = Waiter {
                 to: Some((Rc::clone(client), sequence)),
                 version,
@@ -64,19 +69,33 @@ pub fn answer(worker: &Rc<Worker>, client: &Rc<Client>, request: &Request<'_>) -
     Step::DONE
 }
 
-/// The upstream's reply (RESP3) with the proxy's section added, in the client's version.
-pub fn with_own_section(worker: &Worker, frame: &[u8], version: Version) -> Bytes {
+/// The upstream's reply (RESP3) with the number of the proxy's clients and, if wanted, with its own section, in the client's
+/// version.
+pub fn made_own(worker: &Worker, frame: &[u8], version: Version, has_own: bool) -> Bytes {
     let mut out = Vec::with_capacity(frame.len() + 1024);
     match reply::text(frame) {
         Some(text) if !reply::is_error(frame) => {
-            let mut whole = text.to_vec();
-            whole.extend_from_slice(b"\r\n");
-            whole.extend_from_slice(own_section(worker).as_bytes());
+            let mut whole = with_clients(text, worker.shared.clients.load(Relaxed));
+            if has_own {
+                whole.extend_from_slice(b"\r\n");
+                whole.extend_from_slice(own_section(worker).as_bytes());
+            }
             encode::verbatim(&mut out, version, "txt", &whole);
         }
         _ => out.extend_from_slice(frame),
     }
     out.into()
+}
+
+/// The text with this number of clients.
+fn with_clients(text: &[u8], clients: usize) -> Vec<u8> {
+    let field = b"\r\nconnected_clients:";
+    let start = text.windows(field.len()).position(|at| at == field);
+    let Some(start) = start.map(|start| start + field.len()) else {
+        return text.to_vec();
+    };
+    let digits = text[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    [&text[..start], clients.to_string().as_bytes(), &text[start + digits..]].concat()
 }
 
 fn own_section(worker: &Worker) -> String {

@@ -214,7 +214,7 @@ impl LinkSink {
             | Effect::FillDigest(_)
             | Effect::FillTtl(..)
             | Effect::Routed(_)
-            | Effect::Info
+            | Effect::Info { .. }
             | Effect::Receivers { .. }
             | Effect::Subscribers { .. } => {}
         }
@@ -456,7 +456,7 @@ impl Sink for LinkSink {
                 });
                 None
             }
-            Effect::Info => Some(info::with_own_section(&worker, frame.bytes, waiter.version)),
+            Effect::Info { has_own } => Some(info::made_own(&worker, frame.bytes, waiter.version, *has_own)),
             effect @ (Effect::Receivers { .. } | Effect::Subscribers { .. }) => {
                 pubsub::corrected(&worker, effect, frame.bytes)
             }

@@ -76,8 +76,10 @@ pub enum Effect {
     },
     /// Any of these, to the node of a slot.
     Routed(Box<Routed>),
-    /// INFO: the proxy's section goes in.
-    Info,
+    /// INFO: the number of the proxy's clients goes in and, if wanted, its section.
+    Info {
+        has_own: bool,
+    },
     /// A `PUBLISH`: the number of receivers that the server does not know of is added.
     Receivers {
         is_sharded: bool,

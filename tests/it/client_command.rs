@@ -56,6 +56,44 @@ fn ids_stay_the_same_in_every_state() {
 }
 
 #[test]
+fn info_counts_the_clients_of_the_proxy() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, &[]);
+    let _direct: Vec<Client> = (0..5).map(|_| server.client()).collect();
+    let mut client = proxy.client();
+    let connected = |info: &str| -> Vec<String> {
+        let lines = info.lines().filter_map(|line| line.strip_prefix("connected_clients:"));
+        lines.map(str::to_owned).collect()
+    };
+    for request in [
+        &["INFO"][..],
+        &["INFO", "clients"],
+        &["info", "everything"],
+        &["INFO", "server", "Clients"],
+    ] {
+        assert_eq!(connected(&client.text(request)), ["1"], "{request:?}");
+    }
+    let mut other = proxy.client3();
+    assert_eq!(connected(&other.text(&["INFO", "clients"])), ["2"]);
+    let clients = client.text(&["INFO", "clients"]);
+    assert!(
+        clients.contains("\r\nmaxclients:") && !clients.contains("nearcache"),
+        "{clients}"
+    );
+    let length: usize = clients[1..]
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .parse()
+        .unwrap_or_default();
+    assert_eq!(
+        clients.split_once("\r\n").map(|(_, text)| text.len()),
+        Some(length + 2),
+        "{clients}"
+    );
+}
+
+#[test]
 fn what_a_client_asks_the_server_not_to_do_is_in_its_line_until_it_turns_it_off() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);
