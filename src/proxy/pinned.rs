@@ -46,6 +46,9 @@ pub struct Pinned {
     /// Replies and other frames can no longer be told apart (`MONITOR`; a subscription inside a transaction; a state begun
     /// without a reply): kept until `RESET` or the end.
     is_opaque: bool,
+    /// Of a transaction of which nobody can tell when it is executed, and whose `EXEC` may have fewer elements than it says: what
+    /// it touches, and whatever comes behind it until `RESET`.
+    unsure: Option<Hashes>,
     replies: Replies,
     subscriptions: Subscriptions,
     /// What commands without a reply have touched.
@@ -80,6 +83,8 @@ pub enum Frame<'a> {
     Large {
         head: &'a [u8],
         len: usize,
+        /// What came last.
+        tail: &'a [u8],
     },
 }
 
@@ -139,9 +144,9 @@ impl Pinned {
         self.waiting.is_empty() && !self.is_sticky()
     }
 
-    /// Nobody can tell any more which frame answers what: bytes are forwarded as they come.
-    pub fn is_opaque(&self) -> bool {
-        self.is_opaque
+    /// Whether this, of which there is more to come, may never be whole: an array that lacks elements.
+    pub fn may_stay_in_part(&self, frame: &[u8]) -> bool {
+        self.unsure.is_some() && frame.first() == Some(&b'*')
     }
 
     /// Whether what comes next is not answered, an error neither.
@@ -431,6 +436,9 @@ impl Pinned {
         self.has_silent = true;
         self.has_silent_password |= matches!(waiting.kind, Kind::Requirepass(_));
         self.has_silent_quit |= waiting.kind == Kind::Quit;
+        if waiting.kind == Kind::Multi {
+            self.unsure.get_or_insert_default();
+        }
         if !matches!(waiting.kind, Kind::Plain | Kind::Quit) {
             self.be_opaque();
         }
@@ -439,6 +447,13 @@ impl Pinned {
     fn be_opaque(&mut self) {
         self.is_opaque = true;
         self.is_dirty = true;
+        if self.will_be_multi() {
+            let unsure = self.unsure.get_or_insert_default();
+            for queued in self.queued.drain(..) {
+                unsure.add(&queued.read);
+                unsure.add(&queued.written);
+            }
+        }
     }
 
     fn reply_setting(&mut self, args: Args<'_>) {
@@ -509,7 +524,6 @@ impl Pinned {
             return Some(Forwarding::Wait);
         }
         if self.is_multi {
-            // EXEC then has fewer elements than it says.
             self.be_opaque();
         }
         self.is_dirty |= !is_own;

@@ -815,6 +815,58 @@ fn the_proxys_own_requests_are_not_answered_to_clients() {
 }
 
 #[test]
+fn what_is_written_is_void_before_a_reply_is_seen_of_which_nobody_can_tell_whose_it_is() {
+    let server = Server::start();
+    // The server tells of no change.
+    let toml = "[cache]\nconsistency = \"eventual\"\nmax_age = \"10m\"\ninvalidation = \"own-writes\"\n";
+    let proxy = Proxy::with_config(&server.url(), toml, &["--workers", "2"]);
+    let mut reader = proxy.client();
+    for (i, (begun, lines, last)) in [
+        (
+            "MULTI\r\nSET k NEW\r\nCLIENT REPLY OFF\r\n",
+            "EXEC\r\n",
+            "*2\r\n+OK\r\n",
+        ),
+        (
+            "MULTI\r\nCLIENT REPLY OFF\r\nSET k NEW\r\n",
+            "GET other\r\nEXEC\r\n",
+            "*3\r\n",
+        ),
+        (
+            "MULTI\r\nCLIENT REPLY SKIP\r\nSET k NEW\r\n",
+            "EXEC\r\n",
+            "*2\r\n+OK\r\n",
+        ),
+        (
+            "",
+            "CLIENT REPLY OFF\r\nSET k NEW\r\nMULTI\r\nEXEC\r\nCLIENT REPLY ON\r\n",
+            "+OK\r\n",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let new = format!("new{i}");
+        reader.expect(&["SET", "k", "old"], "+OK");
+        let mut writer = proxy.client();
+        writer.raw(begun.replace("NEW", &new).as_bytes());
+        let replies = writer.frames(begun.lines().count());
+        assert!(replies.iter().skip(1).all(|reply| reply == b"+QUEUED\r\n"), "{begun:?}");
+        eventually("it is a hit", STEP, || {
+            let before = server.calls("get");
+            reader.expect(&["GET", "k"], "$3\r\nold");
+            server.calls("get") == before
+        });
+        writer.raw(lines.replace("NEW", &new).as_bytes());
+        let mut seen = Vec::new();
+        while !seen.ends_with(last.as_bytes()) {
+            seen.extend(writer.bytes(1));
+        }
+        reader.expect(&["GET", "k"], &format!("$4\r\n{new}"));
+    }
+}
+
+#[test]
 fn what_client_reply_leaves_of_a_reply_reaches_the_client() {
     let server = Server::start();
     let proxy = Proxy::start(&server, &[]);

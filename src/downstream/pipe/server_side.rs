@@ -79,6 +79,7 @@ impl Pipe {
                     Frame::Large {
                         head: &self.head,
                         len: self.streamed_bytes + frame.len(),
+                        tail: frame,
                     }
                 } else {
                     Frame::Whole(frame)
@@ -107,13 +108,15 @@ impl Pipe {
                     }
                 }
             } else if !self.is_streaming {
-                // What CLIENT REPLY leaves of the reply of EXEC may never be a whole frame.
-                if frame.is_empty() || frame.len() <= WHOLE_FRAME_BYTES && !self.pinned.is_opaque() {
+                if frame.len() <= WHOLE_FRAME_BYTES && !self.pinned.may_stay_in_part(frame) {
                     break;
                 }
                 self.is_streaming = true;
                 self.streamed_bytes = 0;
                 self.head = frame[..frame.len().min(HEAD_BYTES)].into();
+            }
+            if !is_complete {
+                self.pinned.void_unsure(&session.worker, &session.client);
             }
             let mut state = session.client.state.borrow_mut();
             state.outbox.ready().bytes.extend_from_slice(frame);

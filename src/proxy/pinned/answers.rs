@@ -21,9 +21,9 @@ use crate::resp::reply;
 impl Pinned {
     /// A complete frame has come from the server. Must be applied before the client can see its last byte.
     pub fn frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Frame<'_>) -> Relay {
-        let len = match frame {
-            Frame::Whole(frame) => frame.len(),
-            Frame::Large { len, .. } => len,
+        let (len, tail) = match frame {
+            Frame::Whole(frame) => (frame.len(), frame),
+            Frame::Large { len, tail, .. } => (len, tail),
         };
         let frame = match frame {
             Frame::Whole(frame) => Some(frame),
@@ -56,7 +56,7 @@ impl Pinned {
             return Relay::Swallow;
         }
         if self.is_opaque {
-            self.opaque_frame(worker, client, frame);
+            self.opaque_frame(worker, client, frame, tail);
             return Relay::Forward;
         }
         if let Some(frame) = frame
@@ -243,13 +243,15 @@ impl Pinned {
 
     /// Nobody can say which request a frame answers. What such a client writes is voided with the next frame, and told by
     /// pushes in any case. A `RESET` ends the state.
-    fn opaque_frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>) {
+    fn opaque_frame(&mut self, worker: &Worker, client: &Rc<Client>, frame: Option<&[u8]>, tail: &[u8]) {
         self.look_at_password(worker);
+        self.void_unsure(worker, client);
         let has_reset = self.waiting.iter().any(|waiting| waiting.kind == Kind::Reset);
         let is_reset = |frame: &[u8]| frame == b"+RESET\r\n";
         // An EXEC with too few elements takes the replies behind it for its own.
-        let is_in = |frame: &[u8]| is_reset(frame) || reply::elements(frame).is_some_and(|mut all| all.any(is_reset));
-        if has_reset && frame.is_some_and(is_in) {
+        let is_in = |frame: &[u8]| reply::elements(frame).is_some_and(|mut all| all.any(is_reset));
+        let is_last = is_reset(tail) || tail.ends_with(b"\r\n+RESET\r\n");
+        if has_reset && (is_last || frame.is_some_and(is_in)) {
             while let Some(waiting) = self.waiting.pop_front() {
                 if waiting.kind == Kind::Reset {
                     break;
@@ -260,6 +262,9 @@ impl Pinned {
         }
         for waiting in std::mem::take(&mut self.waiting) {
             self.voids(worker, client, &waiting.read, &waiting.written);
+            if let Some(silent) = &waiting.silent {
+                self.voids(worker, client, silent, silent);
+            }
             if has_reset || waiting.kind == Kind::Own {
                 self.waiting.push_back(Waiting {
                     is_blocking: waiting.is_blocking,
@@ -267,6 +272,18 @@ impl Pinned {
                 });
             }
         }
+    }
+
+    /// The client is about to see something. It may be the reply of any request of such a transaction, or of one behind it.
+    pub fn void_unsure(&mut self, worker: &Worker, client: &Client) {
+        let Some(mut unsure) = self.unsure.take() else { return };
+        for waiting in &self.waiting {
+            unsure.add(&waiting.read);
+            unsure.add(&waiting.written);
+        }
+        let touched = unsure.touched();
+        self.voids(worker, client, &touched, &touched);
+        self.unsure.get_or_insert_default().add(&touched);
     }
 
     /// The connection is gone. What was under way may have been executed, or may yet be: the client must not be shown as stale
