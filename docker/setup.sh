@@ -71,7 +71,7 @@ run_tests() {
     need_debian_servers
     need_node_clients
     raise_file_limit
-    # With everything installed, a test that skips for want of something is a failure.
+    # With everything installed, a test that skips for want of something is a failure, but for servers of Debian's suites.
     export CI=${CI:-true}
 
     local log=target/test-output.log status=0
@@ -536,7 +536,7 @@ unpack_debian_server() (
     cat >"$place/$program" <<EOF
 #!/bin/sh
 export LC_ALL=C
-exec $(echo "$libraries"/ld-linux*) --library-path $libraries --argv0 $program $check "\$@"
+exec "$(echo "$libraries"/ld-linux*)" --library-path "$libraries" --argv0 $program "$check" "\$@"
 EOF
     chmod +x "$place/$program"
     rm -rf "$apt" "$place/root/usr/share"

@@ -81,17 +81,28 @@ impl Packing {
         }
     }
 
-    /// What may be kept in one go, which compresses it.
-    pub fn most_at_once_bytes(&self) -> usize {
-        self.compression.map_or(usize::MAX, |_| MOST_AT_ONCE_BYTES)
+    /// Whether a value of this size is compressed.
+    fn packs(&self, compression: Compression, bytes: usize) -> bool {
+        (compression.from_bytes..=MOST_PACKED_BYTES).contains(&bytes)
+    }
+
+    /// Whether there is time to compress a value of this size as well, of several that are kept in one go.
+    pub fn has_time_for(&self, bytes: usize, packed_bytes: &mut usize) -> bool {
+        if !self
+            .compression
+            .is_some_and(|compression| self.packs(compression, bytes))
+        {
+            return true;
+        }
+        *packed_bytes += bytes;
+        *packed_bytes <= MOST_AT_ONCE_BYTES
     }
 
     /// `None`: it is to be kept as it is.
     #[inline]
     pub fn pack(&self, value: &[u8]) -> Option<Packed> {
         let compression = self.compression?;
-        (compression.from_bytes..=MOST_PACKED_BYTES)
-            .contains(&value.len())
+        self.packs(compression, value.len())
             .then(|| self.compress(compression, value))?
     }
 

@@ -50,14 +50,12 @@ impl<F> L1<F> {
     ) -> Option<usize> {
         let used = self.peek_all(qs, below, a, which, each)?;
         if used > 0 && !a.takes_stale {
-            let mut room_bytes = self.packing.most_at_once_bytes();
+            let mut packed_bytes = 0;
             for (i, q) in qs.iter().enumerate() {
-                if let (Some(found), Some(of)) = (below.at(i), Identity::of(q)) {
-                    // What is left stays on the disk.
-                    let Some(left) = room_bytes.checked_sub(found.value.len()) else {
-                        break;
-                    };
-                    room_bytes = left;
+                // What there is no time for stays on the disk.
+                if let (Some(found), Some(of)) = (below.at(i), Identity::of(q))
+                    && self.packing.has_time_for(found.value.len(), &mut packed_bytes)
+                {
                     self.keep_found(of, found, a);
                 }
             }

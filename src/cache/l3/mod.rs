@@ -358,9 +358,9 @@ impl L3 {
         self.store.sketch.count(hash);
     }
 
-    /// Looks for an entry whose origin, and about the bytes that it takes, will do. False: it is surely not here, and `done` is not called. Otherwise `done` is
-    /// called once, with the entry or without: before this returns, if the system has the record in memory, or later on
-    /// another thread.
+    /// Looks for an entry that will do by its origin and by the bytes that it takes, which are known about. False: it is surely
+    /// not here, and `done` is not called. Otherwise `done` is called once, with the entry or without: before this returns,
+    /// if the system has the record in memory, or later on another thread.
     pub fn lookup(
         &self,
         q: &Query<'_>,

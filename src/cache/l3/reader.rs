@@ -50,7 +50,7 @@ pub struct Kept {
     /// Its sequence.
     pub segment: u64,
     pub origin: Origin,
-    /// As it is on the disk; up to a quarter more than that.
+    /// That it takes on the disk, rounded up by as much as a quarter: what is in memory knows no more of it.
     pub bytes: usize,
     identity: u16,
 }

@@ -80,7 +80,7 @@ pub(super) fn is_worth_a_question(worker: &Worker, miss: &Miss, found: &Found, n
     let has_room = || asked_bytes(worker).get() + found.value.len() <= MOST_ASKED_BYTES;
     let lease = || miss.lead.guard.lease();
     matches!(miss.lead.kind, FillKind::Payload)
-        && least_bytes(worker, &miss.link).is_some_and(|least| found.value.len() >= least)
+        && least_bytes(worker, &miss.link).is_some()
         && has_room()
         && lease().is_some_and(|lease| worker.shared.cache.may_be_same(lease, found, now_us))
 }

@@ -25,9 +25,9 @@ impl LinkSink {
     /// Whether so many bytes may be kept, which L1 compresses: after a read of many keys the PTTLs come at once, and everybody
     /// on this worker would wait until all values are compressed.
     pub(super) fn has_time_for(&self, worker: &Worker, bytes: usize) -> bool {
-        let is_packed = worker.shared.config.cache.compression != Compression::Off;
-        if !is_packed || bytes > MOST_COMPRESSED_BYTES + 32 {
-            // As it is.
+        let cache = &worker.shared.config.cache;
+        let is_packed = (cache.compress_from_bytes..=MOST_COMPRESSED_BYTES + 32).contains(&bytes);
+        if cache.compression == Compression::Off || !is_packed {
             return true;
         }
         let batch_us = self.received_us.get();

@@ -116,8 +116,7 @@ pub(in crate::cache::l3) fn walk(
             continue;
         }
         let length = Record::announced_length(rest).map_or(0, |length| length.min(rest.len()));
-        // Before the first damage it always is.
-        let is_affordable = searched_bytes + length <= SEARCHED_AT_ONCE * read + SEARCHED_A_BYTE * at;
+        let is_affordable = !is_damaged || searched_bytes + length <= SEARCHED_AT_ONCE * read + SEARCHED_A_BYTE * at;
         let decoded = match is_affordable {
             true => Record::decode(rest, envelope, at as u64),
             false => {
