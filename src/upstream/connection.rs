@@ -10,6 +10,7 @@
 
 mod pump;
 mod queue;
+mod quickest;
 mod send;
 
 use std::cell::{Cell, RefCell};
@@ -22,6 +23,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use queue::{Fate, Piece, Queue};
+use quickest::Quickest;
 
 use super::dial::{DialError, Greeting, Target, TrackingState};
 use crate::clock;
@@ -150,6 +152,7 @@ pub struct Connection<S: Sink> {
     generation: Cell<u32>,
     /// Until when the server may rightly be silent.
     pub patient_until_us: Cell<u64>,
+    quickest: Cell<Quickest>,
 }
 
 /// How long a shared connection waits.
@@ -224,6 +227,7 @@ impl<S: Sink> Connection<S> {
             tracking: Cell::new(false),
             generation: Cell::new(0),
             patient_until_us: Cell::new(0),
+            quickest: Cell::new(Quickest::UNKNOWN),
         }
     }
 
@@ -459,6 +463,7 @@ impl<S: Sink> Connection<S> {
     pub fn begin(&self, tracking: &TrackingState, begun_us: u64) {
         self.tracking.set(*tracking == TrackingState::On);
         *self.doomed.borrow_mut() = None;
+        self.quickest.set(Quickest::UNKNOWN);
         self.sink.up(tracking, begun_us);
         *self.phase.borrow_mut() = Phase::Up;
         self.requests_start_now();

@@ -39,6 +39,9 @@ struct Begun {
     start: u64,
 }
 
+/// From so many bytes on requests are not held back for others to come.
+const SMALL_BYTES: usize = 16 << 10;
+
 /// Answered bytes up to this are not worth a move of what is behind them.
 const TRIM_BYTES: usize = 64 << 10;
 
@@ -165,6 +168,12 @@ impl<W> Queue<W> {
     /// Whether somebody waits who has been told that it is late.
     pub fn is_overdue(&self) -> bool {
         self.expired > 0
+    }
+
+    /// Whether there is little to write, and an answer is due before which it need not be written.
+    pub fn is_small_behind_others(&self) -> bool {
+        // Of a request of which the socket took a part no answer comes.
+        self.stuck_since_us == 0 && self.unsent().len() < SMALL_BYTES && self.oldest().is_some()
     }
 
     pub fn unsent(&self) -> &[u8] {

@@ -140,3 +140,44 @@ fn what_is_queued_in_one_turn_is_written_at_once_and_a_slow_server_is_not_a_stuc
         assert_eq!(*connection.sink.failed.borrow(), [1, 2, 3, 4, 5]);
     });
 }
+
+/// Answers one request as a server would at once.
+async fn answer_one(connection: &Connection<Told>, server: &UnixStream) {
+    connection.send(b"once ", clock::now_us(), 0);
+    assert_eq!(found(server).await, "once ");
+    server.try_write(b"+OK\r\n").unwrap();
+    while connection.unanswered() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_finds_others_unanswered_by_a_server_nearby_waits_for_their_answer() {
+    with_server(100 * SECOND, async |connection, server| {
+        let now_us = clock::now_us();
+        // It is not known how near it is.
+        for request in ["first ", "second "] {
+            connection.send(request.as_bytes(), now_us, 1);
+            assert_eq!(found(&server).await, request);
+        }
+        server.try_write(b"+1\r\n+2\r\n").unwrap();
+        while connection.unanswered() > 0 || !connection.quickest.get().is_near() {
+            answer_one(connection, &server).await;
+        }
+        connection.send(b"first ", now_us, 1);
+        assert_eq!(found(&server).await, "first ");
+        connection.send(b"second ", now_us, 2);
+        assert_eq!(found(&server).await, "");
+        connection.send(b"third ", now_us, 3);
+        server.try_write(b"+1\r\n").unwrap();
+        assert_eq!(found(&server).await, "second third ");
+        // What is worth a write of its own waits for nothing.
+        let large = "large ".repeat(4000);
+        connection.send(large.as_bytes(), now_us, 4);
+        let mut arrived = String::new();
+        while arrived.len() < large.len() {
+            arrived += &found(&server).await;
+        }
+        assert_eq!(arrived, large);
+    });
+}
