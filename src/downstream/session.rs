@@ -14,7 +14,8 @@ use crate::clock;
 use crate::net::{Stream, noted};
 use crate::proxy::client::{Access, Client};
 use crate::proxy::owed;
-use crate::proxy::read::hits::{self, Most};
+use crate::proxy::read::hits::{self, Answered, Most};
+use crate::proxy::request::straight::Straight;
 use crate::proxy::request::{self, Arrived, Reason, Road, Step};
 use crate::proxy::worker::Worker;
 use crate::resp::first::encode_inline;
@@ -328,18 +329,22 @@ impl Session {
         worker.lend_buffer(self.client.state.borrow_mut().outbox.ready());
         let mut consumed = 0;
         let mut requests = 0;
-        let mut straight = None;
+        let mut straight: Option<Straight<'_>> = None;
         let status = loop {
-            if is_cache_used && self.scanner.is_at_start() {
+            if self.scanner.is_at_start() {
                 let rest = &buf[consumed..];
                 let most = Most {
                     requests: self.requests_left,
                     ready_bytes: high_water_bytes,
                 };
-                let hits = hits::answer(&worker, &self.client, &facts, rest, started_us, most);
-                consumed += hits.bytes;
-                requests += u64::from(hits.requests);
-                self.requests_left -= hits.requests;
+                let done = match &straight {
+                    Some(straight) => straight.send_alike(&worker, &self.client, rest, started_us, most),
+                    None if is_cache_used => hits::answer(&worker, &self.client, &facts, rest, started_us, most),
+                    None => Answered::default(),
+                };
+                consumed += done.bytes;
+                requests += u64::from(done.requests);
+                self.requests_left -= done.requests;
             }
             let limits = {
                 let mut state = self.client.state.borrow_mut();

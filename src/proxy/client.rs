@@ -190,6 +190,7 @@ impl Client {
     }
 
     /// The session has something to do once the batch is over.
+    #[inline]
     pub fn touch(self: &Rc<Self>, touched: &RefCell<Vec<Rc<Client>>>) {
         if !self.is_touched.replace(true) {
             touched.borrow_mut().push(Rc::clone(self));
@@ -335,6 +336,7 @@ impl ClientMeta {
 }
 
 /// Appends one reply of the shared RESP3 connection in the client's version.
+#[inline]
 pub fn write_frame(ready: &mut Ready, frame: &[u8], shared: Option<&bytes::Bytes>, version: Version, rule: &Rule) {
     let is_same = version == Version::Resp3 || matches!(frame, [b'$', b'0'..=b'9', ..] | [b':' | b'+' | b'-', ..]);
     match shared {

@@ -125,6 +125,7 @@ impl Outbox {
         (WINDOW_BYTES / average.max(1)).clamp(LEAST_WINDOW.min(most), most)
     }
 
+    #[inline]
     fn learn_size(&mut self, bytes: usize) {
         let bytes = bytes.min(WINDOW_BYTES) as u32;
         self.reply_size = Some(self.reply_size.map_or(bytes * 8, |size| size - size / 8 + bytes));
@@ -186,6 +187,7 @@ impl Outbox {
     }
 
     /// A request was sent or follows a flight; its answer comes later, by the returned sequence number.
+    #[inline]
     pub fn expect(&mut self, touched: Touched, source: Source) -> u64 {
         if touched != Touched::None {
             self.unanswered.add(&touched, source);
@@ -204,6 +206,7 @@ impl Outbox {
     }
 
     /// The answer of a slot. A sequence number that is no longer (or not yet) waited for is ignored.
+    #[inline]
     pub fn answer(&mut self, sequence: u64, write: impl FnOnce(&mut Ready)) {
         let Some(index) = sequence.checked_sub(self.head).map(|i| i as usize) else {
             return;

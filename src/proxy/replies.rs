@@ -4,6 +4,7 @@
 mod again;
 mod outcome;
 mod reader;
+mod usual;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -385,6 +386,9 @@ impl Sink for LinkSink {
                 Some(own) => waiter = own,
                 None => return,
             }
+        }
+        if self.answer_usual(&worker, &waiter, &frame) {
+            return;
         }
         count(&worker, &waiter.effect, frame.bytes);
         self.apply(

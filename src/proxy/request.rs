@@ -103,12 +103,12 @@ impl<'a> Arrived<'a> {
 
 /// Decides one request of a batch. `straight` is kept from one to the next.
 #[inline]
-pub fn next(
+pub fn next<'a>(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    facts: &Facts,
+    facts: &'a Facts,
     arrived: Arrived<'_>,
-    straight: &mut Option<Straight>,
+    straight: &mut Option<Straight<'a>>,
 ) -> Step {
     let spec = facts.table.find(arrived.args.arg(0));
     if let Some(spec) = spec.filter(|spec| Straight::may_take(worker, spec, arrived.args)) {

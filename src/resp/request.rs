@@ -49,6 +49,12 @@ impl<'a> Args<'a> {
         self.spans.iter().map(move |span| self.at(span))
     }
 
+    /// The bytes of the request until its first argument after the name; `None` if the request was not sent whole.
+    #[inline]
+    pub fn head(self) -> Option<&'a [u8]> {
+        self.buf.get(..self.spans.first()?.end as usize + 2)
+    }
+
     #[inline]
     fn at(self, span: &Span) -> &'a [u8] {
         self.buf.get(span.start as usize..span.end as usize).unwrap_or_default()
@@ -257,6 +263,20 @@ pub fn usual_get(buf: &[u8]) -> Option<(&[u8], usize)> {
     let (len, payload) = number::short_bulk_header(rest)?;
     let behind = payload.get(len + 2..)?;
     Some((&payload[..len], buf.len() - behind.len()))
+}
+
+/// The first of so many arguments at the start of `buf`, if all of them are there and short, and how many bytes they take with
+/// their headers. `None` says nothing.
+#[inline]
+pub fn first_argument(buf: &[u8], args: usize) -> Option<(&[u8], usize)> {
+    let (len, payload) = number::short_bulk_header(buf)?;
+    let first = payload.get(..len)?;
+    let mut rest = payload.get(len + 2..)?;
+    for _ in 1..args {
+        let (len, payload) = number::short_bulk_header(rest)?;
+        rest = payload.get(len + 2..)?;
+    }
+    Some((first, buf.len() - rest.len()))
 }
 
 /// Reads the `$` line at `at`: the argument's length and where its payload starts; `None` if the line is unfinished.

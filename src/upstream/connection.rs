@@ -319,6 +319,7 @@ impl<S: Sink> Connection<S> {
         let stuck =
             stuck_since_us > 0 && now_us.saturating_sub(stuck_since_us) >= self.timeouts.write.as_micros() as u64;
         let quiet = queue.is_empty() && now_us.saturating_sub(queue.last_sent_us) >= probe_after.as_micros() as u64;
+        let is_unsent = !queue.is_written();
         drop(queue);
         if silent {
             let why = format!(
@@ -336,6 +337,9 @@ impl<S: Sink> Connection<S> {
             let request = self.sink.probe_request();
             let request = request.as_deref().unwrap_or(own::PING_REQUEST);
             self.send(request, now_us, self.sink.probe(now_us));
+        } else if is_unsent {
+            // It may have been held back for an answer that does not come.
+            self.wake();
         }
     }
 
@@ -478,6 +482,7 @@ impl<S: Sink> Connection<S> {
         let lost = self.queue.borrow_mut().pieces();
         for piece in lost {
             let goes_again = match piece.fate {
+                _ if piece.is_expired() => false,
                 Fate::Unsent => self.sink.may_go_again(&piece.waiters, false),
                 Fate::Sent => self.sink.may_go_again(&piece.waiters, true),
                 Fate::SentAgain => false,

@@ -231,7 +231,6 @@ fn client_id_is_stable_unique_and_survives_reset() {
 #[test]
 fn a_pipeline_split_at_every_byte_gives_the_same_replies() {
     let server = Server::start();
-    let proxy = Proxy::start(&server, &[]);
     let commands: &[&[&str]] = &[
         &["SET", "k", "value"],
         &["GET", "k"],
@@ -240,7 +239,19 @@ fn a_pipeline_split_at_every_byte_gives_the_same_replies() {
         &["STRLEN", "k"],
         &["GET", "missing"],
         &["PING"],
+        // One behind the other as they are, they are looked at together.
+        &["INCR", "n"],
+        &["INCR", "n"],
+        &["incr", "n"],
+        &["incr", "k"],
+        &["SET", "a", "1", "NX"],
+        &["SET", "a", "2", "NX"],
+        &["SET", "a", "", "XX"],
+        &["SET", "", "3", "XX"],
+        &["GET", "a"],
         &["DEL", "k"],
+        &["DEL", "n"],
+        &["DEL", "a"],
         &["GET", "k"],
     ];
     let mut bytes = Vec::new();
@@ -250,21 +261,93 @@ fn a_pipeline_split_at_every_byte_gives_the_same_replies() {
     bytes.extend_from_slice(b"ECHO \"in line\"\r\n*0\r\n\r\nEXISTS k\r\n");
     let mut expected = exchange(server.client(), &bytes, Open);
     expected.truncate(expected.len() - format!("${}\r\n{SENTINEL}\r\n", SENTINEL.len()).len());
-    let mut client = proxy.client();
-    for at in 0..=bytes.len() {
-        client.raw(&bytes[..at]);
-        // What is complete before the cut must be answered before the rest comes: that is also what orders the two reads.
-        let whole = exchange_prefix(commands, at);
-        let early = client.frames(whole).concat();
-        client.raw(&bytes[at..]);
-        let late = client.bytes(expected.len() - early.len());
-        assert_eq!(show(&[early, late].concat()), show(&expected), "cut at byte {at}");
+    for is_cached in [true, false] {
+        let proxy = Proxy::with_config(&server.url(), &format!("[cache]\nenabled = {is_cached}\n"), &[]);
+        let mut client = proxy.client();
+        for at in 0..=bytes.len() {
+            client.raw(&bytes[..at]);
+            // What is complete before the cut must be answered before the rest comes: that is also what orders the two reads.
+            let whole = exchange_prefix(commands, at);
+            let early = client.frames(whole).concat();
+            client.raw(&bytes[at..]);
+            let late = client.bytes(expected.len() - early.len());
+            assert_eq!(show(&[early, late].concat()), show(&expected), "cut at byte {at}");
+        }
+        for byte in &bytes {
+            client.raw(&[*byte]);
+            thread::yield_now();
+        }
+        assert_eq!(show(&client.bytes(expected.len())), show(&expected), "a byte at a time");
     }
-    for byte in &bytes {
-        client.raw(&[*byte]);
-        thread::yield_now();
+}
+
+#[test]
+fn requests_alike_are_those_of_the_server() {
+    let server = Server::start();
+    let set = |value: &str| encode(&["SET", "k", value]);
+    let get = || encode(&["GETRANGE", "k", "0", "20"]);
+    let long = "x".repeat(20_000);
+    let pipelines = [
+        // Some too long to be looked at with the others.
+        [
+            "",
+            &long[..9],
+            &long[..99],
+            &long[..999],
+            &long[..1000],
+            "1",
+            &long,
+            "2",
+        ]
+        .map(|value| [set(value), get()].concat())
+        .concat(),
+        [
+            set("1"),
+            set("2"),
+            set(&long[..1000]),
+            set("3"),
+            get(),
+            get(),
+            encode(&["GETRANGE", "k", "0"]),
+            get(),
+        ]
+        .concat(),
+        // What follows an argument is not looked at, in Redis neither.
+        [
+            set("1"),
+            set("2"),
+            b"*3\r\n$3\r\nSET\r\n$1\r\nkxx$1\r\n3yy".to_vec(),
+            set("4"),
+            get(),
+        ]
+        .concat(),
+    ];
+    let broken = [
+        "$x\r\n",
+        "$-1\r\n",
+        "x1\r\n",
+        "$01\r\nk\r\n$1\r\nv\r\n",
+        "$536870913\r\n",
+    ];
+    for is_cached in [true, false] {
+        let proxy = Proxy::with_config(&server.url(), &format!("[cache]\nenabled = {is_cached}\n"), &[]);
+        let both = |bytes: &[u8], then: Then| {
+            let shown = [server.client(), proxy.client()].map(|client| show(&exchange(client, bytes, then)));
+            assert_eq!(shown[0], shown[1], "{}", show(bytes));
+        };
+        pipelines.iter().for_each(|pipeline| both(pipeline, Open));
+        for argument in broken {
+            let bytes = [
+                set("1"),
+                set("2"),
+                b"*3\r\n$3\r\nSET\r\n".to_vec(),
+                argument.into(),
+                set("3"),
+            ]
+            .concat();
+            both(&bytes, Closed);
+        }
     }
-    assert_eq!(show(&client.bytes(expected.len())), show(&expected), "a byte at a time");
 }
 
 #[test]

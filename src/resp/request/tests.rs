@@ -327,3 +327,48 @@ fn a_usual_get_is_what_the_scanner_finds() {
         }
     }
 }
+
+#[test]
+fn what_follows_the_head_of_a_request_is_what_the_scanner_finds() {
+    let check = |buf: &[u8], head_len: usize, args_behind: usize| {
+        let mut spans = Vec::new();
+        let scanned = match Scanner::default().scan(buf, &Limits::AUTHENTICATED, &mut spans) {
+            Ok(Scan::Complete { len }) => {
+                let args = Args { buf, spans: &spans };
+                assert_eq!(args.len(), args_behind + 1);
+                Some((args.arg(1), len - head_len))
+            }
+            _ => None,
+        };
+        // What it does not know is left to the scanner.
+        let found = first_argument(&buf[head_len..], args_behind);
+        assert!(found.is_none_or(|found| Some(found) == scanned), "{buf:?}");
+    };
+    let whole = b"*3\r\n$3\r\nSET\r\n$5\r\nkey:1\r\n$10\r\nabcdefghij\r\n*2\r\n";
+    let mut spans = Vec::new();
+    let end = whole.len() - 4;
+    assert_eq!(
+        Scanner::default().scan(whole, &Limits::AUTHENTICATED, &mut spans),
+        Ok(Scan::Complete { len: end })
+    );
+    let args = Args {
+        buf: whole,
+        spans: &spans,
+    };
+    let head = args.head().expect("it was sent whole");
+    assert_eq!(head, b"*3\r\n$3\r\nSET\r\n");
+    assert_eq!(
+        first_argument(&whole[head.len()..], 2),
+        Some((&b"key:1"[..], end - head.len()))
+    );
+    for end in head.len()..end {
+        assert_eq!(first_argument(&whole[head.len()..end], 2), None);
+    }
+    for at in head.len()..whole.len() {
+        for byte in 0..=u8::MAX {
+            let mut buf = whole.to_vec();
+            buf[at] = byte;
+            check(&buf, head.len(), 2);
+        }
+    }
+}

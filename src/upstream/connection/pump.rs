@@ -11,6 +11,8 @@ use crate::net::{Stream, noted};
 use crate::upstream::breaker::LOADING;
 
 const READ_BYTES: usize = 64 << 10;
+/// From then on it is not near, or busy with something else: what is written then is on the way to it when it is lost.
+const MOST_HELD_US: u64 = 1000;
 /// Reads in one turn before other tasks of the worker get theirs.
 const READS_A_TURN: usize = 8;
 
@@ -185,7 +187,7 @@ impl<S: Sink> Connection<S> {
         let mut queue = self.queue.borrow_mut();
         // A server nearby is often woken on the core on which this runs. What it would be given in twos and threes costs it and us
         // more than to wait for its answer does, which comes as soon as it is done with what it has, and nothing else is behind.
-        let is_held = self.quickest.get().is_near() && queue.is_small_behind_others();
+        let is_held = self.quickest.get().is_near() && queue.is_small_behind_others(MOST_HELD_US);
         while !is_held && !queue.is_written() {
             match stream.poll_write_some(cx, queue.unsent()) {
                 Poll::Pending => {

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use super::FULL_BYTES;
+use crate::clock;
 
 pub(super) struct Queue<W> {
     /// From some answered request on (see [`Queue::trim`]), or from the oldest unanswered one.
@@ -170,10 +171,15 @@ impl<W> Queue<W> {
         self.expired > 0
     }
 
-    /// Whether there is little to write, and an answer is due before which it need not be written.
-    pub fn is_small_behind_others(&self) -> bool {
+    /// Whether there is little to write, and an answer has been due for no longer than this, before which it need not be written.
+    pub fn is_small_behind_others(&self, most_us: u64) -> bool {
         // Of a request of which the socket took a part no answer comes.
-        self.stuck_since_us == 0 && self.unsent().len() < SMALL_BYTES && self.oldest().is_some()
+        self.stuck_since_us == 0
+            && self.unsent().len() < SMALL_BYTES
+            && self.oldest().is_some()
+            && self
+                .oldest_us()
+                .is_some_and(|oldest_us| clock::now_us() < oldest_us + most_us)
     }
 
     pub fn unsent(&self) -> &[u8] {
@@ -332,6 +338,11 @@ pub(super) struct Piece<W> {
 }
 
 impl<W> Piece<W> {
+    /// Whether all have been told that they are late, and may have been executed.
+    pub fn is_expired(&self) -> bool {
+        self.expired == self.waiters.len()
+    }
+
     /// Gives it to somebody else, with the time since when it waits; what he does not take.
     pub fn hand_over(self, take: impl FnOnce(&[u8], u64, Vec<W>) -> Result<(), Vec<W>>) -> Option<Piece<W>> {
         let begun_us = self.begun_us.unwrap_or(self.queued_us);

@@ -9,6 +9,18 @@ impl<S: Sink> Connection<S> {
         self.wake();
     }
 
+    /// Queues the requests that `next` gives, one by one, until there is none or no room.
+    pub fn send_each<'a>(&self, now_us: u64, mut next: impl FnMut() -> Option<(&'a [u8], S::Waiter)>) {
+        let mut queue = self.queue.borrow_mut();
+        while !queue.is_full()
+            && let Some((request, waiter)) = next()
+        {
+            queue.push_one(now_us, request, waiter);
+        }
+        drop(queue);
+        self.wake();
+    }
+
     /// Queues requests that the closure writes, with one `expect` for each.
     pub fn send_with(&self, now_us: u64, write: impl FnOnce(&mut Vec<u8>, &mut dyn FnMut(S::Waiter))) {
         self.queue.borrow_mut().push(now_us, write);

@@ -18,6 +18,8 @@ use nearcache::proxy::client::{Access, Client, ClientMeta};
 use nearcache::proxy::owed;
 use nearcache::proxy::pinned::{Forwarding, Frame, Pinned, Relay};
 use nearcache::proxy::read::below;
+use nearcache::proxy::read::hits::Most;
+use nearcache::proxy::request::straight::Straight;
 use nearcache::proxy::request::{self, Arrived, Step};
 use nearcache::proxy::shared::{FlightAnswer, Message, Shared};
 use nearcache::proxy::worker::{Link, Worker};
@@ -248,7 +250,8 @@ impl Rig {
     /// The session deals with what it has read, as far as it may.
     pub fn turn(&mut self, s: usize) -> Checked {
         self.sessions[s].is_stalled = false;
-        let mut straight = None;
+        let facts = Arc::clone(&self.facts);
+        let mut straight: Option<Straight<'_>> = None;
         loop {
             if self.sessions[s].pipe.is_some() {
                 straight = None;
@@ -260,6 +263,23 @@ impl Rig {
             if input.is_empty() {
                 break;
             }
+            let worker = Rc::clone(&self.workers[self.sessions[s].worker]);
+            let client = Rc::clone(&self.sessions[s].client);
+            if self.mutant.is_none()
+                && let Some(straight) = &straight
+            {
+                let most = Most {
+                    requests: u32::MAX,
+                    ready_bytes: usize::MAX,
+                };
+                let sent = straight.send_alike(&worker, &client, &input, self.now_us, most);
+                if sent.requests > 0 {
+                    self.sessions[s].input = input;
+                    let now_us = self.now_us;
+                    self.sessions[s].decided(sent.bytes, now_us, false, false);
+                    continue;
+                }
+            }
             let mut spans: Vec<Span> = Vec::new();
             let Ok(Scan::Complete { len }) = Scanner::default().scan(&input, &Limits::AUTHENTICATED, &mut spans) else {
                 return Err("a request was not understood".into());
@@ -269,8 +289,6 @@ impl Rig {
                 buf: raw,
                 spans: &spans,
             };
-            let worker = Rc::clone(&self.workers[self.sessions[s].worker]);
-            let client = Rc::clone(&self.sessions[s].client);
             let hits = worker.counters().l1_hits_total.value();
             let stale = worker.counters().l1_stale_total.value();
             let place = worker.below.borrow().next_place();
@@ -284,7 +302,7 @@ impl Rig {
                         rest,
                         now_us,
                     };
-                    match request::next(&worker, &client, &self.facts, arrived, &mut straight) {
+                    match request::next(&worker, &client, &facts, arrived, &mut straight) {
                         Step::Wait => self.mutant_goes_on(s, args, raw),
                         step => step,
                     }

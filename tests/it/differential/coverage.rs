@@ -48,7 +48,7 @@ fn is_of_vectors(name: &str) -> bool {
 #[test]
 fn wrong_numbers_of_arguments_are_refused_in_the_same_words() {
     let (direct, behind) = (Server::start(), Server::start());
-    wrong_numbers(&direct, &behind);
+    wrong_numbers(&direct, &behind, "none");
 }
 
 #[test]
@@ -56,19 +56,21 @@ fn wrong_numbers_of_arguments_are_refused_in_the_same_words_by_valkey() {
     let (Some(direct), Some(behind)) = (Server::valkey(&[]), Server::valkey(&[])) else {
         return;
     };
-    wrong_numbers(&direct, &behind);
+    wrong_numbers(&direct, &behind, "none");
 }
 
 #[test]
 fn wrong_numbers_of_arguments_are_refused_in_the_same_words_by_newer_servers() {
     for newer in NEWER {
         if let (Some(direct), Some(behind)) = (Server::newer(newer, &[]), Server::newer(newer, &[])) {
-            wrong_numbers(&direct, &behind);
+            // Redis 8 compares a name with that of the connection's last command, and only up to a zero byte.
+            wrong_numbers(&direct, &behind, "get\0");
         }
     }
 }
 
-fn wrong_numbers(direct: &Server, behind: &Server) {
+/// `unlike` is a name of which even the server does not always say the same.
+fn wrong_numbers(direct: &Server, behind: &Server, unlike: &str) {
     let proxy = Proxy::start(behind, &[]);
     let mut requests: Vec<Vec<String>> = Vec::new();
     for (name, arity) in forms(&mut direct.client()) {
@@ -128,6 +130,7 @@ fn wrong_numbers(direct: &Server, behind: &Server) {
         }
         requests.push(vec![name.to_owned(), "y".repeat(500), "z".to_owned()]);
     }
+    requests.retain(|request| request[0] != unlike);
     assert!(requests.len() > 700, "{} requests", requests.len());
     for is_resp3 in [false, true] {
         for before in [None, Some("MULTI"), Some("SUBSCRIBE"), Some("WATCH")] {

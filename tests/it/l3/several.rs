@@ -2,6 +2,7 @@
 
 use super::{
     KEYS, answered_without_upstream, bulk_of, l3, proxy, read_all, recovered, set_all, settled, stale_toml, value,
+    vouched,
 };
 use crate::support::{Client, STEP, Server, eventually};
 
@@ -108,6 +109,7 @@ fn while_the_upstream_is_away_several_keys_are_answered_from_the_disk() {
     client.bulk(&["GET", "missing"]);
     read_all(&mut client, 1);
     settled(&first);
+    vouched(dir.path());
     client.expect(&["SET", "k0", "new"], "+OK");
     server.kill();
     eventually("it is away", STEP, || {
