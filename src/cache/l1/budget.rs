@@ -8,13 +8,16 @@ use super::{Config, Objective};
 
 /// Bytes that `malloc(request)` takes: jemalloc has no headers, but classes of sizes: 8, multiples of 16 up to 128, then four
 /// between one power of two and the next (jemalloc.3, "SIZE CLASSES").
+#[inline]
 pub(in crate::cache) const fn malloc_bytes(request: usize) -> usize {
-    match request {
-        0 => 0,
-        1..=8 => 8,
-        9..=128 => request.next_multiple_of(16),
-        _ => request.next_multiple_of(request.next_power_of_two() / 8),
-    }
+    let step = match request {
+        0 => return 0,
+        1..=8 => return 8,
+        9..=128 => 16,
+        _ => request.next_power_of_two() / 8,
+    };
+    // Steps are powers of two; next_multiple_of would divide.
+    (request + (step - 1)) & !(step - 1)
 }
 
 const PAGE: usize = 4096;

@@ -327,16 +327,27 @@ fn value_in(block: &[u8]) -> &[u8] {
 }
 
 fn block(kind: u8, of: Identity<'_>, value: &[u8]) -> Box<[u8]> {
+    let numbers = [of.name.len() as u16, of.variant.len() as u16, of.db];
     let mut head = [kind; 10];
     let mut used = 1;
-    for number in [of.name.len() as u16, of.variant.len() as u16, of.db] {
-        used += put_varint(&mut head[used..], number);
+    if numbers.iter().all(|&number| number < 0x80) {
+        for number in numbers {
+            head[used] = number as u8;
+            used += 1;
+        }
+    } else {
+        for number in numbers {
+            used += put_varint(&mut head[used..], number);
+        }
     }
     // Of exactly its size: a later shrink would ask the allocator a second time.
     let mut bytes = Vec::with_capacity(used + of.name.len() + of.variant.len() + value.len());
-    for part in [&head[..used], of.name, of.variant, value] {
-        bytes.extend_from_slice(part);
+    bytes.extend_from_slice(&head[..used]);
+    bytes.extend_from_slice(of.name);
+    if !of.variant.is_empty() {
+        bytes.extend_from_slice(of.variant);
     }
+    bytes.extend_from_slice(value);
     bytes.into_boxed_slice()
 }
 

@@ -60,12 +60,12 @@ impl Queues {
 
     /// Where a new entry of `tag` belongs, beside `entries` others.
     pub fn admit(&mut self, tag: u32, entries: usize) -> Queue {
-        let step = STEP / entries.max(1) as f64;
+        let step = || STEP / entries.max(1) as f64;
         if self.left_small.forget(tag) {
-            self.part = (self.part + step).min(*PART.end());
+            self.part = (self.part + step()).min(*PART.end());
         }
         if self.left_main.forget(tag) {
-            self.part = (self.part - step).max(*PART.start());
+            self.part = (self.part - step()).max(*PART.start());
         }
         if self.ghost.forget(tag) {
             Queue::Main
@@ -75,12 +75,12 @@ impl Queues {
     }
 
     /// Puts the slot at the head of the queue that its stamp names.
-    pub fn push(&mut self, slab: &mut Slab, at: u32) {
-        self.fifo(slab[at].stamp.queue()).push(slab, at);
+    pub fn push(&mut self, slab: &mut Slab, at: u32, weight: usize) {
+        self.fifo(slab[at].stamp.queue()).push(slab, at, weight);
     }
 
-    pub fn unlink(&mut self, slab: &mut Slab, at: u32) {
-        self.fifo(slab[at].stamp.queue()).unlink(slab, at);
+    pub fn unlink(&mut self, slab: &mut Slab, at: u32, weight: usize) {
+        self.fifo(slab[at].stamp.queue()).unlink(slab, at, weight);
     }
 
     /// An entry was moved from one place to another, its neighbours not yet knowing.
@@ -99,14 +99,21 @@ impl Queues {
 
     /// The next entry to go. It is still linked; the caller drops it.
     pub fn victim(&mut self, slab: &mut Slab) -> Option<u32> {
-        let prices = self.prices();
         for _ in 0..MOST_MOVES {
             let at = self.due()?;
             let slot = &slab[at];
+            let (weight, bytes) = (slot.payload.weight(), bytes_of(slot));
             let (frequency, is_small) = (slot.stamp.frequency(), slot.stamp.queue() == Queue::Small);
+            if is_small && f64::from(frequency) < PROMOTE_AT && !self.is_below_mean(bytes) {
+                // The price is PROMOTE_AT or more. Most victims are of this kind.
+                break;
+            }
             let price = match (self.objective, is_small) {
-                (Objective::Requests, true) => PROMOTE_AT * prices.size(slot),
-                (Objective::Requests, false) => prices.discount * prices.size(slot),
+                (Objective::Requests, true) => PROMOTE_AT * self.prices().size(bytes),
+                (Objective::Requests, false) => {
+                    let prices = self.prices();
+                    prices.discount * prices.size(bytes)
+                }
                 (Objective::Bytes, true) => PROMOTE_AT,
                 (Objective::Bytes, false) => 1.0,
             };
@@ -116,9 +123,9 @@ impl Queues {
                 break;
             }
             if !is_small {
-                self.chance.turn(bytes_of(slot), self.main.bytes);
+                self.chance.turn(bytes, self.main.bytes);
             }
-            self.unlink(slab, at);
+            self.unlink(slab, at, weight);
             let stamp = &mut slab[at].stamp;
             stamp.set_frequency(match is_small {
                 true => 0,
@@ -126,7 +133,7 @@ impl Queues {
                 false => frequency - price as u8,
             });
             stamp.set_queue(Queue::Main);
-            self.push(slab, at);
+            self.push(slab, at, weight);
         }
         let at = self.due()?;
         let (tag, entries) = (slab[at].tag, slab.occupied());
@@ -170,6 +177,12 @@ impl Queues {
         }
     }
 
+    /// Whether an entry of so many bytes is smaller than the root mean square of all.
+    fn is_below_mean(&self, bytes: usize) -> bool {
+        let count = (self.small.entries + self.main.entries) as u128;
+        square(bytes) * count < self.small.squares + self.main.squares
+    }
+
     fn prices(&self) -> Prices {
         let count = (self.small.entries + self.main.entries) as f64;
         let bytes = (self.small.bytes + self.main.bytes) as f64;
@@ -194,6 +207,10 @@ fn bytes_of(slot: &Slot) -> usize {
     slot.payload.weight() + size_of::<Slot>()
 }
 
+fn square(bytes: usize) -> u128 {
+    (bytes as u128).pow(2)
+}
+
 struct Prices {
     /// Of the sizes of all entries.
     root_mean_square: f64,
@@ -202,8 +219,8 @@ struct Prices {
 }
 
 impl Prices {
-    fn size(&self, slot: &Slot) -> f64 {
-        (bytes_of(slot) as f64 / self.root_mean_square).powf(1.2)
+    fn size(&self, bytes: usize) -> f64 {
+        (bytes as f64 / self.root_mean_square).powf(1.2)
     }
 }
 
@@ -226,13 +243,14 @@ impl Fifo {
         squares: 0,
     };
 
-    fn push(&mut self, slab: &mut Slab, at: u32) {
+    /// `weight` is that of the slot's payload.
+    fn push(&mut self, slab: &mut Slab, at: u32, weight: usize) {
         let slot = &mut slab[at];
         (slot.newer, slot.older) = (NIL, self.head);
-        let bytes = bytes_of(slot);
+        let bytes = weight + size_of::<Slot>();
         self.bytes += bytes;
         self.entries += 1;
-        self.squares += (bytes as u128).pow(2);
+        self.squares += square(bytes);
         match self.head {
             NIL => self.tail = at,
             head => slab[head].newer = at,
@@ -240,13 +258,13 @@ impl Fifo {
         self.head = at;
     }
 
-    fn unlink(&mut self, slab: &mut Slab, at: u32) {
+    fn unlink(&mut self, slab: &mut Slab, at: u32, weight: usize) {
         let slot = &slab[at];
         let (newer, older) = (slot.newer, slot.older);
-        let bytes = bytes_of(slot);
+        let bytes = weight + size_of::<Slot>();
         self.bytes -= bytes;
         self.entries -= 1;
-        self.squares -= (bytes as u128).pow(2);
+        self.squares -= square(bytes);
         match newer {
             NIL => self.head = older,
             newer => slab[newer].older = older,

@@ -37,12 +37,12 @@ pub(super) fn lifetime(
         (_, 0..) => Some(sent_us.saturating_add(pttl_ms.unsigned_abs().saturating_mul(1000))),
         _ => return None,
     };
-    let negative_ttl_us = config.negative_ttl_us.filter(|_| matches!(body, Body::Absent(_)));
-    let caps = [config.max_age_us, negative_ttl_us, most_us]
-        .into_iter()
-        .flatten()
-        .map(|cap| sent_us.saturating_add(cap));
-    let cap_us = caps.min().unwrap_or(u64::MAX).min(END_OF_TIME_MS * 1000);
+    let most = |most_us: Option<u64>| most_us.unwrap_or(u64::MAX);
+    let mut most_us = most(config.max_age_us).min(most(most_us));
+    if matches!(body, Body::Absent(_)) {
+        most_us = most_us.min(most(config.negative_ttl_us));
+    }
+    let cap_us = sent_us.saturating_add(most_us).min(END_OF_TIME_MS * 1000);
     let deadline_us = own_end_us.unwrap_or(u64::MAX).min(cap_us);
     let expiry = match own_end_us {
         None => Expiry::Never,

@@ -4,6 +4,7 @@
 //! and shrinking move only what is in one of them. How many there are is set when the shard is made, by its share.
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::budget::malloc_bytes;
 
@@ -41,13 +42,29 @@ impl Index {
         &mut self.tables[self.number(spread)]
     }
 
-    /// Adds the first slot of a tag that has none. May grow one table.
-    pub fn insert(&mut self, spread: u64, at: u32, respread: impl Fn(&u32) -> u64) {
+    /// Lets the chain of a tag begin at `at`; `is_it` tells the slot at which it began. Returns that. May grow one table.
+    pub fn put(
+        &mut self,
+        spread: u64,
+        at: u32,
+        is_it: impl Fn(&u32) -> bool,
+        respread: impl Fn(&u32) -> u64,
+    ) -> Option<u32> {
         let number = self.number(spread);
         let table = &mut self.tables[number];
-        let before = malloc_bytes(table.allocation_size());
-        table.insert_unique(spread, at, respread);
-        self.bytes = self.bytes - before + malloc_bytes(table.allocation_size());
+        let before = table.allocation_size();
+        let first = match table.entry(spread, is_it, respread) {
+            Entry::Occupied(mut first) => Some(std::mem::replace(first.get_mut(), at)),
+            Entry::Vacant(place) => {
+                place.insert(at);
+                None
+            }
+        };
+        let after = table.allocation_size();
+        if after != before {
+            self.bytes = self.bytes - malloc_bytes(before) + malloc_bytes(after);
+        }
+        first
     }
 
     pub fn bytes(&self) -> usize {

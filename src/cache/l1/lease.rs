@@ -15,6 +15,8 @@ pub(super) struct Leases<F> {
     free: Vec<u32>,
     /// Those that no event has voided, by the hash of their name.
     index: HashTable<u32>,
+    /// Blocks of ended leases, to be used again.
+    blocks: Vec<Vec<u8>>,
     /// Ids are unique in the process: `shard` in the low bits, a count above.
     shard: u8,
     count: u64,
@@ -26,7 +28,7 @@ pub(super) struct Lease<F> {
     pub db: u16,
     name_len: usize,
     /// Name, then variant.
-    block: Box<[u8]>,
+    block: Vec<u8>,
     pub link: LinkId,
     pub epoch: u32,
     /// When it was taken, which is before its read was sent.
@@ -77,6 +79,7 @@ impl<F> Leases<F> {
             places: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
+            blocks: Vec::new(),
             shard,
             count: 0,
         }
@@ -84,6 +87,9 @@ impl<F> Leases<F> {
 
     /// The one standing lease of this reply.
     pub fn standing(&mut self, of: Identity<'_>, links: &Links) -> Option<&mut Lease<F>> {
+        if self.index.is_empty() {
+            return None;
+        }
         let places = &mut self.places;
         let found = self
             .index
@@ -103,12 +109,16 @@ impl<F> Leases<F> {
     pub fn take(&mut self, of: Identity<'_>, a: &Asker, epoch: u32) -> LeaseId {
         self.count += 1;
         let id = self.count << SHARD_BITS | u64::from(self.shard);
+        let mut block = self.blocks.pop().unwrap_or_default();
+        block.reserve_exact(of.name.len() + of.variant.len());
+        block.extend_from_slice(of.name);
+        block.extend_from_slice(of.variant);
         let lease = Lease {
             id,
             hash: of.hash,
             db: of.db,
             name_len: of.name.len(),
-            block: [of.name, of.variant].concat().into_boxed_slice(),
+            block,
             link: a.link,
             epoch,
             sent_us: a.now_us,
@@ -171,8 +181,20 @@ impl<F> Leases<F> {
         Some(ended)
     }
 
+    /// An ended lease is done with. Returns its followers.
+    pub fn bury(&mut self, mut lease: Lease<F>) -> Vec<F> {
+        if self.blocks.len() < MOST_BLOCKS && lease.block.capacity() <= MOST_BLOCK_BYTES {
+            lease.block.clear();
+            self.blocks.push(lease.block);
+        }
+        lease.followers
+    }
+
     /// Voids the leases of a name that `doomed` picks. Returns how many.
     pub fn void(&mut self, hash: u64, mut doomed: impl FnMut(&Lease<F>) -> bool) -> usize {
+        if self.index.is_empty() {
+            return 0;
+        }
         let mut voided = 0;
         let places = &mut self.places;
         while let Ok(found) = self.index.find_entry(hash, |&at| {
@@ -207,6 +229,10 @@ impl<F> Leases<F> {
 fn place<F>(places: &[Option<Lease<F>>], at: u32) -> Option<&Lease<F>> {
     places.get(at as usize)?.as_ref()
 }
+
+/// Blocks that are kept for the next leases, and how large they may be: 4 KiB a shard in all.
+const MOST_BLOCKS: usize = 16;
+const MOST_BLOCK_BYTES: usize = 256;
 
 /// Room for the number of a shard in a lease's id.
 const SHARD_BITS: u32 = 8;

@@ -409,9 +409,10 @@ impl<F> L1<F> {
         // Marked before the void: what the insert evicts is no older than what this reply takes away, and goes with it.
         let evicted = self.marked(&mut shard);
         self.void_below(lease.hash);
+        let followers = shard.leases.bury(lease);
         drop(shard);
         self.spill(evicted);
-        lease.followers
+        followers
     }
 
     /// Some followers cannot wait any longer: takes them out of the flight, which goes on.
@@ -421,10 +422,11 @@ impl<F> L1<F> {
 
     /// The fill came to nothing, by a loss or an error. Returns the followers.
     pub fn abandon(&self, lease: LeaseId) -> Vec<F> {
-        self.shard_numbered(lease.shard)
-            .leases
-            .end(lease)
-            .map_or_else(Vec::new, |lease| lease.followers)
+        let mut shard = self.shard_numbered(lease.shard);
+        match shard.leases.end(lease) {
+            Some(ended) => shard.leases.bury(ended),
+            None => Vec::new(),
+        }
     }
 
     /// A push on `link` says that the name changed. To be called before the next frame of that stream is looked at.

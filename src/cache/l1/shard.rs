@@ -237,7 +237,7 @@ impl<F> Shard<F> {
             older: NIL,
             stamp: Stamp::new(lifetime, link, queue, frequency),
         };
-        if !self.link(slot) {
+        if !self.link(slot, weight) {
             return false;
         }
         self.store.counters.inserts += 1;
@@ -393,15 +393,23 @@ impl<F> Shard<F> {
     }
 
     /// Evicts until `weight` more bytes fit into the share. False: they cannot.
-    ///
+    #[inline]
+    fn make_room(&mut self, weight: usize) -> bool {
+        self.has_room(weight) || self.evict_for(weight)
+    }
+
+    #[inline]
+    fn has_room(&self, weight: usize) -> bool {
+        let growth_bytes = if weight > 0 { self.store.slab.growth_bytes() } else { 0 };
+        self.used_bytes() + weight + growth_bytes <= self.limits.share_bytes
+    }
+
     /// Where far more is in use than may be, because the share was lowered or the ghost has just grown, an insert only evicts
     /// more than it brings, so that none takes long; the next ones and [`Shard::shrink`] do the rest.
-    fn make_room(&mut self, weight: usize) -> bool {
+    fn evict_for(&mut self, weight: usize) -> bool {
         let payload_bytes = self.store.payload_bytes;
         let mut evicted = 0;
-        while self.used_bytes() + weight + if weight > 0 { self.store.slab.growth_bytes() } else { 0 }
-            > self.limits.share_bytes
-        {
+        while !self.has_room(weight) {
             // A slot that came free is not given back at once; where entries have no payload it is all that they have.
             let freed = payload_bytes - self.store.payload_bytes + evicted * size_of::<Slot>();
             if evicted >= MOST_EVICTED && freed >= weight {
@@ -482,41 +490,33 @@ impl<F> Shard<F> {
         self.store.slab.give_back_last();
     }
 
-    /// Puts a slot into slab, chain and queue.
-    fn link(&mut self, mut slot: Slot) -> bool {
-        let tag = slot.tag;
-        let first = self.first(tag);
-        slot.chain = first.unwrap_or(NIL);
-        if let Some(first) = first {
-            self.shorten(first);
-        }
-        let (weight, data_bytes) = (slot.payload.weight(), slot.payload.data_bytes());
+    /// Puts a slot, whose payload has this weight, into slab, chain and queue.
+    fn link(&mut self, slot: Slot, weight: usize) -> bool {
+        let (tag, data_bytes) = (slot.tag, slot.payload.data_bytes());
         let Some(at) = self.store.slab.put(slot) else {
             return false;
         };
         self.store.payload_bytes += weight;
         self.store.data_bytes += data_bytes;
-        self.store.queues.push(&mut self.store.slab, at);
+        self.store.queues.push(&mut self.store.slab, at, weight);
         let slab = &self.store.slab;
-        match self
-            .index
-            .table_mut(spread(tag))
-            .find_mut(spread(tag), |&head| slab[head].tag == tag)
-        {
-            Some(head) => *head = at,
-            None => self.index.insert(spread(tag), at, |&head| spread(slab[head].tag)),
+        let is_it = |&first: &u32| slab[first].tag == tag;
+        let first = self.index.put(spread(tag), at, is_it, |&first| spread(slab[first].tag));
+        if let Some(first) = first {
+            self.store.slab[at].chain = first;
+            self.shorten(at);
         }
         true
     }
 
-    /// Drops the oldest of a chain that is full.
+    /// Drops the oldest of a chain that has become too long.
     fn shorten(&mut self, first: u32) {
         let (mut last, mut length) = (first, 1);
         while self.store.slab[last].chain != NIL {
             last = self.store.slab[last].chain;
             length += 1;
         }
-        if length >= MAX_REPLIES_A_KEY {
+        if length > MAX_REPLIES_A_KEY {
             self.remove(last, End::Evicted);
         }
     }
@@ -579,9 +579,10 @@ impl Store {
         if matches!(why, End::Expired | End::Voided) {
             self.queues.ended(&self.slab, at);
         }
-        self.queues.unlink(&mut self.slab, at);
+        let weight = self.slab[at].payload.weight();
+        self.queues.unlink(&mut self.slab, at, weight);
         let slot = self.slab.take(at);
-        self.payload_bytes -= slot.payload.weight();
+        self.payload_bytes -= weight;
         self.data_bytes -= slot.payload.data_bytes();
         debug_assert!(slot.stamp.queue() != Queue::None);
         if self.is_spilling && why == End::Evicted {

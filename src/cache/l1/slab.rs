@@ -14,6 +14,7 @@ pub(super) struct Slab {
     chunks: Vec<Chunk>,
     occupied: usize,
     free: u32,
+    bytes: usize,
 }
 
 type Chunk = Box<[Slot; CHUNK]>;
@@ -30,6 +31,7 @@ impl Slab {
             chunks: Vec::new(),
             free: NIL,
             occupied: 0,
+            bytes: 0,
         }
     }
 
@@ -92,6 +94,11 @@ impl Slab {
         if self.chunks.len() < self.chunks.capacity() / 4 {
             self.chunks.shrink_to(self.chunks.len() * 2);
         }
+        self.count_bytes();
+    }
+
+    fn count_bytes(&mut self) {
+        self.bytes = self.chunks.len() * CHUNK_BYTES + malloc_bytes(self.chunks.capacity() * size_of::<Chunk>());
     }
 
     /// Takes a free place out of the list.
@@ -116,7 +123,7 @@ impl Slab {
     }
 
     pub fn bytes(&self) -> usize {
-        self.chunks.len() * CHUNK_BYTES + malloc_bytes(self.chunks.capacity() * size_of::<Chunk>())
+        self.bytes
     }
 
     /// What the next `put` takes from the allocator.
@@ -135,6 +142,7 @@ impl Slab {
             })
             .collect();
         self.chunks.push(slots.try_into().ok()?);
+        self.count_bytes();
         self.free = first;
         Some(())
     }

@@ -6,6 +6,7 @@ use super::super::shard::spread;
 /// Tags of what was evicted lately, about as many as there are entries: sets of eight, each a queue of its own.
 pub(super) struct Ghost {
     sets: Box<[[u32; WAYS]]>,
+    bytes: usize,
 }
 
 const WAYS: usize = 8;
@@ -16,7 +17,10 @@ const MOST_CARRIED: usize = 512;
 
 impl Ghost {
     pub fn new() -> Ghost {
-        Ghost { sets: Box::default() }
+        Ghost {
+            sets: Box::default(),
+            bytes: 0,
+        }
     }
 
     /// Remembers `tag` instead of the oldest of its set. `entries`: how many tags are worth the room.
@@ -42,7 +46,7 @@ impl Ghost {
     }
 
     pub fn bytes(&self) -> usize {
-        malloc_bytes(size_of_val(&*self.sets))
+        self.bytes
     }
 
     pub fn shrink(&mut self, entries: usize) {
@@ -65,6 +69,7 @@ impl Ghost {
 
     fn resize(&mut self, sets: usize) {
         let old = std::mem::replace(&mut self.sets, vec![[EMPTY; WAYS]; sets].into_boxed_slice());
+        self.bytes = malloc_bytes(size_of_val(&*self.sets));
         if old.len() > MOST_CARRIED {
             return;
         }
@@ -79,13 +84,17 @@ impl Ghost {
 /// takes its place.
 pub(super) struct Shadow {
     tags: Box<[u32]>,
+    bytes: usize,
 }
 
 const ENTRIES_A_TAG: usize = 16;
 
 impl Shadow {
     pub fn new() -> Shadow {
-        Shadow { tags: Box::default() }
+        Shadow {
+            tags: Box::default(),
+            bytes: 0,
+        }
     }
 
     pub fn remember(&mut self, tag: u32, entries: usize) {
@@ -110,7 +119,7 @@ impl Shadow {
     }
 
     pub fn bytes(&self) -> usize {
-        malloc_bytes(size_of_val(&*self.tags))
+        self.bytes
     }
 
     pub fn shrink(&mut self, entries: usize) {
@@ -127,6 +136,7 @@ impl Shadow {
     /// Forgets everything, which costs a few adaptations of the small queue.
     fn resize(&mut self, tags: usize) {
         self.tags = vec![EMPTY; tags].into_boxed_slice();
+        self.bytes = malloc_bytes(size_of_val(&*self.tags));
     }
 }
 

@@ -36,7 +36,8 @@ impl Rig {
         }
         while self.slots.len() >= self.room {
             let at = self.queues.victim(&mut self.slab).unwrap();
-            self.queues.unlink(&mut self.slab, at);
+            let weight = self.slab[at].payload.weight();
+            self.queues.unlink(&mut self.slab, at, weight);
             let gone = self.slab.take(at);
             self.slots.remove(&gone.tag);
         }
@@ -64,7 +65,8 @@ impl Rig {
             stamp,
         };
         let at = self.slab.put(slot).unwrap();
-        self.queues.push(&mut self.slab, at);
+        let weight = self.slab[at].payload.weight();
+        self.queues.push(&mut self.slab, at, weight);
         self.slots.insert(tag, at);
         false
     }
@@ -107,7 +109,8 @@ fn bytes_are_counted_as_they_come_and_go() {
     let weight: usize = rig.slots.values().map(|&at| bytes_of(&rig.slab[at])).sum();
     assert_eq!(rig.queues.small.bytes + rig.queues.main.bytes, weight);
     while let Some(at) = rig.queues.victim(&mut rig.slab) {
-        rig.queues.unlink(&mut rig.slab, at);
+        let weight = rig.slab[at].payload.weight();
+        rig.queues.unlink(&mut rig.slab, at, weight);
         rig.slab.take(at);
     }
     assert_eq!(
