@@ -125,6 +125,7 @@ fn l1(out: &mut Exposition, stats: &Stats) {
     out.add(&names::L1_ENTRIES, &[], stats.entries as f64);
     out.add(&names::L1_LEASES, &[], stats.leases as f64);
     out.add(&names::L1_BUDGET, &[], stats.budget_bytes as f64);
+    out.add(&names::L1_WITHHELD, &[], stats.withheld_bytes as f64);
     out.add(&names::L1_EXPIRATIONS, &[], stats.expirations as f64);
     out.add(&names::L1_VOIDS, &[], stats.voids as f64);
     out.add(

@@ -70,6 +70,10 @@ pub const CACHE_DURATION: Histogram = Histogram {
 pub const L1_ENTRIES: Number = gauge("nearcache_l1_entries", "Entries in L1.");
 pub const L1_LEASES: Number = gauge("nearcache_l1_leases", "Reads for L1 that are under way.");
 pub const L1_BUDGET: Number = gauge("nearcache_l1_budget_bytes", "What cache_size_bytes of L1 may come to.");
+pub const L1_WITHHELD: Number = gauge(
+    "nearcache_l1_withheld_bytes",
+    "Part of the budget that is left unused because the allocator keeps as much in pages that are used in part.",
+);
 pub const L1_EXPIRATIONS: Number = counter("nearcache_l1_expirations_total", "Entries whose time had come.");
 pub const L1_VOIDS: Number = counter(
     "nearcache_l1_voids_total",

@@ -161,6 +161,7 @@ pub fn facts(worker: &Worker) -> Vec<(&'static str, String)> {
         ("nearcache_l1_entries", stats.entries.to_string()),
         ("nearcache_l1_used_bytes", stats.used_bytes.to_string()),
         ("nearcache_l1_budget_bytes", stats.budget_bytes.to_string()),
+        ("nearcache_l1_withheld_bytes", stats.withheld_bytes.to_string()),
         ("nearcache_l1_inserts", stats.inserts.to_string()),
         ("nearcache_l1_evictions", stats.evictions.to_string()),
         ("nearcache_l1_expirations", stats.expirations.to_string()),

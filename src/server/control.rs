@@ -9,7 +9,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{tiers, upstream};
+use super::{memory, tiers, upstream};
 use crate::clock;
 use crate::command::own;
 use crate::config::Config;
@@ -199,6 +199,7 @@ pub async fn sweep(shared: Arc<Shared>, cancel: CancellationToken) {
             () = cancel.cancelled() => return,
             _ = tick.tick() => {}
         }
+        shared.cache.make_up_for(memory::unused_bytes());
         shared.cache.sweep(clock::now_us(), SWEEP_SLOTS);
         close_idle(&shared);
     }

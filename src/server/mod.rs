@@ -3,6 +3,7 @@
 
 mod control;
 mod events;
+mod memory;
 mod tiers;
 mod touch;
 mod upstream;

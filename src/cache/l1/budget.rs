@@ -46,6 +46,14 @@ impl Limits {
     }
 }
 
+/// What of a budget is left unused when the allocator keeps `unused_bytes` in pages that are used in part. Some of that is
+/// ordinary, and nobody knows how much of it is for others than L1; more than a quarter is never taken from entries.
+pub(super) fn withheld_bytes(budget_bytes: usize, unused_bytes: usize) -> usize {
+    unused_bytes
+        .saturating_sub(budget_bytes / 16 + (4 << 20))
+        .min(budget_bytes / 4)
+}
+
 /// How many shards: a power of two, at most [`MAX_SHARDS`], and unless the configuration names a number, so few that each
 /// holds four of the largest entries and several chunks of slots.
 pub(super) fn shard_count(config: &Config) -> usize {

@@ -17,6 +17,8 @@ pub struct Stats {
     /// Of `used_bytes`, what is no overhead: names, variants and values.
     pub data_bytes: usize,
     pub budget_bytes: usize,
+    /// Of `budget_bytes`, what is left unused.
+    pub withheld_bytes: usize,
     pub shards: usize,
     pub inserts: u64,
     pub evictions: u64,

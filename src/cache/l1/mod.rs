@@ -55,8 +55,9 @@ pub struct L1<F> {
     shards: Box<[CachePadded<Mutex<Shard<F>>>]>,
     rules: Rules,
     packing: Packing,
-    /// Of all shards together, as it was set last.
+    /// Of all shards together, as it was set last, and what of it is left unused.
     budget_bytes: AtomicUsize,
+    withheld_bytes: AtomicUsize,
     /// The shard that the sweep is in.
     sweeping: AtomicUsize,
 }
@@ -271,6 +272,7 @@ impl<F> L1<F> {
         L1 {
             shards,
             budget_bytes: AtomicUsize::new(config.budget_bytes),
+            withheld_bytes: AtomicUsize::new(0),
             packing: Packing::new(config.compression),
             rules: Rules { links, config, l3 },
             sweeping: AtomicUsize::new(0),
@@ -486,7 +488,23 @@ impl<F> L1<F> {
     /// this returns, is not kept.
     pub fn set_budget(&self, budget_bytes: usize) -> usize {
         self.budget_bytes.store(budget_bytes, Ordering::Relaxed);
-        let limits = Limits::new(&self.rules.config, budget_bytes, self.shards.len());
+        self.set_limits()
+    }
+
+    /// The allocator keeps so many bytes that it has not handed out, in pages of which others are in use: where they are many,
+    /// as much of the budget is left unused.
+    pub fn make_up_for(&self, unused_bytes: usize) {
+        let bytes = budget::withheld_bytes(self.budget_bytes.load(Ordering::Relaxed), unused_bytes);
+        if self.withheld_bytes.swap(bytes, Ordering::Relaxed) != bytes {
+            self.set_limits();
+        }
+    }
+
+    fn set_limits(&self) -> usize {
+        let budget_bytes = self.budget_bytes.load(Ordering::Relaxed);
+        let mut limits = Limits::new(&self.rules.config, budget_bytes, self.shards.len());
+        let withheld_bytes = self.withheld_bytes.load(Ordering::Relaxed) / self.shards.len();
+        limits.share_bytes = limits.share_bytes.saturating_sub(withheld_bytes);
         for shard in &self.shards {
             shard.lock().set_limits(limits);
         }
@@ -537,6 +555,7 @@ impl<F> L1<F> {
         let mut stats = Stats {
             shards: self.shards.len(),
             budget_bytes: self.budget_bytes.load(Ordering::Relaxed),
+            withheld_bytes: self.withheld_bytes.load(Ordering::Relaxed),
             ..Stats::default()
         };
         self.shards.iter().for_each(|shard| stats.add(&shard.lock()));

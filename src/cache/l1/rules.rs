@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::entry::Slot;
+use super::entry::{NIL, Slot};
 use super::expiry::is_over;
 use super::lease::Lease;
 use super::{Asker, Config, Consistency, Own};
@@ -31,6 +31,40 @@ pub(super) enum Verdict {
     Expired,
     /// Its filler lost the epoch of the fill: never to be shown again.
     Dead,
+}
+
+/// An entry that may be shown.
+#[derive(Clone, Copy)]
+pub(super) struct Hit {
+    pub at: u32,
+    /// What its filler vouched with.
+    pub answered_us: u64,
+    pub is_stale: bool,
+}
+
+impl Hit {
+    /// A place to be filled.
+    pub const NONE: Hit = Hit {
+        at: NIL,
+        answered_us: 0,
+        is_stale: false,
+    };
+
+    pub fn of(at: u32, a: &Asker, verdict: Verdict, rules: &Rules) -> Option<Hit> {
+        match verdict {
+            Verdict::Live { answered_us } => Some(Hit {
+                at,
+                answered_us,
+                is_stale: a.takes_stale && rules.is_by_age(),
+            }),
+            Verdict::Stale { vouched_us } if a.takes_stale => Some(Hit {
+                at,
+                answered_us: vouched_us,
+                is_stale: true,
+            }),
+            Verdict::Stale { .. } | Verdict::Suspect | Verdict::Expired | Verdict::Dead => None,
+        }
+    }
 }
 
 impl Rules {

@@ -10,7 +10,7 @@ use super::eviction::Queues;
 use super::expiry::Lifetime;
 use super::index::Index;
 use super::lease::{Lease, Leases};
-use super::rules::{Rules, Verdict};
+use super::rules::{Hit, Rules, Verdict};
 use super::slab::{CHUNK, Slab};
 use super::{Asker, Explained, MAX_REPLIES_A_KEY, Own, View};
 use crate::cache::link::{LinkId, Links};
@@ -61,40 +61,6 @@ pub(super) enum End {
     Voided,
     /// A newer reply to the same read takes its place.
     Replaced,
-}
-
-/// An entry that may be shown.
-#[derive(Clone, Copy)]
-pub(super) struct Hit {
-    pub at: u32,
-    /// What its filler vouched with.
-    pub answered_us: u64,
-    pub is_stale: bool,
-}
-
-impl Hit {
-    /// A place to be filled.
-    pub const NONE: Hit = Hit {
-        at: NIL,
-        answered_us: 0,
-        is_stale: false,
-    };
-
-    fn of(at: u32, a: &Asker, verdict: Verdict, rules: &Rules) -> Option<Hit> {
-        match verdict {
-            Verdict::Live { answered_us } => Some(Hit {
-                at,
-                answered_us,
-                is_stale: a.takes_stale && rules.is_by_age(),
-            }),
-            Verdict::Stale { vouched_us } if a.takes_stale => Some(Hit {
-                at,
-                answered_us: vouched_us,
-                is_stale: true,
-            }),
-            Verdict::Stale { .. } | Verdict::Suspect | Verdict::Expired | Verdict::Dead => None,
-        }
-    }
 }
 
 /// Entries that an insert evicts at most, unless it needs the room of more.

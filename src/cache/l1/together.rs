@@ -6,8 +6,8 @@ use parking_lot::MutexGuard;
 
 use super::budget::MAX_SHARDS;
 use super::entry::{Identity, NIL};
-use super::rules::Snapshot;
-use super::shard::{Hit, Shard};
+use super::rules::{Hit, Snapshot};
+use super::shard::Shard;
 use super::{Asker, Consistency, L1, Query, View, ViewValue, Which};
 use crate::cache::l3::{Found, Origin};
 use crate::cache::link::LinkId;

@@ -32,6 +32,17 @@ fn the_allocator_rounds_to_its_classes() {
 }
 
 #[test]
+fn what_the_allocator_leaves_unused_beyond_the_ordinary_is_withheld() {
+    let withheld_mib = |budget: usize, unused: usize| withheld_bytes(budget << 20, unused << 20) >> 20;
+    assert_eq!(
+        [0, 20, 30, 84, 1000].map(|unused| withheld_mib(256, unused)),
+        [0, 0, 10, 64, 64]
+    );
+    assert_eq!(withheld_mib(4, 4), 0);
+    assert_eq!(withheld_bytes(0, usize::MAX), 0);
+}
+
+#[test]
 fn there_are_as_many_shards_as_leave_each_a_useful_share() {
     let counts = [
         (256 << 20, 1 << 20),
