@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
+use super::deep::Deep;
 use super::pipe::{self, Ended};
 use crate::clock;
 use crate::net::{Stream, noted};
@@ -34,9 +35,6 @@ const STUCK_PART: usize = 8;
 const UNAUTHENTICATED_OUTPUT_BYTES: usize = 64 << 10;
 /// Reads in one turn before other clients of the worker get theirs; one that fills the buffer is the last.
 const READS_A_TURN: usize = 4;
-/// Requests in one turn: what they take is about what fifty clients with one request each take, so that a deep pipeline
-/// is to the others like fifty more clients.
-const REQUESTS_A_TURN: u32 = 512;
 
 pub struct Session {
     pub worker: Rc<Worker>,
@@ -51,6 +49,7 @@ pub struct Session {
     is_stalled: bool,
     /// Requests that it may still have decided in this turn.
     requests_left: u32,
+    deep: Deep,
     /// The client has sent its last byte.
     pub is_ended: bool,
     /// Replies that may wait for the socket, if there is room for more than [`HIGH_WATER_BYTES`].
@@ -85,6 +84,7 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: Stream) {
         spans: Vec::new(),
         is_stalled: false,
         requests_left: 0,
+        deep: Deep::default(),
         is_ended: false,
         high_water_bytes: HIGH_WATER_BYTES,
         stuck_since_us: None,
@@ -111,7 +111,9 @@ pub async fn serve(worker: Rc<Worker>, client: Rc<Client>, stream: Stream) {
 impl Session {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         self.client.remember(cx);
-        self.requests_left = REQUESTS_A_TURN;
+        self.requests_left = self
+            .deep
+            .requests_a_turn(clock::now_us, |now_us| self.worker.is_polite_served(now_us));
         let mut is_last_read = false;
         for _ in 0..READS_A_TURN {
             if !self.is_quiet() {
@@ -175,6 +177,9 @@ impl Session {
             if let Some(event) = event {
                 return Poll::Ready(event);
             }
+        }
+        if self.requests_left == 0 {
+            self.deep.used_up(clock::now_us());
         }
         // Not `wake_by_ref`: alone in the run queue, this task would be polled dozens of times before the runtime looks at
         // the sockets of others. A yield comes back behind what they have brought.
@@ -303,7 +308,7 @@ impl Session {
         }
         self.is_stalled = false;
         if consumed > 0 {
-            self.worker.served(started_us);
+            self.worker.served(started_us, self.deep.is_it());
         }
         match status {
             Status::NeedsMore => None,

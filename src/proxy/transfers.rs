@@ -45,10 +45,18 @@ impl Transfers {
 }
 
 impl Worker {
-    /// Somebody was served besides the transfers.
+    /// Somebody was served besides the transfers: one with a deep pipeline, or one who asks for little.
     #[inline]
-    pub fn served(&self, now_us: u64) {
+    pub fn served(&self, now_us: u64, is_deep: bool) {
         self.shared.served_us[usize::from(self.index)].store(now_us, Relaxed);
+        if !is_deep {
+            self.polite_us.set(now_us);
+        }
+    }
+
+    /// Whether somebody who asks for little is served at present, on this worker.
+    pub fn is_polite_served(&self, now_us: u64) -> bool {
+        self.polite_us.get() + RECENT_US > now_us
     }
 
     /// Whether somebody is at present, on whichever worker.

@@ -101,6 +101,8 @@ pub struct Worker {
     pub sampler: Sampler,
     /// How long its transfers of large values have to rest.
     pub transfers: Transfers,
+    /// When a client was last served that has no deep pipeline.
+    pub polite_us: Cell<u64>,
     /// Clients whose acknowledgements wait for it.
     pub held: RefCell<owed::Held>,
 }
@@ -157,6 +159,7 @@ impl Worker {
             below: RefCell::default(),
             sampler: Sampler::new(shared.config.cache.touch_sample),
             transfers: Transfers::new(shared.config.clients.transfer_share_percent),
+            polite_us: Cell::new(0),
             held: RefCell::default(),
             shared,
         })
