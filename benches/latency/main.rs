@@ -27,6 +27,7 @@ use clap::{Parser, ValueEnum};
 
 use greedy::Greedy;
 use load::{Keys, Load, Outcome, Pace, micros};
+use rustix::process::setpriority_process;
 use stage::{Stage, reads};
 use table::{Table, median};
 
@@ -106,6 +107,9 @@ fn main() {
     }
 }
 
+/// Of who measures, which others would else keep from sending in time.
+const HIGH_PRIORITY: i32 = -10;
+
 /// Hits against direct requests at one rate, misses against direct requests at theirs.
 fn latency(options: &Options, stage: &Stage) -> Result<()> {
     let mut direct = options.load(stage.redis, Keys::hot(options.keys))?;
@@ -181,6 +185,8 @@ fn latency(options: &Options, stage: &Stage) -> Result<()> {
 /// Polite clients without and with a greedy one, at nearcache and at redis-server.
 fn fairness(options: &Options, stage: &Stage) -> Result<()> {
     let targets = [("redis-server", stage.redis), ("nearcache", stage.hits)];
+    // The servers run already, at the ordinary priority. Only root may; for others requests are sent later, which is said.
+    let _ = setpriority_process(None, HIGH_PRIORITY);
     let rate = options.polite_rate * options.connections as f64;
     let mut loads = Vec::new();
     for (_, address) in targets {
