@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::entry::{Body, END_OF_TIME_MS, Identity, Slot, is_joint};
 use super::expiry::{Lifetime, is_over};
-use super::shard::Shard;
+use super::shard::{New, Shard};
 use super::{Asker, Consistency, Expiry, L1, LeaseId, Query, ViewValue};
 use crate::cache::l3::{Found, KeyEnd, L3, Mark, Origin, Spill};
 use crate::cache::link::LinkId;
@@ -116,7 +116,7 @@ impl<F> L1<F> {
         let (filler, _) = self.vouched_below(found, standing.floor_us, by, now_us)?;
         let lease = shard.leases.end(lease)?;
         let lifetime = self.lifetime_of(found);
-        shard.insert(lease.identity(), filler, body, found.is_plain, &lifetime);
+        shard.insert(New::of(lease.identity(), filler, body, found.is_plain, &lifetime));
         let evicted = self.marked(&mut shard);
         drop(shard);
         self.spill(evicted);
@@ -159,7 +159,7 @@ impl<F> L1<F> {
             && let Some((filler, _)) = self.vouched_below(found, a.floor_us, by, a.now_us)
         {
             let lifetime = self.lifetime_of(found);
-            shard.insert(of, filler, body, found.is_plain, &lifetime);
+            shard.insert(New::of(of, filler, body, found.is_plain, &lifetime));
         }
         let evicted = self.marked(&mut shard);
         drop(shard);

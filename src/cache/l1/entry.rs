@@ -159,14 +159,7 @@ pub(super) fn tag(hash: u64) -> u32 {
 
 impl Payload {
     pub fn new(of: Identity<'_>, body: Body<'_>, is_plain: bool, lifetime: &Lifetime) -> Payload {
-        let mut kind = match lifetime.expiry {
-            Expiry::Never => EXPIRY_NEVER,
-            Expiry::At(_) => EXPIRY_AT,
-            Expiry::Unknown => EXPIRY_UNKNOWN,
-        };
-        if is_plain {
-            kind |= PLAIN;
-        }
+        let kind = kind(is_plain, lifetime);
         match body {
             Body::Absent(frame) => Payload::Small(block(kind | ABSENT, of, frame)),
             Body::Small(value) => Payload::Small(block(kind, of, value)),
@@ -179,6 +172,25 @@ impl Payload {
                 value: packed.bytes,
             })),
         }
+    }
+
+    /// Puts another reply to the same read into the same block. False: it has another length, or is not small.
+    pub fn rewrite(&mut self, body: &Body<'_>, is_plain: bool, lifetime: &Lifetime) -> bool {
+        let (absent, value) = match body {
+            Body::Absent(frame) => (ABSENT, *frame),
+            Body::Small(value) => (0, *value),
+            Body::Large(_) | Body::Packed(_) => return false,
+        };
+        let Payload::Small(block) = self else {
+            return false;
+        };
+        let start = block.len() - value_in(block).len();
+        if block.len() - start != value.len() {
+            return false;
+        }
+        block[0] = kind(is_plain, lifetime) | absent;
+        block[start..].copy_from_slice(value);
+        true
     }
 
     #[inline]
@@ -313,6 +325,16 @@ impl<'a> Head<'a> {
     fn is_of(&self, of: Identity<'_>) -> bool {
         self.db == of.db && self.name == of.name && self.variant == of.variant
     }
+}
+
+/// The first byte of a block, of what is there as it is.
+fn kind(is_plain: bool, lifetime: &Lifetime) -> u8 {
+    let expiry = match lifetime.expiry {
+        Expiry::Never => EXPIRY_NEVER,
+        Expiry::At(_) => EXPIRY_AT,
+        Expiry::Unknown => EXPIRY_UNKNOWN,
+    };
+    if is_plain { expiry | PLAIN } else { expiry }
 }
 
 /// What follows name and variant.

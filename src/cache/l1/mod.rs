@@ -47,7 +47,7 @@ pub use explain::{Explained, Stats};
 use packed::{Later, Packing};
 pub use packed::{MOST_PACKED_BYTES, Packed};
 use rules::Rules;
-use shard::{End, Shard};
+use shard::{End, New, Shard};
 pub use together::FoundBelow;
 
 /// `F` tells the caller who waits for a flight; it is opaque here.
@@ -398,7 +398,7 @@ impl<F> L1<F> {
         };
         // Whether or not it is inserted, this reply is shown: to what other links know of the name, through other commands or
         // from before this lease was voided, it is as new as any reply that passes by L1. The insert comes behind.
-        shard.passed_by(lease.link, lease.hash, &self.rules.links);
+        let is_left = shard.passed_by(lease.link, lease.hash, &self.rules.links);
         // A lease may have been taken on a link to the old primary after everything was voided at a switch, and the old
         // confirmation may hold for a while: nothing of that node is kept any more.
         if !lease.stands(&self.rules.links) || !self.rules.links.is_current(lease.link) {
@@ -406,7 +406,9 @@ impl<F> L1<F> {
         } else if let Some((body, pttl_ms, most_us, is_plain)) = fill
             && let Some(lifetime) = expiry::lifetime(&self.rules.config, lease.sent_us, now_us, &body, pttl_ms, most_us)
         {
-            shard.insert(lease.identity(), (lease.link, lease.epoch), body, is_plain, &lifetime);
+            let filler = (lease.link, lease.epoch);
+            let new = New::of(lease.identity(), filler, body, is_plain, &lifetime);
+            shard.insert(if is_left { new } else { new.first() });
         }
         // Marked before the void: what the insert evicts is no older than what this reply takes away, and goes with it.
         let evicted = self.marked(&mut shard);

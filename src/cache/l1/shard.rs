@@ -63,8 +63,12 @@ pub(super) enum End {
     Replaced,
 }
 
-/// Entries that an insert evicts at most, unless it needs the room of more.
-const MOST_EVICTED: usize = 32;
+/// What became of the entries of a tag.
+#[derive(Default)]
+struct Dropped {
+    dropped: usize,
+    is_left: bool,
+}
 
 impl<F> Shard<F> {
     pub fn new(number: u8, limits: Limits) -> Shard<F> {
@@ -163,55 +167,6 @@ impl<F> Shard<F> {
         }
     }
 
-    /// Stores a reply, in place of an older one. False: it is too large.
-    pub fn insert(
-        &mut self,
-        of: Identity<'_>,
-        (link, epoch): (LinkId, u32),
-        body: Body<'_>,
-        is_plain: bool,
-        lifetime: &Lifetime,
-    ) -> bool {
-        if body.len() > self.limits.max_value_bytes {
-            self.store.counters.refused_too_large += 1;
-            return false;
-        }
-        let payload = Payload::new(of, body, is_plain, lifetime);
-        let weight = payload.weight();
-        if weight + size_of::<Slot>() > self.limits.max_entry_bytes {
-            self.store.counters.refused_too_large += 1;
-            return false;
-        }
-        let earlier = self.find(of).map(|(at, slot)| (at, slot.stamp));
-        if let Some((at, _)) = earlier {
-            self.remove(at, End::Replaced);
-        }
-        if !self.make_room(weight) {
-            self.store.counters.refused_too_large += 1;
-            return false;
-        }
-        let (queue, frequency) = match earlier {
-            Some((_, stamp)) => (stamp.queue(), stamp.frequency()),
-            None => (self.store.queues.admit(of.tag(), self.store.slab.occupied()), 0),
-        };
-        let slot = Slot {
-            payload,
-            tag: of.tag(),
-            epoch,
-            chain: NIL,
-            newer: NIL,
-            older: NIL,
-            stamp: Stamp::new(lifetime, link, queue, frequency),
-        };
-        if !self.link(slot, weight) {
-            return false;
-        }
-        self.store.counters.inserts += 1;
-        // The index or the ghost may have grown.
-        self.make_room(0);
-        true
-    }
-
     /// A push of `link` names the key: what `link` filled is old, and so is what it has read and not yet inserted. A lease
     /// whose read is still to be answered stands, for that answer is newer. Other links hear for themselves, unless they are lost.
     pub fn push(&mut self, link: LinkId, hash: u64, links: &Links) {
@@ -222,10 +177,12 @@ impl<F> Shard<F> {
 
     /// A reply of `link` is shown without coming from L1: what other links filled or fill may be older than it. So may what
     /// `link` itself has filled, or has got and not yet filled, where its pushes come by turn.
-    pub fn passed_by(&mut self, link: LinkId, hash: u64, links: &Links) {
+    /// Returns whether an entry of the name, or of another with its tag, is left.
+    pub fn passed_by(&mut self, link: LinkId, hash: u64, links: &Links) -> bool {
         let is_by_turn = links.is_by_turn();
-        self.void_entries(hash, |slot| is_by_turn || slot.stamp.link() != link);
         self.void_leases(hash, |lease| lease.link != link || is_by_turn && lease.is_got);
+        self.void_entries(hash, |slot| is_by_turn || slot.stamp.link() != link)
+            .is_left
     }
 
     /// A write on `link` is about to be acknowledged: no entry can be trusted to be as new, and no foreign lease. A lease of
@@ -239,7 +196,7 @@ impl<F> Shard<F> {
     /// Drops all of a name. Returns how many entries went.
     pub fn purge(&mut self, hash: u64) -> usize {
         self.void_leases(hash, |_| true);
-        self.void_entries(hash, |_| true)
+        self.void_entries(hash, |_| true).dropped
     }
 
     /// Notes a fill that came to nothing because its lease no longer stood.
@@ -352,47 +309,8 @@ impl<F> Shard<F> {
 
     #[inline]
     fn first(&self, tag: u32) -> Option<u32> {
-        self.index
-            .table(spread(tag))
-            .find(spread(tag), |&at| self.store.slab[at].tag == tag)
-            .copied()
-    }
-
-    /// Evicts until `weight` more bytes fit into the share. False: they cannot.
-    #[inline]
-    fn make_room(&mut self, weight: usize) -> bool {
-        self.has_room(weight) || self.evict_for(weight)
-    }
-
-    #[inline]
-    fn has_room(&self, weight: usize) -> bool {
-        let growth_bytes = if weight > 0 { self.store.slab.growth_bytes() } else { 0 };
-        self.used_bytes() + weight + growth_bytes <= self.limits.share_bytes
-    }
-
-    /// Where far more is in use than may be, because the share was lowered or the ghost has just grown, an insert only evicts
-    /// more than it brings, so that none takes long; the next ones and [`Shard::shrink`] do the rest.
-    fn evict_for(&mut self, weight: usize) -> bool {
-        let payload_bytes = self.store.payload_bytes;
-        let mut evicted = 0;
-        while !self.has_room(weight) {
-            // A slot that came free is not given back at once; where entries have no payload it is all that they have.
-            let freed = payload_bytes - self.store.payload_bytes + evicted * size_of::<Slot>();
-            if evicted >= MOST_EVICTED && freed >= weight {
-                return true;
-            }
-            if self.may_give_back() {
-                self.give_back_chunk();
-                evicted += MOST_EVICTED;
-                continue;
-            }
-            let Some(at) = self.store.queues.victim(&mut self.store.slab) else {
-                return false;
-            };
-            self.remove(at, End::Evicted);
-            evicted += 1;
-        }
-        true
+        let slab = &self.store.slab;
+        self.index.find(tag, |at| slab[at].tag == tag).map(|(_, at)| at)
     }
 
     /// From now on the shard has these limits; what is above its share goes by and by.
@@ -417,7 +335,7 @@ impl<F> Shard<F> {
             spent += CHUNK;
         }
         let slab = &self.store.slab;
-        self.index.shrink(|&head| spread(slab[head].tag));
+        self.index.shrink(|first| slab[first].tag);
         self.store.queues.shrink(self.store.slab.occupied());
         spent
     }
@@ -439,15 +357,16 @@ impl<F> Shard<F> {
             };
             let slab = &mut self.store.slab;
             self.store.queues.relocated(slab, to);
-            let table = self.index.table_mut(spread(tag));
-            if let Some(head) = table.find_mut(spread(tag), |&head| head == from) {
-                *head = to;
-                continue;
-            }
-            let Some(&head) = table.find(spread(tag), |&head| slab[head].tag == tag) else {
+            // What was at `from` is no longer there.
+            let is_it = |first: u32| first == from || slab[first].tag == tag;
+            let Some((place, first)) = self.index.find(tag, is_it) else {
                 continue;
             };
-            let mut at = head;
+            if first == from {
+                self.index.set(place, to);
+                continue;
+            }
+            let mut at = first;
             while slab[at].chain != from && slab[at].chain != NIL {
                 at = slab[at].chain;
             }
@@ -456,43 +375,12 @@ impl<F> Shard<F> {
         self.store.slab.give_back_last();
     }
 
-    /// Puts a slot, whose payload has this weight, into slab, chain and queue.
-    fn link(&mut self, slot: Slot, weight: usize) -> bool {
-        let (tag, data_bytes) = (slot.tag, slot.payload.data_bytes());
-        let Some(at) = self.store.slab.put(slot) else {
-            return false;
-        };
-        self.store.payload_bytes += weight;
-        self.store.data_bytes += data_bytes;
-        self.store.queues.push(&mut self.store.slab, at, weight);
-        let slab = &self.store.slab;
-        let is_it = |&first: &u32| slab[first].tag == tag;
-        let first = self.index.put(spread(tag), at, is_it, |&first| spread(slab[first].tag));
-        if let Some(first) = first {
-            self.store.slab[at].chain = first;
-            self.shorten(at);
-        }
-        true
-    }
-
-    /// Drops the oldest of a chain that has become too long.
-    fn shorten(&mut self, first: u32) {
-        let (mut last, mut length) = (first, 1);
-        while self.store.slab[last].chain != NIL {
-            last = self.store.slab[last].chain;
-            length += 1;
-        }
-        if length > MAX_REPLIES_A_KEY {
-            self.remove(last, End::Evicted);
-        }
-    }
-
     fn remove(&mut self, at: u32, why: End) {
         let tag = self.store.slab[at].tag;
         self.drop_from_chain(tag, why, |place, _| place == at);
     }
 
-    fn void_entries(&mut self, hash: u64, doomed: impl Fn(&Slot) -> bool) -> usize {
+    fn void_entries(&mut self, hash: u64, doomed: impl Fn(&Slot) -> bool) -> Dropped {
         self.drop_from_chain(tag(hash), End::Voided, |_, slot| doomed(slot))
     }
 
@@ -500,14 +388,12 @@ impl<F> Shard<F> {
         self.store.counters.voids += self.leases.void(hash, doomed) as u64;
     }
 
-    fn drop_from_chain(&mut self, tag: u32, why: End, doomed: impl Fn(u32, &Slot) -> bool) -> usize {
+    fn drop_from_chain(&mut self, tag: u32, why: End, doomed: impl Fn(u32, &Slot) -> bool) -> Dropped {
         let store = &mut self.store;
-        let table = self.index.table_mut(spread(tag));
-        let Ok(mut head) = table.find_entry(spread(tag), |&at| store.slab[at].tag == tag) else {
-            return 0;
+        let Some((place, mut at)) = self.index.find(tag, |at| store.slab[at].tag == tag) else {
+            return Dropped::default();
         };
         let (mut first, mut last, mut dropped) = (NIL, NIL, 0);
-        let mut at = *head.get();
         while at != NIL {
             let next = store.slab[at].chain;
             if doomed(at, &store.slab[at]) {
@@ -523,13 +409,16 @@ impl<F> Shard<F> {
             at = next;
         }
         match last {
-            NIL => drop(head.remove()),
+            NIL => self.index.remove(tag, place),
             last => {
                 store.slab[last].chain = NIL;
-                *head.get_mut() = first;
+                self.index.set(place, first);
             }
         }
-        dropped
+        Dropped {
+            dropped,
+            is_left: last != NIL,
+        }
     }
 }
 
@@ -557,11 +446,7 @@ impl Store {
     }
 }
 
-/// The hash under which the index keeps a tag.
-pub(super) fn spread(tag: u32) -> u64 {
-    // 2^64 divided by the golden ratio: carries the tag into the high bits, which the index compares first.
-    u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
+mod insert;
+pub(super) use insert::New;
 #[cfg(test)]
 mod tests;

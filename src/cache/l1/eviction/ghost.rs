@@ -1,7 +1,7 @@
 //! What is remembered of entries that are gone: tags only.
 
 use super::super::budget::malloc_bytes;
-use super::super::shard::spread;
+use super::super::index::spread;
 
 /// Tags of what was evicted lately, about as many as there are entries: sets of eight, each a queue of its own.
 pub(super) struct Ghost {

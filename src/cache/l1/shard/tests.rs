@@ -37,13 +37,13 @@ fn fill(shard: &mut Shard<()>, rules: &Rules, hash: u64, name: &[u8], value: &[u
     };
     let body = Body::Small(value);
     let times = lifetime(&rules.config, 1, 2, &body, -1, None).unwrap();
-    assert!(shard.insert(of, (LinkId::PINNED, 0), body, false, &times));
+    assert!(shard.insert(New::of(of, (LinkId::PINNED, 0), body, false, &times)));
 }
 
 /// Every chain leads to exactly the occupied slots, and the bytes add up.
 fn check(shard: &Shard<()>) {
     let mut reached = 0;
-    for &head in shard.index.iter() {
+    for head in shard.index.iter() {
         let mut at = head;
         while at != NIL {
             let slot = &shard.store.slab[at];
@@ -137,4 +137,47 @@ fn a_reply_that_is_filled_again_in_place_keeps_its_rank() {
     let at = shard.find(of).unwrap().0;
     assert_eq!(shard.slot(at).stamp.frequency(), 1);
     assert_eq!((shard.entries(), shard.counters().evictions), (1, 0));
+}
+
+/// Of one length or of another, of a string or of an absence: the last reply is what is shown, in as many bytes as it takes.
+#[test]
+fn a_reply_in_the_place_of_another_is_shown_whole() {
+    let (mut shard, rules) = rig();
+    let of = Identity {
+        hash: 9,
+        db: 0,
+        name: b"k",
+        variant: b"",
+    };
+    let long = [b'x'; 300];
+    let replies: [(&[u8], bool); 6] = [
+        (b"v", false),
+        (b"w", false),
+        (b"$-1\r\n", true),
+        (b"12345", false),
+        (&long, false),
+        (b"", false),
+    ];
+    for (bytes, is_absent) in replies {
+        let (body, pttl_ms) = match is_absent {
+            true => (Body::Absent(bytes), -2),
+            false => (Body::Small(bytes), 5_000),
+        };
+        let times = lifetime(&rules.config, 1, 2, &body, pttl_ms, None).unwrap();
+        assert!(shard.insert(New::of(of, (LinkId::PINNED, 7), body, is_absent, &times)));
+        let (_, slot) = shard.find(of).unwrap();
+        let view = slot.view(false);
+        let shown = match view.value {
+            crate::cache::l1::ViewValue::Absent(shown) => (shown, true),
+            crate::cache::l1::ViewValue::Small(shown) => (shown, false),
+            _ => panic!("a small one"),
+        };
+        assert_eq!((shown, view.is_plain), ((bytes, is_absent), is_absent));
+        assert_eq!(slot.epoch, 7);
+        assert_eq!(view.expiry == super::super::Expiry::Never, is_absent);
+        assert_eq!(slot.payload.data_bytes(), 1 + bytes.len());
+        assert_eq!(shard.data_bytes(), 1 + bytes.len());
+        check(&shard);
+    }
+    assert_eq!((shard.entries(), shard.counters().inserts), (1, 6));
 }

@@ -90,7 +90,7 @@ fn a_higher_budget_holds_at_once() {
     let r = filled(1 << 20, 20_000);
     let before = r.l1.stats().entries;
     r.l1.set_budget(4 << 20);
-    (20_000..40_000).for_each(|i| r.fill(get(&i.to_string()), on(r.a, 1000), value("a value of some length")));
+    (20_000..60_000).for_each(|i| r.fill(get(&i.to_string()), on(r.a, 1000), value("a value of some length")));
     assert!(r.l1.stats().entries > before * 3);
 }
 
