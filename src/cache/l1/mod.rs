@@ -398,7 +398,7 @@ impl<F> L1<F> {
         };
         // Whether or not it is inserted, this reply is shown: to what other links know of the name, through other commands or
         // from before this lease was voided, it is as new as any reply that passes by L1. The insert comes behind.
-        let is_left = shard.passed_by(lease.link, lease.hash, &self.rules.links);
+        let chain = shard.passed_by(lease.link, lease.hash, &self.rules.links);
         // A lease may have been taken on a link to the old primary after everything was voided at a switch, and the old
         // confirmation may hold for a while: nothing of that node is kept any more.
         if !lease.stands(&self.rules.links) || !self.rules.links.is_current(lease.link) {
@@ -408,7 +408,7 @@ impl<F> L1<F> {
         {
             let filler = (lease.link, lease.epoch);
             let new = New::of(lease.identity(), filler, body, is_plain, &lifetime);
-            shard.insert(if is_left { new } else { new.first() });
+            shard.insert(new.into_chain(chain));
         }
         // Marked before the void: what the insert evicts is no older than what this reply takes away, and goes with it.
         let evicted = self.marked(&mut shard);

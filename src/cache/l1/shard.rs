@@ -64,10 +64,10 @@ pub(super) enum End {
 }
 
 /// What became of the entries of a tag.
-#[derive(Default)]
 struct Dropped {
     dropped: usize,
-    is_left: bool,
+    /// Where its chain begins now, or [`NIL`].
+    first: u32,
 }
 
 impl<F> Shard<F> {
@@ -154,7 +154,12 @@ impl<F> Shard<F> {
 
     #[inline]
     pub fn find(&self, of: Identity<'_>) -> Option<(u32, &Slot)> {
-        let mut at = self.first(of.tag())?;
+        self.find_from(self.first(of.tag())?, of)
+    }
+
+    /// In the chain that begins at `at`.
+    #[inline]
+    fn find_from(&self, mut at: u32, of: Identity<'_>) -> Option<(u32, &Slot)> {
         loop {
             let slot = &self.store.slab[at];
             if slot.payload.matches(of) {
@@ -177,12 +182,12 @@ impl<F> Shard<F> {
 
     /// A reply of `link` is shown without coming from L1: what other links filled or fill may be older than it. So may what
     /// `link` itself has filled, or has got and not yet filled, where its pushes come by turn.
-    /// Returns whether an entry of the name, or of another with its tag, is left.
-    pub fn passed_by(&mut self, link: LinkId, hash: u64, links: &Links) -> bool {
+    /// Returns where the chain of its tag begins now, or [`NIL`].
+    pub fn passed_by(&mut self, link: LinkId, hash: u64, links: &Links) -> u32 {
         let is_by_turn = links.is_by_turn();
         self.void_leases(hash, |lease| lease.link != link || is_by_turn && lease.is_got);
         self.void_entries(hash, |slot| is_by_turn || slot.stamp.link() != link)
-            .is_left
+            .first
     }
 
     /// A write on `link` is about to be acknowledged: no entry can be trusted to be as new, and no foreign lease. A lease of
@@ -391,7 +396,7 @@ impl<F> Shard<F> {
     fn drop_from_chain(&mut self, tag: u32, why: End, doomed: impl Fn(u32, &Slot) -> bool) -> Dropped {
         let store = &mut self.store;
         let Some((place, mut at)) = self.index.find(tag, |at| store.slab[at].tag == tag) else {
-            return Dropped::default();
+            return Dropped { dropped: 0, first: NIL };
         };
         let (mut first, mut last, mut dropped) = (NIL, NIL, 0);
         while at != NIL {
@@ -409,16 +414,14 @@ impl<F> Shard<F> {
             at = next;
         }
         match last {
+            _ if dropped == 0 => {}
             NIL => self.index.remove(tag, place),
             last => {
                 store.slab[last].chain = NIL;
                 self.index.set(place, first);
             }
         }
-        Dropped {
-            dropped,
-            is_left: last != NIL,
-        }
+        Dropped { dropped, first }
     }
 }
 

@@ -11,8 +11,8 @@ pub(in crate::cache::l1) struct New<'a> {
     body: Body<'a>,
     is_plain: bool,
     lifetime: &'a Lifetime,
-    /// No entry has its tag.
-    is_first: bool,
+    /// Where the chain of its tag begins, or [`NIL`]. `None`: that is still to be looked up.
+    chain: Option<u32>,
 }
 
 impl<'a> New<'a> {
@@ -30,13 +30,16 @@ impl<'a> New<'a> {
             body,
             is_plain,
             lifetime,
-            is_first: false,
+            chain: None,
         }
     }
 
-    /// The caller knows, in the same critical section, that no entry has its tag.
-    pub fn first(self) -> New<'a> {
-        New { is_first: true, ..self }
+    /// The caller knows, from the same critical section, where the chain of its tag begins, or that there is none: [`NIL`].
+    pub fn into_chain(self, first: u32) -> New<'a> {
+        New {
+            chain: Some(first),
+            ..self
+        }
     }
 }
 
@@ -50,10 +53,12 @@ impl<F> Shard<F> {
             self.store.counters.refused_too_large += 1;
             return false;
         }
-        let earlier = match new.is_first {
-            true => None,
-            false => self.find(new.of).map(|(at, _)| at),
+        let earlier = match new.chain {
+            Some(NIL) => None,
+            Some(first) => self.find_from(first, new.of),
+            None => self.find(new.of),
         };
+        let earlier = earlier.map(|(at, _)| at);
         if let Some(at) = earlier
             && self.rewrite(at, &new)
         {
@@ -85,7 +90,7 @@ impl<F> Shard<F> {
             older: NIL,
             stamp: Stamp::new(new.lifetime, new.link, queue, frequency),
         };
-        if !self.link(slot, weight, new.is_first) {
+        if !self.link(slot, weight, new.chain == Some(NIL)) {
             return false;
         }
         self.store.counters.inserts += 1;
