@@ -4,7 +4,7 @@
 //! How many there are is set when the shard is made, by its share.
 //!
 //! A table is a row of cache lines. A tag begins to look for a place in the line that its bits name, and goes on to the next
-//! one while they are full; each full line counts who went by, so that a search ends where nobody did, which is nearly always
+//! one while they are full; each full line counts who went by, so that a search ends where nobody did, which is mostly
 //! the first line (Bronson and Shi, "Open-sourcing F14", 2019). Where a place comes free, one that went by moves back: it would
 //! else keep searches going for as long as it lives. Nothing marks what was removed, so that a table in which entries come and
 //! go does not grow.
@@ -232,7 +232,7 @@ impl Table {
     /// The line in which the search for a tag begins.
     #[inline]
     fn home(&self, tag: u32) -> usize {
-        ((spread(tag) >> 48) as usize * self.lines.len()) >> 16
+        ((spread(tag) >> 40) as usize * self.lines.len()) >> 24
     }
 
     #[inline]
@@ -308,7 +308,7 @@ const MANY: u8 = u8::MAX;
 /// A tag that has gone by so many lines, or more.
 const FAR: usize = 3;
 
-/// What a line knows of a tag: bits that choose neither table nor line, nearly.
+/// What a line knows of a tag: bits that choose table and line only through the others.
 #[inline]
 fn mark(tag: u32) -> u8 {
     (tag as u8).max(1)

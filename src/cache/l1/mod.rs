@@ -248,7 +248,7 @@ pub enum Value<'a> {
     Shared(Bytes),
 }
 
-/// Entries under one name; a further one displaces the oldest.
+/// Entries under one name; a further one displaces the one that came first.
 pub const MAX_REPLIES_A_KEY: usize = 64;
 
 impl<F> L1<F> {

@@ -99,8 +99,8 @@ impl<F> Shard<F> {
         true
     }
 
-    /// Lets the entry at `at`, which is another reply to the same read, be this one, if it fits into the same block: it has its
-    /// rank already. False: nothing has changed.
+    /// Lets the entry at `at`, which is another reply to the same read, be this one, if it fits into the same block. It stays
+    /// where it is in its queue and its chain, and no room is made, as it takes none. False: nothing has changed.
     fn rewrite(&mut self, at: u32, new: &New<'_>) -> bool {
         let slot = &mut self.store.slab[at];
         if slot.payload.weight() + size_of::<Slot>() > self.limits.max_entry_bytes
@@ -177,7 +177,7 @@ impl<F> Shard<F> {
         true
     }
 
-    /// Drops the oldest of a chain that has become too long.
+    /// Drops the last of a chain that has become too long: the one that came first, written over or not.
     fn shorten(&mut self, first: u32) {
         let (mut last, mut length) = (first, 1);
         while self.store.slab[last].chain != NIL {
