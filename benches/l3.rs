@@ -233,8 +233,8 @@ fn write(l3: &L3, options: &Options) {
         l3.spill(Spill {
             hash,
             db: 0,
+            parts: 0..block.len(),
             block: block.into(),
-            start: 0,
             name_len: name.len(),
             variant_len: 0,
             value: None,

@@ -308,19 +308,19 @@ fn spill_of(slot: Slot, mark: Mark) -> Spill {
             epoch: slot.epoch,
         },
     );
-    let deadline_us = slot.stamp.deadline_us();
+    let deadline_us = slot.deadline_us();
     let head = slot.payload.head();
     let (hash, db) = (name_hash(head.name), head.db);
-    let (name_len, variant_len, bytes) = (head.name.len(), head.variant.len(), head.bytes());
+    let (name_len, variant_len) = (head.name.len(), head.variant.len());
     let codec = slot.payload.codec();
-    let (block, value) = slot.payload.into_parts();
+    let (block, parts, value) = slot.payload.into_parts();
     Spill {
         hash,
         db,
-        start: block.len() - bytes,
         name_len,
         variant_len,
         block,
+        parts,
         value,
         codec,
         is_absent,

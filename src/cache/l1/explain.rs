@@ -83,7 +83,7 @@ impl Explained {
     pub(super) fn of_entry(slot: &Slot, now_us: u64, rules: &Rules) -> Explained {
         let head = slot.payload.head();
         let view = slot.view(false);
-        let deadline_us = slot.stamp.deadline_us();
+        let deadline_us = slot.deadline_us();
         Explained {
             db: head.db.into(),
             variant: head.variant.to_vec(),

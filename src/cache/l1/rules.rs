@@ -75,7 +75,7 @@ impl Rules {
 
     #[inline]
     pub fn verdict(&self, slot: &Slot, now_us: u64, floor_us: u64) -> Verdict {
-        let is_expired = is_over(slot.stamp.deadline_ms(), now_us);
+        let is_expired = is_over(slot.deadline_ms(), now_us);
         if self.is_by_age() {
             return if is_expired {
                 Verdict::Expired
@@ -153,7 +153,7 @@ impl Rules {
         !self.links.is_by_turn()
             && slot.stamp.link() == link
             && self.links.epoch(link) == slot.epoch
-            && !is_over(slot.stamp.deadline_ms(), now_us)
+            && !is_over(slot.deadline_ms(), now_us)
     }
 
     /// Whether a request may wait for the reply of a standing lease.

@@ -5,7 +5,7 @@
 //! a stranger's now and then costs a fill.
 
 use super::budget::Limits;
-use super::entry::{Body, Identity, MAX_FREQUENCY, NIL, Payload, Queue, Slot, Stamp, tag};
+use super::entry::{Body, Identity, MAX_FREQUENCY, NIL, Payload, Queue, Reply, Slot, Stamp, tag};
 use super::eviction::Queues;
 use super::expiry::Lifetime;
 use super::index::Index;
@@ -130,10 +130,10 @@ impl<F> Shard<F> {
                     return found;
                 }
             }
-            if slot.chain == NIL {
+            at = slot.chain();
+            if at == NIL {
                 return found;
             }
-            at = slot.chain;
         }
     }
 
@@ -158,14 +158,14 @@ impl<F> Shard<F> {
     }
 
     /// In the chain that begins at `at`.
-    #[inline]
+    #[inline(always)]
     fn find_from(&self, mut at: u32, of: Identity<'_>) -> Option<(u32, &Slot)> {
         loop {
             let slot = &self.store.slab[at];
             if slot.payload.matches(of) {
                 return Some((at, slot));
             }
-            at = slot.chain;
+            at = slot.chain();
             if at == NIL {
                 return None;
             }
@@ -263,7 +263,7 @@ impl<F> Shard<F> {
             if super::name_hash(slot.payload.head().name) == hash {
                 all.push(Explained::of_entry(slot, now_us, rules));
             }
-            next = (slot.chain != NIL).then_some(slot.chain);
+            next = Some(slot.chain()).filter(|&next| next != NIL);
         }
         all
     }
@@ -372,10 +372,11 @@ impl<F> Shard<F> {
                 continue;
             }
             let mut at = first;
-            while slab[at].chain != from && slab[at].chain != NIL {
-                at = slab[at].chain;
+            let mut next = slab[at].chain();
+            while next != from && next != NIL {
+                (at, next) = (next, slab[next].chain());
             }
-            slab[at].chain = to;
+            slab[at].set_chain(to);
         }
         self.store.slab.give_back_last();
     }
@@ -400,14 +401,14 @@ impl<F> Shard<F> {
         };
         let (mut first, mut last, mut dropped) = (NIL, NIL, 0);
         while at != NIL {
-            let next = store.slab[at].chain;
+            let next = store.slab[at].chain();
             if doomed(at, &store.slab[at]) {
                 store.release(at, why);
                 dropped += 1;
             } else {
                 match last {
                     NIL => first = at,
-                    last => store.slab[last].chain = at,
+                    last => store.slab[last].set_chain(at),
                 }
                 last = at;
             }
@@ -417,7 +418,7 @@ impl<F> Shard<F> {
             _ if dropped == 0 => {}
             NIL => self.index.remove(tag, place),
             last => {
-                store.slab[last].chain = NIL;
+                store.slab[last].set_chain(NIL);
                 self.index.set(place, first);
             }
         }

@@ -1,7 +1,7 @@
 //! The slots of a shard: chunks that are never moved, so that growing costs one allocation and no copy, and a 32-bit number
 //! names a slot for as long as it is occupied. Only the last chunk is ever given back, after what is in it has moved.
 //!
-//! Free places are a list both ways (`chain` and `older`), so that those of the last chunk can be taken out of it.
+//! Free places are a list both ways (`older` and `newer`), so that those of the last chunk can be taken out of it.
 
 use std::ops::{Index, IndexMut};
 
@@ -19,7 +19,7 @@ pub(super) struct Slab {
 
 type Chunk = Box<[Slot; CHUNK]>;
 
-/// A power of two. 6 KiB: small beside the least share of a shard, and yet one pointer for many slots.
+/// A power of two. 5 KiB: small beside the least share of a shard, and yet one pointer for many slots.
 pub(super) const CHUNK: usize = 128;
 
 /// What a chunk takes from the allocator.
@@ -52,7 +52,7 @@ impl Slab {
         self.occupied -= 1;
         if self.free != NIL {
             let first = self.free;
-            self[first].older = at;
+            self[first].newer = at;
         }
         let free = Slot::free(self.free);
         self.free = at;
@@ -103,13 +103,13 @@ impl Slab {
 
     /// Takes a free place out of the list.
     fn unlist(&mut self, at: u32) {
-        let (next, previous) = (self[at].chain, self[at].older);
+        let (next, previous) = (self[at].older, self[at].newer);
         match previous {
             NIL => self.free = next,
-            previous => self[previous].chain = next,
+            previous => self[previous].older = next,
         }
         if next != NIL {
-            self[next].older = previous;
+            self[next].newer = previous;
         }
     }
 
@@ -137,7 +137,7 @@ impl Slab {
         let slots: Vec<Slot> = (first..end)
             .map(|at| {
                 let mut slot = Slot::free(if at + 1 == end { NIL } else { at + 1 });
-                slot.older = if at == first { NIL } else { at - 1 };
+                slot.newer = if at == first { NIL } else { at - 1 };
                 slot
             })
             .collect();

@@ -1,5 +1,6 @@
 //! What the writer has still to do: spills, bounded in bytes, and tombstones, bounded in number.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use bytes::Bytes;
@@ -15,9 +16,9 @@ use super::index::Origin;
 pub struct Spill {
     pub hash: u64,
     pub db: u16,
-    /// Holds name, variant and, unless `value` does, the value, one behind the other from `start` on.
     pub block: Box<[u8]>,
-    pub start: usize,
+    /// Where in it name, variant and, unless `value` has it, the value are, one behind the other.
+    pub parts: Range<usize>,
     pub name_len: usize,
     pub variant_len: usize,
     pub value: Option<Bytes>,
@@ -36,25 +37,26 @@ pub struct Spill {
 
 impl Spill {
     pub fn name(&self) -> &[u8] {
-        self.part(self.start, self.name_len)
+        self.part(0, self.name_len)
     }
 
     pub fn variant(&self) -> &[u8] {
-        self.part(self.start + self.name_len, self.variant_len)
+        self.part(self.name_len, self.variant_len)
     }
 
     pub fn value(&self) -> &[u8] {
         match &self.value {
             Some(value) => value,
-            None => self
-                .block
-                .get(self.start + self.name_len + self.variant_len..)
-                .unwrap_or_default(),
+            None => self.parts().get(self.name_len + self.variant_len..).unwrap_or_default(),
         }
     }
 
     fn part(&self, start: usize, len: usize) -> &[u8] {
-        self.block.get(start..start + len).unwrap_or_default()
+        self.parts().get(start..start + len).unwrap_or_default()
+    }
+
+    fn parts(&self) -> &[u8] {
+        self.block.get(self.parts.clone()).unwrap_or_default()
     }
 
     fn queued_bytes(&self) -> usize {

@@ -104,8 +104,8 @@ fn entry(store: &Store, name: &str, value: &[u8]) -> Spill {
     Spill {
         hash,
         db: 0,
-        block: [&b"xx"[..], name.as_bytes(), value].concat().into(),
-        start: 2,
+        block: [&b"xx"[..], name.as_bytes(), value, b"xx"].concat().into(),
+        parts: 2..2 + name.len() + value.len(),
         name_len: name.len(),
         variant_len: 0,
         value: None,

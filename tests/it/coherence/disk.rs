@@ -44,7 +44,7 @@ pub fn leave(memory: &Memory, keys: &[(&[u8], Vec<u8>, Option<u64>)], now_us: u6
             hash,
             db: 0,
             block: [*name, value].concat().into(),
-            start: 0,
+            parts: 0..name.len() + value.len(),
             name_len: name.len(),
             variant_len: 0,
             value: None,

@@ -1,85 +1,28 @@
+use super::super::Expiry;
 use super::*;
 
-fn lifetime(deadline_ms: u64, inserted_ms: u64, expiry: Expiry) -> Lifetime {
+fn lifetime(deadline_ms: u64, inserted_ms: u64) -> Lifetime {
     Lifetime {
         deadline_ms,
         inserted_ms,
-        expiry,
+        expiry: Expiry::Never,
     }
 }
 
-#[test]
-fn a_block_gives_back_what_was_put_into_it() {
-    for db in [0, 1, 127, 128, 300, u16::MAX] {
-        for (name_len, variant_len) in [(0, 0), (1, 0), (127, 128), (128, 5), (16_383, 16_384), (65_535, 65_535)] {
-            let (name, variant) = (vec![b'n'; name_len], vec![b'v'; variant_len]);
-            let of = Identity {
-                hash: 1,
-                db,
-                name: &name,
-                variant: &variant,
-            };
-            let payload = Payload::new(of, Body::Small(b"value"), true, &lifetime(5, 1, Expiry::At(5000)));
-            let head = payload.head();
-            assert_eq!(
-                (head.db, head.name, head.variant, head.rest),
-                (db, &name[..], &variant[..], &b"value"[..])
-            );
-            assert!(payload.matches(of) && !head.is_absent());
-            assert_eq!(payload.value_bytes(), 5);
-        }
-    }
-}
+const OF: Identity<'_> = Identity {
+    hash: 1,
+    db: 0,
+    name: &[b'n'; 16],
+    variant: b"",
+};
 
-#[test]
-fn a_block_matches_nothing_else() {
-    let of = Identity {
-        hash: 1,
-        db: 1,
-        name: b"ab",
-        variant: b"c",
+fn payload(value: &[u8], lifetime: &Lifetime, is_chained: bool) -> Payload {
+    let reply = Reply {
+        body: Body::Small(value),
+        is_plain: true,
+        lifetime,
     };
-    let payload = Payload::new(of, Body::Small(b"cd"), false, &lifetime(5, 1, Expiry::Never));
-    assert!(payload.matches(of));
-    for other in [
-        Identity {
-            name: b"a",
-            variant: b"bc",
-            ..of
-        },
-        Identity {
-            name: b"abc",
-            variant: b"",
-            ..of
-        },
-        Identity { variant: b"", ..of },
-        Identity { db: 2, ..of },
-    ] {
-        assert!(!payload.matches(other));
-    }
-}
-
-#[test]
-fn a_large_value_is_not_in_the_block() {
-    let of = Identity {
-        hash: 1,
-        db: 0,
-        name: b"name",
-        variant: b"",
-    };
-    let value = Bytes::from(vec![1; 5000]);
-    let payload = Payload::new(of, Body::Large(value.clone()), false, &lifetime(5, 1, Expiry::Never));
-    assert!(payload.matches(of));
-    assert_eq!(payload.value_bytes(), 5000);
-    assert!((5000..5250).contains(&payload.weight()));
-}
-
-#[test]
-fn a_damaged_block_is_read_as_nothing_worse_than_empty() {
-    for block in [&[][..], &[0], &[0, 0x80], &[0, 0xff, 0xff], &[0, 5, 5, 0, b'x']] {
-        let head = Head::of(block);
-        assert!(head.name.len() + head.variant.len() + head.rest.len() <= block.len());
-    }
+    Payload::new(OF, reply, is_chained)
 }
 
 #[test]
@@ -93,38 +36,86 @@ fn a_stamp_keeps_its_parts_apart() {
         END_OF_TIME_MS - 1,
         END_OF_TIME_MS,
     ];
-    for deadline in times {
-        for inserted in times {
-            for link in [0, 1, u16::MAX] {
-                let of = lifetime(deadline, inserted, Expiry::Never);
-                let mut stamp = Stamp::new(&of, LinkId::from_index(link), Queue::Main, 3);
-                assert_eq!((stamp.frequency(), stamp.queue()), (3, Queue::Main));
-                stamp.set_frequency(1);
-                stamp.set_queue(Queue::Small);
-                assert_eq!((stamp.frequency(), stamp.queue()), (1, Queue::Small));
-                assert_eq!((stamp.deadline_ms(), stamp.inserted_ms()), (deadline, inserted));
-                assert_eq!(stamp.link().index(), link);
-                assert_eq!(
-                    stamp.deadline_us(),
-                    (deadline < END_OF_TIME_MS).then_some(deadline * 1000)
-                );
-            }
+    for inserted in times {
+        for link in [0, 1, u16::MAX] {
+            let of = lifetime(END_OF_TIME_MS, inserted);
+            let mut stamp = Stamp::new(&of, LinkId::from_index(link), Queue::Main, 3);
+            assert_eq!((stamp.frequency(), stamp.queue()), (3, Queue::Main));
+            stamp.set_frequency(1);
+            stamp.set_queue(Queue::Small);
+            assert_eq!((stamp.frequency(), stamp.queue()), (1, Queue::Small));
+            assert_eq!((stamp.inserted_ms(), stamp.link().index()), (inserted, link));
+            assert!(!stamp.has(IS_TIMED) && !stamp.has(IS_CHAINED));
+        }
+    }
+}
+
+#[test]
+fn a_slot_shows_the_deadline_and_the_chain_that_its_payload_has() {
+    for deadline in [
+        0,
+        1,
+        1 << 32,
+        (1 << 32) + 12_345,
+        END_OF_TIME_MS - 1,
+        END_OF_TIME_MS,
+        u64::MAX,
+    ] {
+        for is_chained in [false, true] {
+            let of = lifetime(deadline, 1);
+            let mut slot = Slot::new(
+                payload(b"value", &of, is_chained),
+                1,
+                2,
+                Stamp::new(&of, LinkId::PINNED, Queue::Main, 3),
+            );
+            let shown = deadline.min(END_OF_TIME_MS);
+            assert_eq!((slot.deadline_ms(), slot.chain()), (shown, NIL));
+            slot.set_chain(if is_chained { 7 } else { NIL });
+            assert_eq!(
+                (slot.deadline_ms(), slot.chain()),
+                (shown, if is_chained { 7 } else { NIL })
+            );
+            assert_eq!(slot.deadline_us(), (shown < END_OF_TIME_MS).then_some(shown * 1000));
+            assert_eq!(slot.payload.value_bytes(), 5);
+
+            let (later, body) = (lifetime(deadline, 9), Body::Small(b"other"));
+            let reply = Reply {
+                body,
+                is_plain: false,
+                lifetime: &later,
+            };
+            assert!(slot.rewrite(&reply, LinkId::from_index(4), 5));
+            assert_eq!(
+                (slot.deadline_ms(), slot.chain()),
+                (shown, if is_chained { 7 } else { NIL })
+            );
+            assert_eq!(
+                (slot.epoch, slot.stamp.link().index(), slot.stamp.inserted_ms()),
+                (5, 4, 9)
+            );
+            assert_eq!((slot.stamp.queue(), slot.stamp.frequency()), (Queue::Main, 3));
+
+            // Its block has no room for a deadline, or room that would be left over.
+            let other = lifetime(if shown == END_OF_TIME_MS { 5 } else { END_OF_TIME_MS }, 9);
+            let (body, is_plain) = (Body::Small(b"third"), false);
+            let reply = Reply {
+                body,
+                is_plain,
+                lifetime: &other,
+            };
+            assert!(!slot.rewrite(&reply, LinkId::from_index(6), 7));
+            assert_eq!((slot.epoch, slot.deadline_ms()), (5, shown));
         }
     }
 }
 
 #[test]
 fn a_typical_entry_costs_little_besides_key_and_value() {
-    let of = Identity {
-        hash: 1,
-        db: 0,
-        name: &[b'n'; 16],
-        variant: b"",
-    };
-    let payload = Payload::new(of, Body::Small(&[b'v'; 64]), true, &lifetime(5, 1, Expiry::Never));
+    let payload = payload(&[b'v'; 64], &lifetime(END_OF_TIME_MS, 1), false);
     assert_eq!(
         payload.weight() + size_of::<Slot>() - 80,
-        64,
-        "the index takes another 6 to 12"
+        56,
+        "the index takes another 7"
     );
 }

@@ -1,4 +1,4 @@
-use super::super::entry::{Body, Identity, Payload, Slot, Stamp};
+use super::super::entry::{Body, Identity, Payload, Reply, Slot, Stamp};
 use super::super::expiry::Lifetime;
 use super::super::{Expiry, LinkId};
 use super::*;
@@ -53,17 +53,13 @@ impl Rig {
             name: &tag.to_le_bytes(),
             variant: b"",
         };
-        let payload = Payload::new(of, Body::Small(b""), false, &lifetime);
-        let stamp = Stamp::new(&lifetime, LinkId::PINNED, queue, 0);
-        let slot = Slot {
-            payload,
-            tag,
-            epoch: 0,
-            chain: NIL,
-            newer: NIL,
-            older: NIL,
-            stamp,
+        let reply = Reply {
+            body: Body::Small(b""),
+            is_plain: false,
+            lifetime: &lifetime,
         };
+        let stamp = Stamp::new(&lifetime, LinkId::PINNED, queue, 0);
+        let slot = Slot::new(Payload::new(of, reply, false), tag, 0, stamp);
         let at = self.slab.put(slot).unwrap();
         let weight = self.slab[at].payload.weight();
         self.queues.push(&mut self.slab, at, weight);

@@ -8,9 +8,7 @@ pub(in crate::cache::l1) struct New<'a> {
     /// Who filled it, and in which epoch that one was.
     link: LinkId,
     epoch: u32,
-    body: Body<'a>,
-    is_plain: bool,
-    lifetime: &'a Lifetime,
+    reply: Reply<'a>,
     /// Where the chain of its tag begins, or [`NIL`]. `None`: that is still to be looked up.
     chain: Option<u32>,
 }
@@ -27,9 +25,11 @@ impl<'a> New<'a> {
             of,
             link,
             epoch,
-            body,
-            is_plain,
-            lifetime,
+            reply: Reply {
+                body,
+                is_plain,
+                lifetime,
+            },
             chain: None,
         }
     }
@@ -49,22 +49,25 @@ const MOST_EVICTED: usize = 32;
 impl<F> Shard<F> {
     /// Stores a reply, in place of an older one. False: it is too large.
     pub fn insert(&mut self, new: New<'_>) -> bool {
-        if new.body.len() > self.limits.max_value_bytes {
+        if new.reply.body.len() > self.limits.max_value_bytes {
             self.store.counters.refused_too_large += 1;
             return false;
         }
-        let earlier = match new.chain {
-            Some(NIL) => None,
-            Some(first) => self.find_from(first, new.of),
-            None => self.find(new.of),
+        let tag = new.of.tag();
+        let first = new.chain.unwrap_or_else(|| self.chain_of(tag));
+        let earlier = match first {
+            NIL => None,
+            first => self.find_from(first, new.of).map(|(at, _)| at),
         };
-        let earlier = earlier.map(|(at, _)| at);
         if let Some(at) = earlier
             && self.rewrite(at, &new)
         {
             return true;
         }
-        let payload = Payload::new(new.of, new.body, new.is_plain, new.lifetime);
+        // Beside others of its tag, not instead of the only one.
+        let is_chained = first != NIL && (earlier != Some(first) || self.slot(first).chain() != NIL);
+        let lifetime = new.reply.lifetime;
+        let payload = Payload::new(new.of, new.reply, is_chained);
         let weight = payload.weight();
         if weight + size_of::<Slot>() > self.limits.max_entry_bytes {
             self.store.counters.refused_too_large += 1;
@@ -79,18 +82,9 @@ impl<F> Shard<F> {
             self.store.counters.refused_too_large += 1;
             return false;
         }
-        let tag = new.of.tag();
         let (queue, frequency) = rank.unwrap_or_else(|| (self.store.queues.admit(tag, self.store.slab.occupied()), 0));
-        let slot = Slot {
-            payload,
-            tag,
-            epoch: new.epoch,
-            chain: NIL,
-            newer: NIL,
-            older: NIL,
-            stamp: Stamp::new(new.lifetime, new.link, queue, frequency),
-        };
-        if !self.link(slot, weight, new.chain == Some(NIL)) {
+        let stamp = Stamp::new(lifetime, new.link, queue, frequency);
+        if !self.link(Slot::new(payload, tag, new.epoch, stamp), weight) {
             return false;
         }
         self.store.counters.inserts += 1;
@@ -99,20 +93,19 @@ impl<F> Shard<F> {
         true
     }
 
+    #[cold]
+    fn chain_of(&self, tag: u32) -> u32 {
+        self.first(tag).unwrap_or(NIL)
+    }
+
     /// Lets the entry at `at`, which is another reply to the same read, be this one, if it fits into the same block. It stays
     /// where it is in its queue and its chain, and no room is made, as it takes none. False: nothing has changed.
     fn rewrite(&mut self, at: u32, new: &New<'_>) -> bool {
         let slot = &mut self.store.slab[at];
-        if slot.payload.weight() + size_of::<Slot>() > self.limits.max_entry_bytes
-            || !slot.payload.rewrite(&new.body, new.is_plain, new.lifetime)
-        {
-            return false;
-        }
-        let (queue, frequency) = (slot.stamp.queue(), slot.stamp.frequency());
-        slot.stamp = Stamp::new(new.lifetime, new.link, queue, frequency);
-        slot.epoch = new.epoch;
-        self.store.counters.inserts += 1;
-        true
+        let is_rewritten = slot.payload.weight() + size_of::<Slot>() <= self.limits.max_entry_bytes
+            && slot.rewrite(&new.reply, new.link, new.epoch);
+        self.store.counters.inserts += u64::from(is_rewritten);
+        is_rewritten
     }
 
     /// Evicts until `weight` more bytes fit into the share. False: they cannot.
@@ -152,8 +145,8 @@ impl<F> Shard<F> {
         true
     }
 
-    /// Puts a slot, whose payload has this weight, into slab, chain and queue. `is_first`: nothing of its tag is there.
-    fn link(&mut self, slot: Slot, weight: usize, is_first: bool) -> bool {
+    /// Puts a slot, whose payload has this weight, into slab, chain and queue.
+    fn link(&mut self, slot: Slot, weight: usize) -> bool {
         let (tag, data_bytes) = (slot.tag, slot.payload.data_bytes());
         let Some(at) = self.store.slab.put(slot) else {
             return false;
@@ -162,14 +155,15 @@ impl<F> Shard<F> {
         self.store.data_bytes += data_bytes;
         self.store.queues.push(&mut self.store.slab, at, weight);
         let slab = &self.store.slab;
-        let chain = match is_first {
-            true => None,
-            false => self.index.find(tag, |first| slab[first].tag == tag),
+        // What has no room for a next entry is the first of its tag.
+        let chain = match slab[at].payload.kind().is_chained() {
+            true => self.index.find(tag, |first| slab[first].tag == tag),
+            false => None,
         };
         match chain {
             Some((place, first)) => {
                 self.index.set(place, at);
-                self.store.slab[at].chain = first;
+                self.store.slab[at].set_chain(first);
                 self.shorten(at);
             }
             None => self.index.put(tag, at, |first| slab[first].tag),
@@ -180,8 +174,8 @@ impl<F> Shard<F> {
     /// Drops the last of a chain that has become too long: the one that came first, written over or not.
     fn shorten(&mut self, first: u32) {
         let (mut last, mut length) = (first, 1);
-        while self.store.slab[last].chain != NIL {
-            last = self.store.slab[last].chain;
+        while self.slot(last).chain() != NIL {
+            last = self.slot(last).chain();
             length += 1;
         }
         if length > MAX_REPLIES_A_KEY {

@@ -50,7 +50,7 @@ fn check(shard: &Shard<()>) {
             assert!(!slot.is_free());
             assert_eq!(slot.tag, shard.store.slab[head].tag);
             reached += 1;
-            at = slot.chain;
+            at = slot.chain();
         }
     }
     assert_eq!(reached, shard.entries());
