@@ -220,7 +220,7 @@ struct Prices {
 
 impl Prices {
     fn size(&self, bytes: usize) -> f64 {
-        (bytes as f64 / self.root_mean_square).powf(1.2)
+        (bytes as f64 / self.root_mean_square).powf(1.4)
     }
 }
 
