@@ -351,7 +351,6 @@ impl Cache {
         let Decision::Leased(lease) = decision else {
             panic!("the name was there: {decision:?}");
         };
-        self.l1.got(lease);
         let fill = Fill {
             value: Value::Bytes(&[b'v'; 64]),
             pttl_ms: -1,

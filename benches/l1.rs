@@ -206,7 +206,6 @@ impl Bench {
             is_plain: true,
             most_us: None,
         };
-        self.l1.got(lease);
         self.l1.complete(lease, Some(fill), 1000);
         self.links.answered(self.link, 1000);
     }

@@ -4,6 +4,7 @@
 mod again;
 mod outcome;
 mod reader;
+mod unnoted;
 mod usual;
 
 use std::cell::{Cell, RefCell};
@@ -42,6 +43,8 @@ pub struct LinkSink {
     worker: Weak<Worker>,
     /// Replies of fills, in stream order, until their PTTL reply.
     held: RefCell<VecDeque<Held>>,
+    /// Of these the lease that was answered last, as long as L1 has not been told.
+    unnoted: Cell<Option<LeaseId>>,
     /// When the bytes of this batch came off the socket.
     received_us: Cell<u64>,
     /// When those of a batch came that brought what L1 has compressed, and how much that was.
@@ -98,6 +101,7 @@ impl LinkSink {
             link,
             worker: Rc::downgrade(worker),
             held: RefCell::default(),
+            unnoted: Cell::new(None),
             received_us: Cell::new(0),
             packed: Cell::default(),
             suspected: Cell::new(0),
@@ -135,16 +139,6 @@ impl LinkSink {
             lease,
             frame: Bytes::new(),
             again,
-        });
-    }
-
-    /// What a read would have brought; the PTTL behind the digest is still to be answered.
-    pub fn hold_same(&self, worker: &Worker, lease: LeaseId, frame: Bytes) {
-        worker.shared.cache.got(lease);
-        self.held.borrow_mut().push_back(Held {
-            lease,
-            frame,
-            again: Again::No,
         });
     }
 
@@ -295,6 +289,7 @@ impl LinkSink {
         let pttl_ms = reply::integer(pttl).filter(|_| may_keep);
         let fill = pttl_ms.and_then(|pttl_ms| fill_of(&frame, kind, pttl_ms));
         let fill = fill.filter(|_| self.has_time_for(worker, frame.len()));
+        self.unnoted.set(None);
         let followers = worker.shared.cache.complete(lease, fill, self.received_us.get());
         let shared = (frame.len() >= SHARED_FRAME_BYTES).then_some(&frame);
         if let Some((client, sequence)) = &waiter.to {
@@ -358,6 +353,7 @@ impl Sink for LinkSink {
     fn push(&self, frame: &[u8]) {
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().pushes_total.add(1);
+        self.note(&worker);
         let Some(mut parts) = reply::elements(frame) else {
             return;
         };
@@ -381,6 +377,7 @@ impl Sink for LinkSink {
     fn reply(&self, mut waiter: Waiter, frame: Frame<'_>) {
         let Some(worker) = self.worker.upgrade() else { return };
         worker.counters().l2_replies_total.add(1);
+        self.note_before(&worker, &waiter.effect);
         if let Some(view) = &worker.cluster {
             match redirect::arrived(&worker, view, self, waiter, &frame) {
                 Some(own) => waiter = own,
@@ -407,30 +404,15 @@ impl Sink for LinkSink {
             worker.remember_large_reply(&waiter.effect, frame.bytes.len());
         }
         let rewritten = match &mut waiter.effect {
-            Effect::FillRead(lease, _) => {
-                let lease = *lease;
-                worker.shared.cache.got(lease);
+            Effect::FillRead(lease, _) | Effect::JointTtl(lease) => {
                 let frame = frame.shared.unwrap_or_else(|| Bytes::copy_from_slice(frame.bytes));
-                self.held.borrow_mut().push_back(Held {
-                    lease,
-                    frame,
-                    again: Again::No,
-                });
+                self.hold_read(*lease, frame);
                 return;
             }
             effect @ Effect::FillDigest(_) => {
                 if let Effect::FillDigest(check) = std::mem::replace(effect, Effect::None) {
                     check.answered(&worker, self, frame.bytes);
                 }
-                return;
-            }
-            Effect::JointTtl(lease) => {
-                worker.shared.cache.got(*lease);
-                self.held.borrow_mut().push_back(Held {
-                    lease: *lease,
-                    frame: Bytes::copy_from_slice(frame.bytes),
-                    again: Again::No,
-                });
                 return;
             }
             Effect::Joint(parts) => {
@@ -483,6 +465,7 @@ impl Sink for LinkSink {
 
     fn batch_done(&self, answered_us: u64, answers: u64) {
         let Some(worker) = self.worker.upgrade() else { return };
+        self.note(&worker);
         if !self.is_vouching() {
             worker.note_scripts();
         }
@@ -508,6 +491,7 @@ impl Sink for LinkSink {
 
     fn lost(&self) {
         self.held.borrow_mut().clear();
+        self.unnoted.set(None);
         self.suspected.set(0);
         self.vouched_us.set(0);
         // The next server may be another one.

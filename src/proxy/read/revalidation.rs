@@ -211,7 +211,7 @@ impl Revalidation {
                 counters.l3_hits_total.add(1);
                 let mut read = Vec::with_capacity(self.copy.value.len() + 32);
                 encode::bulk(&mut read, &self.copy.value);
-                return sink.hold_same(worker, self.lease, read.into());
+                return sink.hold_read(self.lease, read.into());
             }
             Told::Changed => {
                 counters.l3_changed_total.add(1);
