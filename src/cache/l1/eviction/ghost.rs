@@ -56,8 +56,10 @@ impl Ghost {
         }
     }
 
+    /// As many as fit into what the allocator gives for so many entries.
     fn sets_for(entries: usize) -> usize {
-        entries.div_ceil(WAYS).next_power_of_two().max(FIRST_SETS)
+        let sets = entries.div_ceil(WAYS).max(FIRST_SETS);
+        malloc_bytes(sets * size_of::<[u32; WAYS]>()) / size_of::<[u32; WAYS]>()
     }
 
     fn put(&mut self, tag: u32) {
@@ -80,7 +82,7 @@ impl Ghost {
     }
 }
 
-/// Tags of the last that a queue let go, a sixteenth to an eighth as many as there are entries. A tag stands until another
+/// Tags of the last that a queue let go, a sixteenth as many as there are entries, or a little more. A tag stands until another
 /// takes its place.
 pub(super) struct Shadow {
     tags: Box<[u32]>,
@@ -130,7 +132,8 @@ impl Shadow {
     }
 
     fn tags_for(entries: usize) -> usize {
-        entries.div_ceil(ENTRIES_A_TAG).next_power_of_two()
+        let tags = entries.div_ceil(ENTRIES_A_TAG).max(1);
+        malloc_bytes(tags * size_of::<u32>()) / size_of::<u32>()
     }
 
     /// Forgets everything, which costs a few adaptations of the small queue.
@@ -143,9 +146,8 @@ impl Shadow {
 /// No tag. The one name in 2^32 whose tag this is goes unremembered.
 const EMPTY: u32 = 0;
 
-/// `places` is a power of two.
 fn place_of(tag: u32, places: usize) -> usize {
-    (spread(tag) >> 32) as usize & (places - 1)
+    (((spread(tag) >> 32) * places as u64) >> 32) as usize
 }
 
 #[cfg(test)]
