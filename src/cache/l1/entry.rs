@@ -10,7 +10,7 @@ pub(super) use payload::{Body, LARGE_BYTES, Payload, Reply};
 /// The end of a list of slots.
 pub(super) const NIL: u32 = u32::MAX;
 
-/// A place in the slab: an entry, or free. What a hit looks at comes first, so that it is rarely in two cache lines.
+/// A place in the slab: an entry, or free. What a hit looks at comes first, so that it is less often in two cache lines.
 #[repr(C)]
 pub(super) struct Slot {
     pub payload: Payload,

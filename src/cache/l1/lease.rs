@@ -33,7 +33,7 @@ pub(super) struct Lease<F> {
     pub epoch: u32,
     /// When it was taken, which is before its read was sent.
     pub sent_us: u64,
-    /// The reply to its read was parsed: a push from now on is newer than that reply.
+    /// The reply to its read was parsed, and L1 was told: a push from now on is newer than that reply.
     pub is_got: bool,
     /// No event has voided it.
     pub is_unvoided: bool,

@@ -1,7 +1,8 @@
 //! The note that a lease's read was answered ([`L1::got`](crate::cache::L1::got)), put off as long as nobody can tell.
 //!
-//! Only what comes behind it on the same stream asks for it, so L1 is told before a push is applied or a reply looked at. As a rule
-//! that is the PTTL which ends the lease, and then there is nothing left to tell: a fill takes the lock of its shard once less.
+//! Only what comes behind it on the same stream asks for it, so L1 is told before a push is applied or a reply looked at, and
+//! at the end of a batch. As a rule the next one is the PTTL which ends the lease, and then there is nothing left to tell: a fill
+//! takes the lock of its shard once less.
 
 use bytes::Bytes;
 

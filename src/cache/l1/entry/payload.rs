@@ -1,7 +1,7 @@
 //! Name and value of an entry.
 //!
 //! The block of a small reply is `kind, name length, variant length, database` (a byte, then three varints), `name`, `variant`,
-//! `value`, and behind them what few entries have: the deadline in 5 bytes and the next entry of the chain in 4, little-endian.
+//! `value`, and behind them what not all entries have: the deadline in 5 bytes and the next entry of the chain in 4, little-endian.
 //! A reply of [`LARGE_BYTES`] or more, or one that is compressed, keeps its value in `Bytes` beside such a block, so that many
 //! clients can be sent it without a copy.
 

@@ -51,7 +51,7 @@ impl Ghost {
 
     pub fn shrink(&mut self, entries: usize) {
         let sets = Ghost::sets_for(entries);
-        if sets < self.sets.len() / 2 {
+        if sets < self.sets.len() / 4 {
             self.resize(sets);
         }
     }
@@ -126,7 +126,7 @@ impl Shadow {
 
     pub fn shrink(&mut self, entries: usize) {
         let wanted = Shadow::tags_for(entries);
-        if wanted < self.tags.len() / 2 {
+        if wanted < self.tags.len() / 4 {
             self.resize(wanted);
         }
     }

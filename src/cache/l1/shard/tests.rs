@@ -29,6 +29,10 @@ fn rig() -> (Shard<()>, Rules) {
 }
 
 fn fill(shard: &mut Shard<()>, rules: &Rules, hash: u64, name: &[u8], value: &[u8]) {
+    fill_for(shard, rules, hash, name, value, -1);
+}
+
+fn fill_for(shard: &mut Shard<()>, rules: &Rules, hash: u64, name: &[u8], value: &[u8], pttl_ms: i64) {
     let of = Identity {
         hash,
         db: 0,
@@ -36,7 +40,7 @@ fn fill(shard: &mut Shard<()>, rules: &Rules, hash: u64, name: &[u8], value: &[u
         variant: b"",
     };
     let body = Body::Small(value);
-    let times = lifetime(&rules.config, 1, 2, &body, -1, None).unwrap();
+    let times = lifetime(&rules.config, 1, 2, &body, pttl_ms, None).unwrap();
     assert!(shard.insert(New::of(of, (LinkId::PINNED, 0), body, false, &times)));
 }
 
@@ -49,6 +53,10 @@ fn check(shard: &Shard<()>) {
             let slot = &shard.store.slab[at];
             assert!(!slot.is_free());
             assert_eq!(slot.tag, shard.store.slab[head].tag);
+            assert_eq!(
+                (slot.chain(), slot.deadline_ms()),
+                (slot.payload.chain(), slot.payload.deadline_ms())
+            );
             reached += 1;
             at = slot.chain();
         }
@@ -85,12 +93,13 @@ fn chains_slots_and_bytes_agree_whatever_comes_and_goes() {
                     shard.touch(Hit { at, ..Hit::NONE });
                 }
             }
-            _ => fill(
+            of => fill_for(
                 &mut shard,
                 &rules,
                 hash,
                 &number.to_le_bytes(),
                 &vec![b'v'; rng.usize(0..200)],
+                if of < 6 { -1 } else { 1_000_000 },
             ),
         }
         if round % 500 == 0 {
@@ -100,6 +109,11 @@ fn chains_slots_and_bytes_agree_whatever_comes_and_goes() {
     check(&shard);
     let counters = shard.counters();
     assert!(counters.evictions > 1000 && counters.voids > 100);
+    // What is left moves to the places before it.
+    shard.set_limits(Limits::new(&rules.config, 1 << 14, 1));
+    while shard.shrink(64) > 0 {}
+    assert!(shard.entries() > 50);
+    check(&shard);
 }
 
 #[test]
