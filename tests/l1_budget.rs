@@ -36,7 +36,7 @@ struct Phase {
 const PHASES: [Phase; 3] = [
     Phase {
         sizes: &[(0, 3000)],
-        most: 1.13,
+        most: 1.16,
     },
     Phase {
         sizes: &[(0, 40)],

@@ -42,6 +42,9 @@ fn storms_of_clients_that_come_and_go() {
     let mut other = proxy.client();
     other.expect(&["SET", "k", "v"], "+OK");
     other.expect(&["GET", "k"], "$1\r\nv");
+    eventually("both workers are connected", STEP, || {
+        proxy.metric("nearcache_links_tracked", &[]) == Some(2.0)
+    });
     let files = open_files(&proxy);
     for _ in 0..ROUNDS {
         thread::scope(|scope| {
