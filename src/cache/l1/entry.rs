@@ -59,21 +59,21 @@ impl Slot {
     /// [`END_OF_TIME_MS`]: it has none.
     #[inline]
     pub fn deadline_ms(&self) -> u64 {
-        match self.stamp.has(IS_TIMED) {
-            true => self.payload.deadline_ms(),
+        match self.stamp.is_timed() {
+            true => self.payload.deadline_ms(self.stamp.is_chained()),
             false => END_OF_TIME_MS,
         }
     }
 
     /// `None`: it has no deadline.
     pub fn deadline_us(&self) -> Option<u64> {
-        self.stamp.has(IS_TIMED).then(|| self.payload.deadline_ms() * 1000)
+        self.stamp.is_timed().then(|| self.deadline_ms() * 1000)
     }
 
     /// The next entry of the same tag, or [`NIL`].
     #[inline]
     pub fn chain(&self) -> u32 {
-        match self.stamp.has(IS_CHAINED) {
+        match self.stamp.is_chained() {
             true => self.payload.chain(),
             false => NIL,
         }
@@ -81,7 +81,7 @@ impl Slot {
 
     /// Only what was made with room for it has a next entry: what came into a chain last, and so stands before the others.
     pub fn set_chain(&mut self, next: u32) {
-        match self.stamp.has(IS_CHAINED) {
+        match self.stamp.is_chained() {
             true => self.payload.set_chain(next),
             false => debug_assert!(next == NIL, "an entry without room for a next one"),
         }
@@ -174,7 +174,7 @@ pub(super) const MAX_FREQUENCY: u8 = 3;
 const FREQUENCY: u32 = 54;
 const QUEUE: u32 = 56;
 /// The payload has a deadline, or room for the next of its chain. Noted here, so that whoever goes from slot to slot reads
-/// the payload only where it does.
+/// the payload only where it does, and only its end.
 const IS_TIMED: u64 = 1 << 58;
 const IS_CHAINED: u64 = 1 << 59;
 
@@ -193,8 +193,12 @@ impl Stamp {
         Stamp(self.0 | mark(kind.is_timed(), IS_TIMED) | mark(kind.is_chained(), IS_CHAINED))
     }
 
-    fn has(&self, bit: u64) -> bool {
-        self.0 & bit != 0
+    pub fn is_timed(self) -> bool {
+        self.0 & IS_TIMED != 0
+    }
+
+    pub fn is_chained(self) -> bool {
+        self.0 & IS_CHAINED != 0
     }
 
     #[inline]

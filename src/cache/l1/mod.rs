@@ -515,7 +515,7 @@ impl<F> L1<F> {
 
     /// Looks at the next `slots` places, over all shards in turn, and drops what expired or lost its epoch. Returns how many
     /// entries went. Called about ten times a second, by any thread. Also brings shards down that are above their share,
-    /// by at most `slots` entries in all. No lock is held for more than 512 places; where nearly
+    /// by at most `slots` entries in all. No lock is held for more than 64 places; where nearly
     /// everything was hit, shrinking also moves up to 128 entries for each that goes.
     pub fn sweep(&self, now_us: u64, slots: usize) -> usize {
         self.shrink(slots);
@@ -590,8 +590,8 @@ impl<F> L1<F> {
     }
 }
 
-/// Places looked at before a shard is unlocked for others.
-const SLOTS_A_LOCK: usize = 512;
+/// Places looked at before a shard is unlocked for others: where all of them go, that takes some 15 µs.
+const SLOTS_A_LOCK: usize = 64;
 
 #[cfg(test)]
 mod tests;

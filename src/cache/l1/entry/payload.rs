@@ -155,35 +155,31 @@ impl Payload {
         }
     }
 
-    /// [`END_OF_TIME_MS`]: it has none.
+    /// Of one that has a deadline. Whether it has room for a next entry, too, is said by who asks: to read it from the block's
+    /// kind would take another cache line, and only then the one of the deadline.
     #[inline(never)]
-    pub fn deadline_ms(&self) -> u64 {
-        let (kind, block) = (self.kind(), self.block());
-        let end = block.len().saturating_sub(kind.chain_bytes());
-        match block[..end].last_chunk::<DEADLINE_BYTES>() {
-            Some(&[a, b, c, d, e]) if kind.is_timed() => u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]),
-            _ => END_OF_TIME_MS,
+    pub fn deadline_ms(&self, is_chained: bool) -> u64 {
+        let block = self.block();
+        let chain_bytes = if is_chained { CHAIN_BYTES } else { 0 };
+        match block[..block.len().saturating_sub(chain_bytes)].last_chunk::<DEADLINE_BYTES>() {
+            Some(&[a, b, c, d, e]) => u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]),
+            None => END_OF_TIME_MS,
         }
     }
 
-    /// The next entry of the chain, or [`NIL`].
+    /// The next entry of the chain, or [`NIL`], of one that has room for it.
     #[inline(never)]
     pub fn chain(&self) -> u32 {
-        match self.block().last_chunk() {
-            Some(next) if self.kind().is_chained() => u32::from_le_bytes(*next),
-            _ => NIL,
-        }
+        self.block().last_chunk().map_or(NIL, |next| u32::from_le_bytes(*next))
     }
 
+    /// Of one that has room for it.
     pub fn set_chain(&mut self, next: u32) {
-        let is_chained = self.kind().is_chained();
         let block = match self {
             Payload::Small(block) => block,
             Payload::Large(large) => &mut large.block,
         };
-        if let Some(place) = block.last_chunk_mut()
-            && is_chained
-        {
+        if let Some(place) = block.last_chunk_mut() {
             *place = next.to_le_bytes();
         }
     }
@@ -364,11 +360,7 @@ impl Kind {
         if self.0 & (TIMED | CHAINED) == 0 {
             return 0;
         }
-        usize::from(self.is_timed()) * DEADLINE_BYTES + self.chain_bytes()
-    }
-
-    fn chain_bytes(self) -> usize {
-        usize::from(self.is_chained()) * CHAIN_BYTES
+        usize::from(self.is_timed()) * DEADLINE_BYTES + usize::from(self.is_chained()) * CHAIN_BYTES
     }
 }
 

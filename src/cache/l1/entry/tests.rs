@@ -45,7 +45,7 @@ fn a_stamp_keeps_its_parts_apart() {
             stamp.set_queue(Queue::Small);
             assert_eq!((stamp.frequency(), stamp.queue()), (1, Queue::Small));
             assert_eq!((stamp.inserted_ms(), stamp.link().index()), (inserted, link));
-            assert!(!stamp.has(IS_TIMED) && !stamp.has(IS_CHAINED));
+            assert!(!stamp.is_timed() && !stamp.is_chained());
         }
     }
 }

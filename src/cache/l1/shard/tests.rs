@@ -53,9 +53,10 @@ fn check(shard: &Shard<()>) {
             let slot = &shard.store.slab[at];
             assert!(!slot.is_free());
             assert_eq!(slot.tag, shard.store.slab[head].tag);
+            let kind = slot.payload.kind();
             assert_eq!(
-                (slot.chain(), slot.deadline_ms()),
-                (slot.payload.chain(), slot.payload.deadline_ms())
+                (slot.stamp.is_timed(), slot.stamp.is_chained()),
+                (kind.is_timed(), kind.is_chained())
             );
             reached += 1;
             at = slot.chain();

@@ -30,10 +30,19 @@ fn a_block_gives_back_what_was_put_into_it() {
             };
             for (deadline_ms, is_chained) in [(5, false), (5, true), (END_OF_TIME_MS, false), (END_OF_TIME_MS, true)] {
                 let mut payload = new(of, Body::Small(b"value"), deadline_ms, is_chained);
-                assert_eq!((payload.deadline_ms(), payload.chain()), (deadline_ms, NIL));
-                payload.set_chain(0x0102_0304);
-                assert_eq!(payload.chain(), if is_chained { 0x0102_0304 } else { NIL });
-                assert_eq!(payload.deadline_ms(), deadline_ms);
+                let kind = payload.kind();
+                assert_eq!(
+                    (kind.is_timed(), kind.is_chained()),
+                    (deadline_ms != END_OF_TIME_MS, is_chained)
+                );
+                if is_chained {
+                    assert_eq!(payload.chain(), NIL);
+                    payload.set_chain(0x0102_0304);
+                    assert_eq!(payload.chain(), 0x0102_0304);
+                }
+                if kind.is_timed() {
+                    assert_eq!(payload.deadline_ms(is_chained), deadline_ms);
+                }
                 let head = payload.head();
                 assert_eq!(
                     (head.db, head.name, head.variant, head.rest),
@@ -93,7 +102,7 @@ fn a_large_value_is_not_in_the_block() {
     assert!(payload.matches(of));
     assert_eq!((payload.value_bytes(), payload.data_bytes()), (5000, 5004));
     assert!((5000..5250).contains(&payload.weight()));
-    assert_eq!((payload.deadline_ms(), payload.chain()), (5, NIL));
+    assert_eq!((payload.deadline_ms(true), payload.chain()), (5, NIL));
     let (block, parts, large) = payload.into_parts();
     assert_eq!((&block[parts], large), (&b"name"[..], Some(value)));
 }
@@ -111,8 +120,12 @@ fn a_damaged_block_is_read_as_nothing_worse_than_empty() {
     ] {
         let head = Head::of(block);
         assert!(head.bytes() <= block.len());
-        let payload = Payload::Small(block.into());
-        assert!(payload.deadline_ms() <= END_OF_TIME_MS);
+        let mut payload = Payload::Small(block.into());
+        for is_chained in [false, true] {
+            payload.deadline_ms(is_chained);
+        }
+        payload.set_chain(1);
+        assert!([1, NIL].contains(&payload.chain()));
         assert!(payload.data_bytes() <= block.len() && payload.value_bytes() <= block.len());
     }
 }
