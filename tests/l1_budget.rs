@@ -33,13 +33,18 @@ struct Phase {
     most: f64,
 }
 
-const PHASES: [Phase; 3] = [
+const PHASES: [Phase; 4] = [
     Phase {
         sizes: &[(0, 3000)],
         most: 1.16,
     },
     Phase {
         sizes: &[(0, 40)],
+        most: 1.1,
+    },
+    // The allocator has no classes for these: it rounds them to pages.
+    Phase {
+        sizes: &[(33 << 10, 35 << 10)],
         most: 1.1,
     },
     // The worst there is: tiny entries that were read again stay on, scattered over pages that larger ones cannot use.

@@ -6,20 +6,34 @@
 use super::slab::CHUNK_BYTES;
 use super::{Config, Objective};
 
-/// Bytes that `malloc(request)` takes: jemalloc has no headers, but classes of sizes: 8, multiples of 16 up to 128, then four
-/// between one power of two and the next (jemalloc.3, "SIZE CLASSES").
+/// Bytes that `malloc(request)` takes: jemalloc has no headers, but rounds to classes of sizes, and above the last one to pages
+/// (its option `disable_large_size_classes`, which is on since 5.3.1).
 #[inline]
 pub(in crate::cache) const fn malloc_bytes(request: usize) -> usize {
-    let step = match request {
-        0 => return 0,
-        1..=8 => return 8,
-        9..=128 => 16,
-        _ => request.next_power_of_two() / 8,
-    };
-    // Steps are powers of two; next_multiple_of would divide.
-    (request + (step - 1)) & !(step - 1)
+    match request {
+        0..=LAST_CLASS => size_class(request),
+        _ => round_up(request, PAGE),
+    }
 }
 
+/// The next size of a series in which tables grow: jemalloc's classes, and as far apart above the last of them. 8, multiples of
+/// 16 up to 128, then four between one power of two and the next (jemalloc.3, "SIZE CLASSES").
+#[inline]
+pub(in crate::cache) const fn size_class(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        1..=8 => 8,
+        9..=128 => round_up(bytes, 16),
+        _ => round_up(bytes, bytes.next_power_of_two() / 8),
+    }
+}
+
+/// `step` is a power of two; `next_multiple_of` would divide.
+const fn round_up(bytes: usize, step: usize) -> usize {
+    (bytes + (step - 1)) & !(step - 1)
+}
+
+const LAST_CLASS: usize = 32 << 10;
 const PAGE: usize = 4096;
 
 /// What each shard may do.

@@ -11,7 +11,7 @@
 
 use wide::u8x16;
 
-use super::budget::malloc_bytes;
+use super::budget::{malloc_bytes, size_class};
 
 /// First in a shard: its address is in the cache line in which the lock is.
 #[repr(C)]
@@ -317,7 +317,7 @@ fn mark(tag: u32) -> u8 {
 /// The lines of a table for so many tags: what a class of the allocator's sizes holds, so that nothing of it is left over.
 fn lines_for(tags: usize) -> usize {
     let (taken, of) = MOST_TAKEN;
-    malloc_bytes((tags * of).div_ceil(WAYS * taken) * LINE_BYTES) / LINE_BYTES
+    size_class((tags * of).div_ceil(WAYS * taken) * LINE_BYTES) / LINE_BYTES
 }
 
 /// Carries a tag into high bits, which choose the place.

@@ -40,7 +40,7 @@ use super::link::{LinkId, Links};
 use super::name::name_hash;
 pub use below::Wanting;
 use budget::Limits;
-pub(super) use budget::malloc_bytes;
+pub(super) use budget::{malloc_bytes, size_class};
 use entry::Identity;
 pub use entry::JOINT;
 pub use explain::{Explained, Stats};

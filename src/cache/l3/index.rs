@@ -8,7 +8,7 @@
 use parking_lot::{Mutex, MutexGuard};
 
 use super::format::ALIGN;
-use crate::cache::l1::malloc_bytes;
+use crate::cache::l1::{malloc_bytes, size_class};
 use crate::cache::link::LinkId;
 
 pub(super) struct Index {
@@ -405,8 +405,7 @@ fn push(page: &mut Vec<Row>, row: Row, is_filling: bool) -> usize {
             (14..ROWS_A_PAGE, true) => ROWS_A_PAGE,
             (rows, _) => rows + 1,
         };
-        let after = malloc_bytes(rows * ROW_BYTES);
-        page.reserve_exact(after / ROW_BYTES - page.len());
+        page.reserve_exact(size_class(rows * ROW_BYTES) / ROW_BYTES - page.len());
         grown = malloc_bytes(page.capacity() * ROW_BYTES) - before;
     }
     page.push(row);

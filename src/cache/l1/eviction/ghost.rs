@@ -1,6 +1,6 @@
 //! What is remembered of entries that are gone: tags only.
 
-use super::super::budget::malloc_bytes;
+use super::super::budget::{malloc_bytes, size_class};
 use super::super::index::spread;
 
 /// Tags of what was evicted lately, about as many as there are entries: sets of eight, each a queue of its own.
@@ -59,7 +59,7 @@ impl Ghost {
     /// As many as fit into what the allocator gives for so many entries.
     fn sets_for(entries: usize) -> usize {
         let sets = entries.div_ceil(WAYS).max(FIRST_SETS);
-        malloc_bytes(sets * size_of::<[u32; WAYS]>()) / size_of::<[u32; WAYS]>()
+        size_class(sets * size_of::<[u32; WAYS]>()) / size_of::<[u32; WAYS]>()
     }
 
     fn put(&mut self, tag: u32) {
@@ -133,7 +133,7 @@ impl Shadow {
 
     fn tags_for(entries: usize) -> usize {
         let tags = entries.div_ceil(ENTRIES_A_TAG).max(1);
-        malloc_bytes(tags * size_of::<u32>()) / size_of::<u32>()
+        size_class(tags * size_of::<u32>()) / size_of::<u32>()
     }
 
     /// Forgets everything, which costs a few adaptations of the small queue.
